@@ -1,0 +1,1 @@
+"""Studies shipped with namd, and benchmarks of measured ratios."""

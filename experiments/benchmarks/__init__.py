@@ -1,0 +1,1 @@
+"""Measured ratios, never asserted in a timed test."""

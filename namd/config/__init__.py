@@ -1,0 +1,1 @@
+"""Strict parsing, overrides, fingerprints, seeds, presets."""

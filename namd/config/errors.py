@@ -1,0 +1,9 @@
+"""Errors that are the user's to mend belong here; failures of the program do not."""
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. The message is one line: path, value, way out."""
+
+
+class ConfigError(InputError):
+    """A configuration value is unknown, of the wrong type, or impossible."""

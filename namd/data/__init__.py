@@ -1,0 +1,1 @@
+"""Cohorts: schema, sources, splits, report text, intensity, follow-up simulation."""

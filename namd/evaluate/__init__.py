@@ -1,0 +1,1 @@
+"""The judge's scores, image metrics and the score table."""

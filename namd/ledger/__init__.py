@@ -1,0 +1,1 @@
+"""The record of studies. No torch, no Ray."""

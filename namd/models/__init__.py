@@ -1,0 +1,1 @@
+"""Networks. They know nothing of losses, noise schedules or files of cases."""

@@ -1,0 +1,1 @@
+"""Runs: configuration, stage graph, artifact store, launcher."""

@@ -1,0 +1,1 @@
+"""K draws per case."""

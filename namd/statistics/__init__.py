@@ -1,0 +1,1 @@
+"""Statistics on numpy arrays. No torch, no files."""

@@ -1,0 +1,1 @@
+"""Trackers; the only importer of wandb."""
