@@ -1,0 +1,168 @@
+"""What a stage and a method are. No stage body and no torch import belongs here."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal, Protocol
+
+StageKind = Literal["training", "mapping"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress of a stage body: `index` of `total` done, and what was measured there."""
+
+    index: int
+    total: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class World(Protocol):
+    """The workers that carry one stage: this one's rank, their number, its device."""
+
+    rank: int
+    size: int
+    device: str
+
+
+@dataclass(frozen=True)
+class CohortSlice:
+    """The cohort columns and splits that a stage reads; only these enter its key."""
+
+    columns: tuple[str, ...]
+    splits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: Unique within a run; draws and scores carry their split, e.g. `draws-test`.
+        code_version: Bumped when the stage's output would change for the same inputs.
+        kind: `training` is built by a gang of workers, `mapping` by independent workers.
+        body: Import path `module:function` of `run(context) -> Iterator[Step]`.
+        reads: Dotted paths of the configuration sections that the body may read.
+        upstream: Names of the stages whose artifacts the body reads.
+        cohort: What the body reads of the cohort; None: nothing.
+        seeds: Dotted paths of the seeds that the body uses.
+        weights: Dotted paths of configuration values that name external weights.
+        index: Draw index for a stage of which there is one artifact per draw.
+        values: Extra constants that distinguish stages sharing a body (a split's name, say).
+    """
+
+    name: str
+    code_version: int
+    kind: StageKind
+    body: str
+    reads: tuple[str, ...] = ()
+    upstream: tuple[str, ...] = ()
+    cohort: CohortSlice | None = None
+    seeds: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    index: int | None = None
+    values: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name shown to people: `draws-test[7]` for one of a family."""
+        return self.name if self.index is None else f"{self.name}[{self.index}]"
+
+    def load_body(self) -> Callable[["StageContext"], Iterator[Step]]:
+        """Import the body. Raises ImportError or AttributeError where the path is wrong."""
+        module, _, attribute = self.body.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+@dataclass
+class StageContext:
+    """All that a stage body may touch.
+
+    Attributes:
+        settings: The declared configuration slice, by attribute; the rest is absent.
+        values: The stage's own constants.
+        cohort_path: The cohort's folder.
+        inputs: Payload folder of each upstream stage, by name. A family (draws) is keyed
+            `name[index]`.
+        outputs: Empty folder to fill, per index; `{None: folder}` for a single artifact.
+        checkpoints: Folder that survives a killed attempt at the same key.
+        world: Rank, number and device of the workers.
+        notes: What the body wants recorded in the manifest (JSON-able).
+        warn: Says one line to the user now, and keeps it in the manifest.
+    """
+
+    settings: Any
+    values: Mapping[str, str | int | float | bool]
+    cohort_path: Path
+    inputs: Mapping[str, Path]
+    outputs: Mapping[int | None, Path]
+    checkpoints: Path
+    world: World
+    warn: Callable[[str], None]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def out(self) -> Path:
+        """The output folder of a stage with a single artifact."""
+        (folder,) = self.outputs.values()
+        return folder
+
+
+def read_path(config: object, path: str) -> Any:  # noqa: ANN401 - any configuration value
+    """Return the value at a dotted path of nested dataclasses.
+
+    Raises AttributeError naming the path where it leads nowhere.
+    """
+    value = config
+    for name in path.split("."):
+        if not hasattr(value, name):
+            raise AttributeError(f"the configuration has no {path}")
+        value = getattr(value, name)
+    return value
+
+
+def cut(config: object, paths: tuple[str, ...]) -> SimpleNamespace:
+    """Return the slice of a configuration that lies under the given dotted paths."""
+    root = SimpleNamespace()
+    for path in paths:
+        *parents, leaf = path.split(".")
+        place = root
+        for name in parents:
+            if not hasattr(place, name):
+                setattr(place, name, SimpleNamespace())
+            place = getattr(place, name)
+        setattr(place, leaf, read_path(config, path))
+    return root
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the paper's Table 1.
+
+    Attributes:
+        name: The word used in configuration files.
+        title: The row's title in tables.
+        paper: Short citation.
+        stochastic: Whether K matters; deterministic rows report no spread.
+        config_class: Frozen dataclass that its configuration is parsed into.
+        stages: From a configuration to its stages, upstream first.
+        presets: Names of the presets that fit it.
+    """
+
+    name: str
+    title: str
+    paper: str
+    stochastic: bool
+    config_class: type
+    stages: Callable[[Any], tuple[Stage, ...]]
+    presets: tuple[str, ...]
+
+
+def require_frozen(config_class: type) -> None:
+    """Raise TypeError unless the class is a frozen dataclass."""
+    parameters = getattr(config_class, "__dataclass_params__", None)
+    if not dataclasses.is_dataclass(config_class) or not parameters or not parameters.frozen:
+        raise TypeError(f"{config_class.__name__} must be a frozen dataclass")
