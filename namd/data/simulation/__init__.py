@@ -1,0 +1,1 @@
+"""Follow-ups of known truth: records, labels, growth and signs drawn by a stated law."""

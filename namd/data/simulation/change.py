@@ -1,0 +1,149 @@
+"""One follow-up: draw what changes, then apply it. Drawing never looks at an image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import fftfreq, irfft2, rfft2, rfftfreq
+from scipy.ndimage import map_coordinates
+from scipy.special import ndtri
+
+from namd.data.simulation import growth, signs, warp
+from namd.data.simulation.brock import GROUND_GLASS_CODE, MIXED_CODE
+from namd.data.simulation.contour import Outline
+from namd.data.simulation.settings import SimulationSettings
+
+LOWEST_HU, HIGHEST_HU = -1024, 3071
+NUM_UNIFORMS = 12
+
+
+@dataclass(frozen=True)
+class Nodule:
+    """What drawing and rendering may know of a case at baseline; its label is not among it.
+
+    Attributes:
+        baseline: int16 (S, S), HU.
+        mask: uint8 (S, S).
+        outline: Of the mask.
+        spacing_mm: In plane.
+        long_mm: Longest diameter of the mask.
+        attenuation: SCT_PRE_ATT.
+        months: Between the scans.
+    """
+
+    baseline: NDArray[np.int16]
+    mask: NDArray[np.uint8]
+    outline: Outline
+    spacing_mm: float
+    long_mm: float
+    attenuation: int
+    months: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """Everything drawn for one follow-up, noise field aside; fields become `sim_*` columns."""
+
+    growth_quantile: float
+    growth_ratio: float
+    sign: float
+    core_offset: float
+    core_angle: float
+    num_spicules: float
+    spicule_mm: float
+    spicule_phase: float
+    shift_row_mm: float
+    shift_column_mm: float
+    rotation_deg: float
+    offset_hu: float
+    noise_hu: float
+
+
+def draw(
+    settings: SimulationSettings, nodule: Nodule, label: int, rng: np.random.Generator
+) -> Change:
+    """Draw a follow-up's change under a label.
+
+    The same uniform numbers are taken whatever the label, so a case's draws differ between its
+    two labels only by the laws they pass through.
+    """
+    uniform = rng.random(NUM_UNIFORMS)
+    normal = ndtri(np.clip(uniform[8:12], 0.01, 0.99))
+    sign, scan = settings.signs, settings.scan
+    ratio = float(growth.ratio(settings.law, uniform[0], np.asarray(label), nodule.months))
+    # A nodule wider than the limit from the start must not shrink because of it.
+    most = max(settings.largest_mm / nodule.long_mm, 1.0)
+    shown = uniform[1] < (sign.sensitivity if label == 1 else sign.false_rate)
+    fewest, most_spicules = sign.num_spicules
+    return Change(
+        growth_quantile=float(uniform[0]),
+        growth_ratio=min(ratio, most),
+        sign=float(shown and sign.strength > 0),
+        core_offset=float(0.6 * uniform[2]),
+        core_angle=float(2 * np.pi * uniform[3]),
+        num_spicules=float(fewest + int(uniform[4] * (most_spicules - fewest + 1))),
+        spicule_mm=_between(sign.spicule_mm, uniform[5]),
+        spicule_phase=float(2 * np.pi * uniform[6]),
+        noise_hu=_between(scan.noise_hu, uniform[7]),
+        shift_row_mm=float(scan.shift_mm * normal[0]),
+        shift_column_mm=float(scan.shift_mm * normal[1]),
+        rotation_deg=float(scan.rotation_deg * normal[2]),
+        offset_hu=float(scan.offset_hu * normal[3]),
+    )
+
+
+def render(
+    settings: SimulationSettings, nodule: Nodule, change: Change, rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """Render the second scan, int16 (S, S) in HU; `rng` draws its noise field alone."""
+    rows, columns, polar = sources(nodule, change)
+    hu = map_coordinates(
+        nodule.baseline.astype(np.float32), (rows, columns), order=1, mode="mirror"
+    ).astype(float)
+    if change.sign:
+        hu = signs.add(hu, polar, nodule.spacing_mm, sign_of(nodule, change), settings.signs)
+    noise = noise_field(hu.shape[0], settings.scan.noise_mm / nodule.spacing_mm, rng)
+    hu += change.offset_hu + change.noise_hu * noise
+    return np.clip(np.rint(hu), LOWEST_HU, HIGHEST_HU).astype(np.int16)
+
+
+def follow_mask(nodule: Nodule, change: Change) -> NDArray[np.uint8]:
+    """The nodule's mask in the second scan; spicules are not counted as nodule."""
+    rows, columns, _ = sources(nodule, change)
+    share = map_coordinates(nodule.mask.astype(float), (rows, columns), order=1, mode="constant")
+    return (share > 0.5).astype(np.uint8)
+
+
+def sources(nodule: Nodule, change: Change) -> tuple[warp.Floats, warp.Floats, warp.Polar]:
+    """Where every pixel of the second scan lies in the first."""
+    spacing = nodule.spacing_mm
+    shift = (change.shift_row_mm / spacing, change.shift_column_mm / spacing)
+    rows, columns = warp.rigid(nodule.baseline.shape[0], shift, change.rotation_deg)
+    return warp.grown(nodule.outline, change.growth_ratio, spacing, rows, columns)
+
+
+def sign_of(nodule: Nodule, change: Change) -> signs.Sign:
+    """The sign a nodule of this type shows."""
+    return signs.Sign(
+        core=nodule.attenuation in (GROUND_GLASS_CODE, MIXED_CODE),
+        core_offset=change.core_offset,
+        core_angle=change.core_angle,
+        num_spicules=int(change.num_spicules),
+        spicule_mm=change.spicule_mm,
+        spicule_phase=change.spicule_phase,
+    )
+
+
+def noise_field(size: int, correlation_px: float, rng: np.random.Generator) -> warp.Floats:
+    """Correlated noise of standard deviation 1, (size, size): white noise through a Gaussian."""
+    white = rng.standard_normal((size, size), dtype=np.float32)
+    square = fftfreq(size)[:, None] ** 2 + rfftfreq(size)[None, :] ** 2
+    smooth = irfft2(
+        rfft2(white) * np.exp(-2 * (np.pi * correlation_px) ** 2 * square), (size, size)
+    )
+    return smooth / smooth.std()
+
+
+def _between(limits: tuple[float, float], uniform: float) -> float:
+    low, high = limits
+    return float(low + (high - low) * uniform)

@@ -1,0 +1,172 @@
+"""Every figure the simulated follow-up depends on. Nothing here draws or computes."""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+Law = Literal["nlst", "doubling-time", "marked"]
+
+
+@dataclass(frozen=True)
+class RecordSettings:
+    """The patients' records that no image carries.
+
+    Ages and the share of men are LUNA25's aggregates (2,120 NLST patients); the shares of
+    emphysema and of each family flag are round figures of ours.
+    """
+
+    mean_age_years: float = 63.3
+    sd_age_years: float = 5.2
+    youngest_years: float = 55.0
+    oldest_years: float = 76.0
+    male: float = 0.57
+    emphysema: float = 0.25
+    family_flag: float = 0.05
+    missing_lobe: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_shares(self, "male", "emphysema", "family_flag", "missing_lobe")
+        _require_positive(self, "sd_age_years")
+        if not self.youngest_years < self.oldest_years:
+            raise ValueError(
+                f"youngest_years {self.youngest_years} must lie below "
+                f"oldest_years {self.oldest_years}"
+            )
+
+
+@dataclass(frozen=True)
+class SignSettings:
+    """What a malignant nodule shows at a glance, one year on.
+
+    Attributes:
+        strength: 0 shows nothing, 1 the whole sign; scales opacity and extent alike.
+        sensitivity: Share of malignant follow-ups that show the sign.
+        false_rate: Share of benign follow-ups that show it too.
+        core_share: Radius of a solid core over the radius of its ground-glass nodule.
+        core_hu: Attenuation of the core: soft tissue, well below calcium.
+        num_spicules: Fewest and most spicules of a solid nodule's margin.
+        spicule_mm: Shortest and longest spicule, beyond the margin.
+        spicule_width_mm: Full width at its root; below 1.5 mm an f8 autoencoder loses it.
+        solid_hu: Attenuation that a solid nodule's inside moves towards.
+        consolidation: Share of the way to `solid_hu` at strength 1.
+    """
+
+    strength: float = 1.0
+    sensitivity: float = 0.9
+    false_rate: float = 0.03
+    core_share: float = 0.6
+    core_hu: float = 30.0
+    num_spicules: tuple[int, int] = (5, 8)
+    spicule_mm: tuple[float, float] = (2.0, 4.0)
+    spicule_width_mm: float = 2.2
+    solid_hu: float = 50.0
+    consolidation: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require_shares(self, "sensitivity", "false_rate", "consolidation")
+        if not 0 <= self.strength <= 2:
+            raise ValueError(f"strength must lie in 0...2, got {self.strength}")
+        if not 0 < self.core_share < 1:
+            raise ValueError(f"core_share must lie between 0 and 1, got {self.core_share}")
+        _require_positive(self, "spicule_width_mm")
+        for name in ("num_spicules", "spicule_mm"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must rise from above 0, got {(low, high)}")
+        for name in ("core_hu", "solid_hu"):
+            if not -200 <= getattr(self, name) <= 120:
+                raise ValueError(
+                    f"{name} must be soft tissue, -200...120 HU, got {getattr(self, name)}"
+                )
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """How the second scan differs from the first for reasons that say nothing.
+
+    All are standard deviations, except that `noise_hu` is the range of the fresh noise's
+    standard deviation and `noise_mm` its correlation length.
+    """
+
+    shift_mm: float = 0.7
+    rotation_deg: float = 4.0
+    offset_hu: float = 12.0
+    noise_hu: tuple[float, float] = (8.0, 24.0)
+    noise_mm: float = 0.5
+    months_sd: float = 0.7
+
+    def __post_init__(self) -> None:
+        for name in ("shift_mm", "rotation_deg", "offset_hu", "months_sd"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be 0 or more, got {value}")
+        _require_positive(self, "noise_mm")
+        low, high = self.noise_hu
+        if not 0 <= low <= high:
+            raise ValueError(f"noise_hu must rise from 0 or more, got {self.noise_hu}")
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    """One law of progression.
+
+    Attributes:
+        law: Law of growth; see `namd.data.simulation.growth`.
+        replicates: Times each nodule is repeated with fresh draws.
+        prevalence: Mean probability of malignancy; the intercept is solved for it.
+        image_factor: Multiplies Brock's terms of size, type and spiculation.
+        record_factor: Multiplies Brock's terms of age, sex, family, emphysema and lobe.
+        largest_mm: A follow-up's longest diameter stops here, so that it stays in the crop.
+    """
+
+    law: Law = "marked"
+    replicates: int = 4
+    prevalence: float = 0.15
+    image_factor: float = 0.6
+    record_factor: float = 3.0
+    largest_mm: float = 26.0
+    record: RecordSettings = field(default_factory=RecordSettings)
+    signs: SignSettings = field(default_factory=SignSettings)
+    scan: ScanSettings = field(default_factory=ScanSettings)
+
+    def __post_init__(self) -> None:
+        if self.law not in ("nlst", "doubling-time", "marked"):
+            raise ValueError(f"law must be nlst, doubling-time or marked, got {self.law!r}")
+        if self.replicates < 1:
+            raise ValueError(f"replicates must be at least 1, got {self.replicates}")
+        if not 0 < self.prevalence < 1:
+            raise ValueError(f"prevalence must lie between 0 and 1, got {self.prevalence}")
+        _require_positive(self, "largest_mm")
+        for name in ("image_factor", "record_factor"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be 0 or more, got {value}")
+
+    @classmethod
+    def for_law(cls, law: Law, replicates: int | None = None) -> Self:
+        """Return the settings that go with a law.
+
+        `marked` is the calibrated default. `nlst` and `doubling-time` are the laws as
+        published: growth alone, no sign at a glance, Brock's terms at the factors they
+        were first measured with (0.8 and 2).
+        """
+        settings = cls(law=law)
+        if law != "marked":
+            settings = replace(
+                settings, image_factor=0.8, record_factor=2.0, signs=SignSettings(strength=0.0)
+            )
+        return settings if replicates is None else replace(settings, replicates=replicates)
+
+
+def _require_shares(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in 0...1, got {value}")
+
+
+def _require_positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be above 0, got {value}")
