@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Num, Shaped
+from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
-REPLICATES_AT_A_TIME = 256  # keeps one row's cumulative weights of 1,200 cases inside the L2 cache
+REPLICATES_AT_A_TIME = 512  # a row's sums then stay inside the L2 cache
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ def average_precision(labels: Shaped[np.ndarray, " N"], scores: Num[np.ndarray, 
 
     Raises ValueError where a class is missing or a score is not finite.
     """
-    _checked(labels, scores)
-    ones = np.ones((len(labels), 1))
-    return float(weighted_ranking(labels, np.asarray(scores)[None], ones).average_precision[0, 0])
+    positive = _checked(labels, scores)
+    values = np.empty((2, 1))
+    _RowPlan.of(positive, np.asarray(scores)).fill(np.ones((len(positive), 1)), *values)
+    return float(values[1, 0])
 
 
 def weighted_ranking(
@@ -70,53 +72,69 @@ def weighted_ranking(
 
 @dataclass(frozen=True)
 class _RowPlan:
-    """Where each case of one row of scores stands, positives from the highest score down.
+    """One row of scores as sums over cases, per distinct score of a positive, lowest first.
+
+    Sparse sums and a running sum over the few distinct scores cost a third of numpy's cumulative
+    sum over all sorted cases.
 
     Attributes:
-        positives: Case indices of the positives, highest score first.
-        negatives: Case indices of the negatives, lowest score first.
-        below: Per positive, how many negatives score lower.
-        not_above: Per positive, how many negatives score no higher.
-        tie_end: Per positive, the last position that shares its score.
+        positives: Sums the positives at each score.
+        below: Sums the negatives between the score before and this one; running sums of it give
+            the negatives that score lower.
+        tied: Sums the negatives at each score; None where there are none.
+        negatives: Sums all negatives.
     """
 
-    positives: np.ndarray
-    negatives: np.ndarray
-    below: np.ndarray
-    not_above: np.ndarray
-    tie_end: np.ndarray
+    positives: csr_array
+    below: csr_array
+    tied: csr_array | None
+    negatives: csr_array
 
     @classmethod
     def of(cls, positive: np.ndarray, row: np.ndarray) -> "_RowPlan":
-        cases = np.argsort(row, kind="stable")
-        positives = cases[positive[cases]][::-1]
-        negatives = cases[~positive[cases]]
-        high, low = row[positives], row[negatives]
+        distinct, own = np.unique(row[positive], return_inverse=True)
+        cases, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
+        bucket = np.searchsorted(distinct, row[negatives], side="right")
+        tied = np.flatnonzero((bucket > 0) & (distinct[bucket - 1] == row[negatives]))
+        beaten = bucket < len(distinct)
+        shape = (len(distinct), len(row))
         return cls(
-            positives,
-            negatives,
-            np.searchsorted(low, high, side="left"),
-            np.searchsorted(low, high, side="right"),
-            np.searchsorted(-high, -high, side="right") - 1,
+            positives=_sums(own, cases, shape),
+            below=_sums(bucket[beaten], negatives[beaten], shape),
+            tied=_sums(bucket[tied] - 1, negatives[tied], shape) if len(tied) else None,
+            negatives=_sums(np.zeros_like(negatives), negatives, (1, len(row))),
         )
 
     def fill(self, weights: np.ndarray, auroc: np.ndarray, precision: np.ndarray) -> None:
         """Write this row's two metrics under each column of weights into the given arrays."""
-        own = weights[self.positives]
-        negatives_below = np.zeros((len(self.negatives) + 1, weights.shape[1]), np.float32)
-        np.cumsum(weights[self.negatives], axis=0, out=negatives_below[1:])
-        negative_total = negatives_below[-1].astype(np.float64)
-        positive_total = own.sum(axis=0, dtype=np.float64)
-        below = negatives_below[self.below]
-        half_tied = below + negatives_below[self.not_above]
-        true_positives = np.cumsum(own, axis=0)[self.tie_end]
-        called = true_positives + (negatives_below[-1] - below)
+        own = self.positives @ weights
+        beaten = _accumulate(self.below @ weights)
+        negative_total = (self.negatives @ weights)[0]
+        from_below = _accumulate(own.copy())
+        positive_total = from_below[-1]
+        true_positives = positive_total - from_below + own
+        called = true_positives + (negative_total - beaten)
         share = np.divide(true_positives, called, out=np.zeros_like(called), where=called > 0)
+        if self.tied is not None:
+            beaten = beaten + (self.tied @ weights) / 2
         with np.errstate(invalid="ignore", divide="ignore"):
-            wins = np.einsum("pb,pb->b", own, half_tied, dtype=np.float64) / 2
-            auroc[:] = wins / (positive_total * negative_total)
+            wins = np.einsum("pb,pb->b", own, beaten, dtype=np.float64)
+            pairs = positive_total.astype(np.float64) * negative_total
+            auroc[:] = wins / pairs
             precision[:] = np.einsum("pb,pb->b", own, share, dtype=np.float64) / positive_total
-            precision[negative_total == 0] = np.nan
+            precision[pairs == 0] = np.nan
+
+
+def _sums(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_array:
+    """The matrix that adds up `columns` of each of `rows`."""
+    return csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)
+
+
+def _accumulate(values: np.ndarray) -> np.ndarray:
+    """Running sum down the rows, in place; faster than cumsum along a strided axis."""
+    for index in range(1, len(values)):
+        values[index] += values[index - 1]
+    return values
 
 
 def _checked(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
