@@ -1,0 +1,230 @@
+"""From plain mappings to frozen dataclasses and back, strictly; files are read elsewhere.
+
+An error names the dotted path, the value and the nearest valid key, because a misspelt key that
+is silently ignored costs a training run.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from namd.config.document import parse_yaml
+from namd.config.errors import ConfigError
+
+Config = TypeVar("Config")
+
+_SCALARS: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+}
+
+
+def parse(cls: type[Config], mapping: Mapping[str, Any], path: str = "") -> Config:
+    """Build a dataclass from a mapping; nested dataclasses from nested mappings.
+
+    Args:
+        cls: A dataclass whose fields are str, int, float, bool, Literal, tuples, unions,
+            `dict[str, X]` or dataclasses of these.
+        mapping: Its values; absent fields take their defaults.
+        path: Dotted place of the mapping in the whole, for messages.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value is of the wrong type, not finite or
+            refused by the dataclass.
+    """
+    if not isinstance(mapping, Mapping):
+        raise _wrong(path, mapping, f"a mapping ({', '.join(_field_names(cls))})")
+    hints = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    for key in mapping:
+        if key not in fields:
+            raise _unknown(_join(path, str(key)), mapping[key], str(key), list(fields))
+    arguments: dict[str, Any] = {}
+    for name, spec in fields.items():
+        if name in mapping:
+            arguments[name] = parse_value(hints[name], mapping[name], _join(path, name))
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{_join(path, name)} is missing and has no default")
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        raise ConfigError(f"{path or 'configuration'}: {error}") from error
+
+
+def parse_value(annotation: Any, value: Any, path: str) -> Any:  # noqa: ANN401 - both are dynamic
+    """Return a value checked against a type annotation. Raises ConfigError."""
+    if annotation is Any:
+        return value
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        return parse(annotation, value, path)
+    if annotation in _SCALARS:
+        return _scalar(annotation, value, path)
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return _literal(get_args(annotation), value, path)
+    if origin in (Union, types.UnionType):
+        return _union(get_args(annotation), value, path)
+    if origin is tuple:
+        return _tuple(get_args(annotation), value, path)
+    if origin in (dict, Mapping):
+        return _dictionary(get_args(annotation)[1], value, path)
+    raise TypeError(f"{path}: a configuration cannot hold a {annotation}")
+
+
+def to_mapping(value: object) -> Any:  # noqa: ANN401 - mirrors what parse accepts
+    """Return the plain mapping that `parse` would turn back into an equal value."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            f.name: to_mapping(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
+        }
+    if isinstance(value, Mapping):
+        return {str(key): to_mapping(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_mapping(item) for item in value]
+    return value
+
+
+def merge(base: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with each layer laid over it; mappings merge, anything else is replaced."""
+    result = dict(base)
+    for layer in layers:
+        for key, value in layer.items():
+            below = result.get(key)
+            if isinstance(below, Mapping) and isinstance(value, Mapping):
+                result[key] = merge(below, value)
+            else:
+                result[key] = value
+    return result
+
+
+def apply_overrides(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the mapping with each `a.b.c=VALUE` laid over it; VALUE is read as YAML.
+
+    Raises ConfigError where an override has no `=`, no path, or leads into a plain value.
+    """
+    result = dict(mapping)
+    for override in overrides:
+        path, separator, text = override.partition("=")
+        path = path.strip()
+        if not separator or not path or not all(path.split(".")):
+            raise ConfigError(f"{override!r}: an override reads a.b.c=VALUE")
+        result = set_path(result, path, parse_yaml(text, f"{path}={text}"))
+    return result
+
+
+def set_path(mapping: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the mapping with the value at a dotted path replaced.
+
+    The parents are made where absent. Raises ConfigError where a parent is a plain value.
+    """
+    names = path.split(".")
+    result = dict(mapping)
+    place = result
+    for depth, name in enumerate(names[:-1], start=1):
+        below = place.get(name)
+        if below is not None and not isinstance(below, Mapping):
+            raise ConfigError(
+                f"{path}: {'.'.join(names[:depth])} is the value {below!r}, nothing lies under it"
+            )
+        place[name] = dict(below or {})
+        place = place[name]
+    place[names[-1]] = value
+    return result
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """Return `; did you mean X?`, or the valid words where none is near."""
+    choices = [str(choice) for choice in valid]
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; valid: {', '.join(choices)}" if choices else ""
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _field_names(cls: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(cls) if f.init]
+
+
+def _unknown(path: str, value: object, key: str, valid: list[str]) -> ConfigError:
+    hint = nearest(key, valid)
+    parent = path.rpartition(".")[0]
+    if "did you mean" in hint:
+        hint = f"; did you mean {_join(parent, hint.removeprefix('; did you mean ')[:-1])}?"
+    return ConfigError(f"{path}={value!r}: unknown key{hint}")
+
+
+def _wrong(path: str, value: object, expected: str) -> ConfigError:
+    return ConfigError(f"{path or 'configuration'}={value!r}: expected {expected}")
+
+
+def _scalar(kind: type, value: Any, path: str) -> Any:  # noqa: ANN401
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise _wrong(path, value, "a finite number") from error
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise _wrong(path, value, _SCALARS[kind])
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(path, value, "a finite number")
+    return value
+
+
+def _literal(choices: tuple[Any, ...], value: Any, path: str) -> Any:  # noqa: ANN401
+    for choice in choices:
+        if type(choice) is type(value) and choice == value:
+            return choice
+    words = [str(choice) for choice in choices]
+    hint = nearest(str(value), words)
+    hint = hint if "did you mean" in hint else ""
+    raise ConfigError(f"{path}={value!r}: expected one of {', '.join(words)}{hint}")
+
+
+def _union(arms: tuple[Any, ...], value: Any, path: str) -> Any:  # noqa: ANN401
+    if value is None and type(None) in arms:
+        return None
+    arms = tuple(arm for arm in arms if arm is not type(None))
+    if isinstance(value, Mapping):
+        classes = [arm for arm in arms if dataclasses.is_dataclass(arm)]
+        if len(classes) > 1:
+            known = [arm for arm in classes if set(value) <= set(_field_names(arm))]  # type: ignore[arg-type]
+            arms = tuple(known or classes)
+    if len(arms) == 1:
+        return parse_value(arms[0], value, path)
+    exact = [arm for arm in arms if isinstance(arm, type) and type(value) is arm]
+    errors: list[str] = []
+    for arm in (*exact, *(arm for arm in arms if arm not in exact)):
+        try:
+            return parse_value(arm, value, path)
+        except ConfigError as error:
+            errors.append(str(error))
+    raise ConfigError(" or ".join(dict.fromkeys(errors)))
+
+
+def _tuple(arms: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:  # noqa: ANN401
+    if not isinstance(value, list | tuple):
+        raise _wrong(path, value, "a list")
+    if len(arms) == 2 and arms[1] is Ellipsis:
+        arms = (arms[0],) * len(value)
+    elif len(arms) != len(value):
+        raise _wrong(path, value, f"a list of {len(arms)}")
+    pairs = zip(arms, value, strict=True)
+    return tuple(parse_value(arm, item, f"{path}[{i}]") for i, (arm, item) in enumerate(pairs))
+
+
+def _dictionary(arm: Any, value: Any, path: str) -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(value, Mapping):
+        raise _wrong(path, value, "a mapping")
+    for key in value:
+        if not isinstance(key, str):
+            raise _wrong(_join(path, str(key)), key, "a text key")
+    return {key: parse_value(arm, item, _join(path, key)) for key, item in value.items()}

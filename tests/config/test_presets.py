@@ -1,0 +1,28 @@
+import pytest
+
+from namd.config.errors import ConfigError
+from namd.config.presets import load_preset, preset_names
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "base.yaml").write_text("method: namd\nvae: {weight: 1, steps: 5}\n")
+    (tmp_path / "small.yaml").write_text("extends: base\nvae: {steps: 2}\n")
+    (tmp_path / "one.yaml").write_text("extends: two\n")
+    (tmp_path / "two.yaml").write_text("extends: one\n")
+    (tmp_path / "bad.yaml").write_text("extends: [base]\n")
+    return tmp_path
+
+
+def test_a_preset_is_laid_over_the_one_it_extends(folder):
+    assert preset_names(folder) == ["bad", "base", "one", "small", "two"]
+    assert load_preset("small", folder) == {"method": "namd", "vae": {"weight": 1, "steps": 2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("smal", "did you mean small?"), ("one", "ring"), ("bad", "extends"), ("../base", "exist")],
+)
+def test_a_preset_that_cannot_be_is_refused(folder, name, word):
+    with pytest.raises(ConfigError, match=word.replace("?", r"\?")):
+        load_preset(name, folder)
