@@ -13,11 +13,16 @@ StageKind = Literal["training", "mapping"]
 
 @dataclass(frozen=True)
 class Step:
-    """Progress of a stage body: `index` of `total` done, and what was measured there."""
+    """Progress of a stage body: `index` of `total` done, and what was measured there.
+
+    `finished` names the member of a family (a draw index) whose output folder is complete, so
+    that it can be published while the rest go on.
+    """
 
     index: int
     total: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    finished: int | None = None
 
 
 class World(Protocol):

@@ -1,0 +1,120 @@
+"""Stage `finetune`: the U-Net learns the follow-up beside its baseline and record (NAMD Eq 10)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from namd.data.cohort import Cohort
+from namd.data.report import report_text
+from namd.diffusion.conditioning import condition_on_latents
+from namd.diffusion.schedule import noise_schedule
+from namd.methods.base import StageContext, Step
+from namd.methods.settings import ReportSettings
+from namd.methods.stages.crop_set import read_split
+from namd.methods.stages.denoising import BatchSource, DenoisingObjective, validator
+from namd.methods.stages.latents import load_latents
+from namd.methods.stages.pretrain import load_denoiser, save_denoiser
+from namd.models.initialisation import initialised_from
+from namd.models.language import SoftPromptContext, build_context
+from namd.models.unet import NullContext
+from namd.train.fit import fit
+from namd.train.loop import TrainState
+
+NAME = "finetune"
+
+
+class RecordContext(nn.Module):
+    """The record of each case as tokens for the U-Net (Eq 7-8), by case number.
+
+    Attributes:
+        soft_prompt: Reads reports through the frozen language model.
+        null: Replaces the record where it is dropped.
+        reports: Report texts of the cases of the active split.
+    """
+
+    def __init__(self, soft_prompt: SoftPromptContext, null: NullContext) -> None:
+        super().__init__()
+        self.soft_prompt = soft_prompt
+        self.null = null
+        self.reports: list[str] = []
+
+    def forward(self, cases: np.ndarray, drop: Tensor) -> Tensor:
+        """Return encoder_hidden_states (B, m, D)."""
+        states = self.soft_prompt([self.reports[case] for case in cases])
+        keep = (1 - drop)[:, None, None]
+        return keep * states + (1 - keep) * self.null(len(cases))
+
+
+def reports_of(cohort: Cohort, settings: ReportSettings) -> list[str]:
+    """Return the report of every case."""
+    records = cohort.table.to_dict("records")
+    return [report_text(record, settings.include, settings.perpendicular) for record in records]
+
+
+def run(context: StageContext) -> Iterator[Step]:
+    """Train U-Net and prompts on train pairs; the language model stays frozen."""
+    settings = context.settings.finetune
+    seed = context.settings.train_seed
+    device = context.world.device
+    unet, null = load_denoiser(context.inputs["pretrain"])
+    condition_on_latents(unet, unet.config.in_channels)
+    with initialised_from(NAME, seed):
+        soft_prompt = build_context(
+            context.settings.language,
+            settings.soft_prompt,
+            settings.lora,
+            settings.readout,
+            context.inputs.get("language"),
+            seed,
+        )
+    objective = DenoisingObjective(
+        unet, RecordContext(soft_prompt, null), noise_schedule(context.settings.noise_schedule)
+    ).to(device)
+    sources, reports = {}, {}
+    for split in ("train", "validation"):
+        latents = load_latents(context.inputs["latents"], split)
+        cohort = read_split(context.cohort_path, split)
+        cohort = cohort.select(np.flatnonzero(cohort.has_followup))
+        reports[split] = reports_of(cohort, settings.report)
+        sources[split] = BatchSource(
+            NAME,
+            seed,
+            latents,
+            objective.schedule,
+            context.world,
+            paired=True,
+            batch_size=settings.batch_size,
+            drop_rate=settings.condition_dropout,
+        )
+    state = TrainState(
+        NAME,
+        objective,
+        settings,
+        settings.steps_for(sources["train"].num_items),
+        context.world,
+        context.settings.precision,
+        seed,
+    )
+    held_out = validator(
+        objective, sources["validation"].validation(), context.settings.precision, device
+    )
+
+    def validate() -> dict[str, float]:
+        objective.context.reports = reports["validation"]
+        metrics = held_out()
+        objective.context.reports = reports["train"]
+        return metrics
+
+    objective.context.reports = reports["train"]
+    for step in fit(state, sources["train"].at, validate, context.checkpoints):
+        yield Step(step.index, step.total, step.metrics)
+    save_denoiser(unet, null, context.out)
+    adapter = {
+        name: value.detach().cpu().contiguous()
+        for name, value in soft_prompt.named_parameters()
+        if value.requires_grad
+    }
+    save_file(adapter or {"none": torch.zeros(1)}, context.out / "adapter.safetensors")

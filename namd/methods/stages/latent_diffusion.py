@@ -1,0 +1,96 @@
+"""The trained latent diffusion model, bound to cases and ready to draw."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from namd.config.seeding import generator
+from namd.data.cohort import Cohort
+from namd.data.rotation import rotated_crops
+from namd.diffusion.conditioning import conditioned_input
+from namd.diffusion.ddim import ddim_sample
+from namd.diffusion.noise import draw_noise
+from namd.diffusion.schedule import noise_schedule
+from namd.methods.base import StageContext
+from namd.methods.stages.finetune import reports_of
+from namd.methods.stages.latents import encode_crops
+from namd.methods.stages.pretrain import load_denoiser
+from namd.models.language import load_context
+from namd.models.vae import load_vae
+from namd.train.loop import autocast
+
+BATCH = 128
+
+
+class LatentDiffusionDrawer:
+    """Draws follow-ups by DDIM from the baseline latent and the record."""
+
+    batch_size = BATCH
+
+    def __init__(self, context: StageContext, cohort: Cohort) -> None:
+        settings = context.settings
+        self.settings = settings.draws
+        self.precision, self.device = settings.precision, context.world.device
+        self.draw_seed = settings.draw_seed
+        self.case_ids = cohort.table["case_id"].tolist()
+        self.schedule = noise_schedule(settings.noise_schedule)
+        self.vae, self.scale = load_vae(context.inputs["vae"])
+        self.unet, self.null = load_denoiser(context.inputs["finetune"])
+        for module in (self.vae, self.unet, self.null):
+            module.requires_grad_(False).eval().to(self.device)
+        self.unet.to(memory_format=torch.channels_last)
+        hu = rotated_crops(cohort.baseline, 0, settings.image.size)
+        self.condition = encode_crops(self.vae, hu, context).mean * self.scale
+        self.states = self._read_records(context, cohort)
+
+    def __len__(self) -> int:
+        return len(self.case_ids)
+
+    def draw(self, cases: np.ndarray, index: int) -> Float[Tensor, "B 1 H W"]:
+        """Return draw `index` of these cases."""
+        shape = tuple(self.condition.shape[1:])
+        noise = draw_noise(self.draw_seed, [self.case_ids[case] for case in cases], index, shape)
+        condition = self.condition[cases].to(self.device)
+        states = self.states[cases].to(self.device)
+
+        def predict_noise(latents: Tensor, timestep: int) -> Tensor:
+            joined = conditioned_input(latents, condition)
+            predicted = self._predict(joined, timestep, states)
+            if self.settings.guidance_scale == 1.0:
+                return predicted
+            unguided = self._predict(joined, timestep, self.null(len(cases)))
+            return unguided + self.settings.guidance_scale * (predicted - unguided)
+
+        latents = ddim_sample(
+            predict_noise, noise.to(self.device), self.schedule, self.settings.ddim
+        )
+        with autocast(self.precision, self.device):
+            images = self.vae.decode(latents / self.scale)
+        return images.float().clamp(-1, 1)
+
+    def _predict(self, latents: Tensor, timestep: int, states: Tensor) -> Tensor:
+        with autocast(self.precision, self.device):
+            return self.unet(latents, timestep, encoder_hidden_states=states, return_dict=False)[
+                0
+            ].float()
+
+    @torch.no_grad()
+    def _read_records(self, context: StageContext, cohort: Cohort) -> Tensor:
+        settings = context.settings.finetune
+        reports = reports_of(cohort, settings.report)
+        if self.settings.record == "shuffled":
+            order = generator("shuffled-records", self.draw_seed).permutation(len(reports))
+            reports = [reports[i] for i in order]
+        reader = load_context(
+            context.settings.language,
+            settings.soft_prompt,
+            settings.lora,
+            settings.readout,
+            context.inputs.get("language"),
+            context.inputs["finetune"] / "adapter.safetensors",
+        ).to(self.device)
+        parts = [
+            reader(reports[i : i + BATCH]).float().cpu() for i in range(0, len(reports), BATCH)
+        ]
+        return torch.cat(parts)

@@ -1,0 +1,100 @@
+"""Stage `pretrain`: the U-Net learns single crops without a record (NAMD Eq 9)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from namd.diffusion.schedule import NoiseSchedule, noise_schedule
+from namd.methods.base import StageContext, Step
+from namd.methods.stages.denoising import BatchSource, DenoisingObjective, validator
+from namd.methods.stages.latents import load_latents
+from namd.models.initialisation import initialised_from
+from namd.models.language import context_width
+from namd.models.unet import NullContext, build_unet
+from namd.models.vae import load_diffusers
+from namd.train.fit import fit
+from namd.train.loop import TrainState
+
+NAME = "pretrain"
+
+
+class NullRecord(nn.Module):
+    """A context that is the same learned token for every case."""
+
+    def __init__(self, null: NullContext) -> None:
+        super().__init__()
+        self.null = null
+
+    def forward(self, cases: np.ndarray, drop: Tensor) -> Tensor:
+        """Return the token for each case; who they are does not matter."""
+        return self.null(len(cases)).to(drop.device)
+
+
+def run(context: StageContext) -> Iterator[Step]:
+    """Train on both time points of train patients; `num_steps` 0 writes the initial network."""
+    settings = context.settings.pretrain
+    seed = context.settings.train_seed
+    train = load_latents(context.inputs["latents"], "train")
+    channels, size = train.baseline.mean.shape[2], train.baseline.mean.shape[-1]
+    width = context_width(context.settings.language, context.inputs.get("language"))
+    with initialised_from(NAME, seed):
+        unet = build_unet(context.settings.unet, channels, channels, width, size)
+        objective = DenoisingObjective(unet, NullRecord(NullContext(width)), _schedule(context))
+    objective.to(context.world.device)
+    source = BatchSource(
+        NAME,
+        seed,
+        train,
+        objective.schedule,
+        context.world,
+        paired=False,
+        batch_size=settings.batch_size,
+    )
+    held_out = BatchSource(
+        NAME,
+        seed,
+        load_latents(context.inputs["latents"], "validation"),
+        objective.schedule,
+        context.world,
+        paired=False,
+        batch_size=settings.batch_size,
+    )
+    state = TrainState(
+        NAME,
+        objective,
+        settings,
+        settings.steps_for(source.num_items),
+        context.world,
+        context.settings.precision,
+        seed,
+    )
+    validate = validator(
+        objective, held_out.validation(), context.settings.precision, context.world.device
+    )
+    for step in fit(state, source.at, validate, context.checkpoints):
+        yield Step(step.index, step.total, step.metrics)
+    save_denoiser(unet, objective.context.null, context.out)
+
+
+def save_denoiser(unet: UNet2DConditionModel, null: NullContext, folder: Path) -> None:
+    """Write the U-Net in diffusers' format and the null token."""
+    unet.save_pretrained(folder / "unet", safe_serialization=True)
+    save_file({"token": null.token.detach().cpu().contiguous()}, folder / "null_token.safetensors")
+
+
+def load_denoiser(folder: Path) -> tuple[UNet2DConditionModel, NullContext]:
+    """Undo `save_denoiser`."""
+    token = load_file(folder / "null_token.safetensors")["token"]
+    null = NullContext(token.shape[-1])
+    with torch.no_grad():
+        null.token.copy_(token)
+    return load_diffusers(UNet2DConditionModel, folder, "unet"), null
+
+
+def _schedule(context: StageContext) -> NoiseSchedule:
+    return noise_schedule(context.settings.noise_schedule)

@@ -1,0 +1,124 @@
+"""Shapes of the networks as values. Torch-free, so that plans and searches can read them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class VAEArchitecture:
+    """A diffusers `AutoencoderKL`.
+
+    Attributes:
+        weights: Folder in diffusers' format to start from (SD1.5: the folder that holds
+            `vae/`), or None: random weights of the shape below.
+        in_channels: 1 for grey images, 3 for a Stable Diffusion VAE (grey is repeated).
+        block_out_channels: One level per entry; the factor is 2^(levels - 1).
+        layers_per_block: Residual blocks per level.
+        latent_channels: Channels of z.
+        norm_num_groups: Groups of the group norms.
+        mid_block_attention: Self-attention at the lowest resolution.
+        dropout: In the residual blocks, in training only (NAMD's released code: 0.2).
+    """
+
+    weights: str | None = None
+    in_channels: int = 1
+    block_out_channels: tuple[int, ...] = (16, 32, 64, 64)
+    layers_per_block: int = 1
+    latent_channels: int = 4
+    norm_num_groups: int = 8
+    mid_block_attention: bool = True
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Reject shapes that diffusers would refuse later, or build without a word."""
+        if self.in_channels not in (1, 3):
+            raise ValueError(f"in_channels is 1 or 3, not {self.in_channels}")
+        if not self.block_out_channels:
+            raise ValueError("block_out_channels needs at least one level")
+        _divisible(self.block_out_channels, self.norm_num_groups)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout lies in [0, 1), not {self.dropout}")
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per latent position along one axis."""
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+
+@dataclass(frozen=True)
+class UNetArchitecture:
+    """A diffusers `UNet2DConditionModel`; the defaults are not SD1.5's but a small net's.
+
+    Attributes:
+        weights: Folder in diffusers' format (SD1.5: the folder that holds `unet/`), or None.
+        block_out_channels: One resolution per entry.
+        layers_per_block: Residual blocks per resolution.
+        num_attention_heads: diffusers calls this `attention_head_dim` in SD1.5 (8 heads).
+        norm_num_groups: Groups of the group norms.
+        attention_from: First level that carries cross-attention on the way down; SD1.5's
+            last level carries none (`attention_last` False).
+        attention_last: Whether the lowest level carries cross-attention.
+        text_projection: How a context wider than the weights' own enters: `none` re-initialises
+            the K/V projections, `text_proj` keeps them behind a new linear layer.
+        dropout: In the residual and transformer blocks, in training only.
+    """
+
+    weights: str | None = None
+    block_out_channels: tuple[int, ...] = (96, 192)
+    layers_per_block: int = 2
+    num_attention_heads: int = 8
+    norm_num_groups: int = 32
+    attention_from: int = 0
+    attention_last: bool = True
+    text_projection: Literal["none", "text_proj"] = "none"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Reject shapes that cannot be built."""
+        if not self.block_out_channels:
+            raise ValueError("block_out_channels needs at least one level")
+        _divisible(self.block_out_channels, self.norm_num_groups)
+        _divisible(self.block_out_channels, self.num_attention_heads)
+        if not 0 <= self.attention_from < len(self.block_out_channels):
+            raise ValueError(f"attention_from names no level: {self.attention_from}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout lies in [0, 1), not {self.dropout}")
+
+
+@dataclass(frozen=True)
+class PerceptualSettings:
+    """What L_LPIPS measures its distance with.
+
+    Attributes:
+        source: `lpips` is the lpips package's VGG (needs its trunk weights on disk),
+            `embedded` a small encoder trained without labels to tell a crop's rotation,
+            `auto` the first of these that this machine can have.
+        num_steps: Training steps of the embedded encoder.
+        batch_size: Crops per step.
+        learning_rate: AdamW's.
+        channels: Channels per level of the embedded encoder.
+        seed: Seed of the embedded encoder; one for all training seeds.
+    """
+
+    source: Literal["auto", "lpips", "embedded"] = "auto"
+    num_steps: int = 400
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    channels: tuple[int, ...] = (16, 32, 64)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject impossible numbers."""
+        if self.num_steps < 0 or self.batch_size < 1:
+            raise ValueError(
+                f"num_steps >= 0 and batch_size >= 1, not {self.num_steps}, {self.batch_size}"
+            )
+        if not self.channels:
+            raise ValueError("channels needs at least one level")
+
+
+def _divisible(channels: tuple[int, ...], divisor: int) -> None:
+    if divisor < 1 or any(width < 1 or width % divisor for width in channels):
+        raise ValueError(
+            f"every width of {list(channels)} must be a positive multiple of {divisor}"
+        )

@@ -1,0 +1,125 @@
+"""The VAE: a diffusers AutoencoderKL on grey crops. Losses and training live elsewhere."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from namd.config.errors import InputError
+from namd.models.settings import VAEArchitecture
+
+SCALING_FILE = "scaling.json"
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A diagonal Gaussian over latents, unscaled."""
+
+    mean: Float[Tensor, "*batch C h w"]
+    logvar: Float[Tensor, "*batch C h w"]
+
+    def at(self, *index: np.ndarray) -> "Posterior":
+        """Return the posteriors at an index over the leading axes."""
+        return Posterior(self.mean[index], self.logvar[index])
+
+    def sample(self, noise: Float[Tensor, "*batch C h w"]) -> Float[Tensor, "*batch C h w"]:
+        """Return mean + standard deviation * noise."""
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+
+class GreyAutoencoder(nn.Module):
+    """An AutoencoderKL that takes and gives grey images in [-1, 1].
+
+    For a VAE of three channels the grey image is repeated on the way in and the channel mean
+    is taken on the way out (NAMD's use of SD1.5).
+    """
+
+    def __init__(self, autoencoder: AutoencoderKL) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.in_channels = autoencoder.config.in_channels
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of z."""
+        return int(self.autoencoder.config.latent_channels)
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per latent position along one axis."""
+        return int(2 ** (len(self.autoencoder.config.block_out_channels) - 1))
+
+    def encode(self, images: Float[Tensor, "B 1 H W"]) -> Posterior:
+        """Return the posterior over unscaled latents."""
+        repeated = images.expand(-1, self.in_channels, -1, -1)
+        posterior = self.autoencoder.encode(repeated).latent_dist
+        return Posterior(posterior.mean, posterior.logvar)
+
+    def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 H W"]:
+        """Return images of unscaled latents, not clamped."""
+        return self.autoencoder.decode(latents).sample.mean(1, keepdim=True)
+
+
+def build_vae(architecture: VAEArchitecture) -> GreyAutoencoder:
+    """Return a VAE from its folder of weights, or from configuration with random weights.
+
+    Raises InputError where the folder does not hold a diffusers VAE in safetensors.
+    """
+    if architecture.weights is None:
+        autoencoder = AutoencoderKL(**_diffusers_arguments(architecture))
+    else:
+        autoencoder = load_diffusers(AutoencoderKL, Path(architecture.weights), "vae")
+    for block in autoencoder.modules():
+        if isinstance(block, ResnetBlock2D):
+            block.dropout.p = architecture.dropout
+    return GreyAutoencoder(autoencoder)
+
+
+def save_vae(vae: GreyAutoencoder, folder: Path, scaling_factor: float) -> None:
+    """Write the VAE in diffusers' format and its scaling factor (1 / std of train latents)."""
+    vae.autoencoder.register_to_config(scaling_factor=scaling_factor)
+    vae.autoencoder.save_pretrained(folder / "vae", safe_serialization=True)
+    (folder / SCALING_FILE).write_text(json.dumps({"scaling_factor": scaling_factor}))
+
+
+def load_vae(folder: Path) -> tuple[GreyAutoencoder, float]:
+    """Return the VAE of a stage artifact, frozen and in eval mode, and its scaling factor."""
+    autoencoder = load_diffusers(AutoencoderKL, folder, "vae")
+    scaling = json.loads((folder / SCALING_FILE).read_text())["scaling_factor"]
+    return GreyAutoencoder(autoencoder).requires_grad_(False).eval(), float(scaling)
+
+
+def load_diffusers(model_class: type[Model], folder: Path, part: str) -> Model:
+    """Load a diffusers model from `folder/part`, or from `folder` itself; safetensors only.
+
+    Raises InputError naming the folder where there is no such model.
+    """
+    place = folder / part if (folder / part).is_dir() else folder
+    if not (place / "config.json").is_file():
+        raise InputError(f"{folder}: no diffusers model there (expected {part}/config.json)")
+    if not any(place.glob("*.safetensors")):
+        raise InputError(f"{place}: no .safetensors file (pickled weights are never read)")
+    return model_class.from_pretrained(place, use_safetensors=True, local_files_only=True)  # type: ignore[attr-defined]
+
+
+def _diffusers_arguments(architecture: VAEArchitecture) -> dict[str, object]:
+    levels = len(architecture.block_out_channels)
+    return {
+        "in_channels": architecture.in_channels,
+        "out_channels": architecture.in_channels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": architecture.block_out_channels,
+        "layers_per_block": architecture.layers_per_block,
+        "latent_channels": architecture.latent_channels,
+        "norm_num_groups": architecture.norm_num_groups,
+        "mid_block_add_attention": architecture.mid_block_attention,
+    }

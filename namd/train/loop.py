@@ -1,0 +1,197 @@
+"""THE training loop: a generator of steps. Reporting, files and stages are its caller's matter."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from namd.config.seeding import derive_seed
+from namd.losses.total import StepOutput
+from namd.train.settings import TrainingSettings
+from namd.train.world import LocalWorld
+
+Objective = nn.Module
+"""A module whose forward(batch) returns a StepOutput; its trainable parameters are trained."""
+
+
+class DivergedError(RuntimeError):
+    """A loss is not finite. Names the step and every term."""
+
+    def __init__(
+        self, name: str, step: int, terms: Mapping[str, float], last_checkpoint: int | None
+    ) -> None:
+        listed = ", ".join(f"{key} {value:.4g}" for key, value in terms.items())
+        kept = (
+            f"last good checkpoint: step {last_checkpoint}"
+            if last_checkpoint
+            else "no checkpoint yet"
+        )
+        super().__init__(f"{name}: loss is not finite at step {step} ({listed}); {kept}")
+        self.step = step
+        self.terms = dict(terms)
+
+
+@dataclass(frozen=True)
+class TrainedStep:
+    """What one optimiser step measured: its index (1-based) and its terms.
+
+    The terms stay tensors: reading each at every step would make a GPU wait.
+    """
+
+    index: int
+    metrics: dict[str, Tensor]
+
+
+@dataclass
+class TrainState:
+    """All that a training carries from step to step.
+
+    Attributes:
+        name: Of the training, for messages.
+        objective: Module from batch to StepOutput.
+        settings: Learning rates, clipping, averaging.
+        num_steps: Where the training ends.
+        world: The workers.
+        precision: `fp32` or `bf16` (autocast).
+        seed: Feeds torch's global generator, which dropout alone uses.
+    """
+
+    name: str
+    objective: Objective
+    settings: TrainingSettings
+    num_steps: int
+    world: LocalWorld
+    precision: str
+    seed: int
+    step: int = 0
+    last_checkpoint: int | None = None
+    optimizer: torch.optim.Optimizer = field(init=False)
+    average: dict[str, Tensor] | None = field(init=False, default=None)
+    wrapped: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Build the optimiser and, for several workers, the gang's wrapper."""
+        trained = [p for p in self.objective.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            trained,
+            lr=self.settings.learning_rate,
+            betas=self.settings.betas,
+            weight_decay=self.settings.weight_decay,
+        )
+        self.wrapped = self.objective
+        if self.world.size > 1:
+            self.wrapped = DistributedDataParallel(self.objective, find_unused_parameters=True)
+        if self.settings.ema_decay:
+            self.average = {k: v.detach().clone() for k, v in self.trained().items()}
+
+    def trained(self) -> dict[str, Tensor]:
+        """Return the tensors that training changes, by name."""
+        return {k: v for k, v in self.objective.named_parameters() if v.requires_grad}
+
+    def kept(self) -> dict[str, Tensor]:
+        """Return a copy of the weights to validate and keep: averaged if averaging is on."""
+        source = self.average if self.average is not None else self.trained()
+        return {k: v.detach().cpu().clone() for k, v in source.items()}
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Write weights into the objective in place."""
+        with torch.no_grad():
+            for name, parameter in self.trained().items():
+                parameter.copy_(weights[name])
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Carry the averaged weights inside this block."""
+        if self.average is None:
+            yield
+            return
+        trained = {k: v.detach().clone() for k, v in self.trained().items()}
+        self.put(self.average)
+        yield
+        self.put(trained)
+
+    def shared_state(self) -> dict[str, Any]:
+        """Return what all ranks have in common."""
+        return {
+            "step": self.step,
+            "weights": {k: v.detach().cpu() for k, v in self.trained().items()},
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "average": self.average,
+        }
+
+    def own_state(self) -> dict[str, Any]:
+        """Return this rank's dropout state."""
+        state: dict[str, Any] = {"cpu": torch.random.get_rng_state()}
+        if self.world.device.startswith("cuda"):
+            state["cuda"] = torch.cuda.get_rng_state()
+        return state
+
+    def restore(self, shared: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+        """Continue from saved state, bit for bit."""
+        self.put(shared["weights"])
+        self.optimizer.load_state_dict(shared["optimizer"])
+        self.step = self.last_checkpoint = int(shared["step"])
+        if self.average is not None:
+            self.average = {k: v.to(self.world.device) for k, v in shared["average"].items()}
+        torch.random.set_rng_state(own["cpu"])
+        if "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"])
+
+    def seed_dropout(self) -> None:
+        """Set torch's global state, which dropout alone draws from, for this training and rank."""
+        seed = derive_seed("dropout", self.name, self.seed, self.world.rank) % 2**63
+        torch.default_generator.manual_seed(seed)
+        if self.world.device.startswith("cuda"):
+            torch.cuda.manual_seed(seed)
+
+
+def train(state: TrainState, batches: Callable[[int], Any]) -> Iterator[TrainedStep]:
+    """Train from `state.step` to `state.num_steps`, yielding after every optimiser step.
+
+    `batches(step)` returns this rank's part of the global batch of a step.
+
+    Raises DivergedError, before the optimiser sees it, at a loss that is not finite.
+    """
+    settings = state.settings
+    parameters = list(state.trained().values())
+    while state.step < state.num_steps:
+        rate = settings.rate_at(state.step, state.num_steps)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.objective.train()
+        with autocast(state.precision, state.world.device):
+            output: StepOutput = state.wrapped(batches(state.step))
+        if not torch.isfinite(output.loss):
+            terms = {name: float(value) for name, value in output.metrics.items()}
+            raise DivergedError(state.name, state.step, terms, state.last_checkpoint)
+        state.optimizer.zero_grad(set_to_none=True)
+        output.loss.backward()
+        metrics = dict(output.metrics) | {"learning_rate": torch.tensor(rate)}
+        if settings.max_norm is not None:
+            metrics["gradient_norm"] = nn.utils.clip_grad_norm_(
+                parameters, settings.max_norm
+            ).detach()
+        state.optimizer.step()
+        state.step += 1
+        _average(state)
+        yield TrainedStep(state.step, metrics)
+
+
+def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which a forward pass runs at a precision."""
+    if precision == "bf16":
+        return torch.autocast(device.split(":")[0], torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def _average(state: TrainState) -> None:
+    if state.average is None:
+        return
+    with torch.no_grad():
+        for name, parameter in state.trained().items():
+            state.average[name].lerp_(parameter, 1 - state.settings.ema_decay)

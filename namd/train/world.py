@@ -1,0 +1,39 @@
+"""Who trains: one process, or a gang joined by torch.distributed. Starting the gang is not ours."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class LocalWorld:
+    """This worker's rank, the number of workers, and the device it computes on."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker writes what the gang writes once."""
+        return self.rank == 0
+
+
+def current_world(device: str | None = None) -> LocalWorld:
+    """Return the world of this process; alone where no process group is initialised."""
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if dist.is_available() and dist.is_initialized():
+        return LocalWorld(dist.get_rank(), dist.get_world_size(), chosen)
+    return LocalWorld(device=chosen)
+
+
+def share_of(batch: int, rank: int, size: int) -> slice:
+    """Return the part of a global batch that a rank takes: contiguous, equal for all ranks.
+
+    Raises ValueError where the batch cannot be shared equally.
+    """
+    if batch % size:
+        raise ValueError(f"a global batch of {batch} cannot be shared by {size} workers")
+    part = batch // size
+    return slice(rank * part, (rank + 1) * part)
