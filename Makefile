@@ -1,0 +1,73 @@
+# One line per tool; CI runs the same lines. Needs only Python 3.11+, gcc, git and make.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& command -v "$$name" && break; done)
+BIN := $(VENV)/bin
+
+# Named by what they say, not by when they were written: a checkout touches files without
+# changing them, and an install of this size is not repeated for that.
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+
+# Small tensors lose more to thread hand-over than they win; float sums depend on the count.
+TEST_ENV := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=$${MKL_NUM_THREADS:-2} \
+	TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest --jaxtyping-packages=namd,beartype.beartype
+
+.PHONY: help env demo test test-fast test-slow lint format bench lock stages-unchanged
+
+help: ## Say what each target does
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
+
+env: $(STAMP) ## Make .venv from requirements.lock, hashes checked
+
+$(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+$(BIN)/uv: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "namd needs Python 3.11 or later; name one: make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+demo: env ## The phantom cohort, one NAMD run on preset small, a table and a picture
+	$(BIN)/namd demo
+
+test: env ## Every test that is not marked slow
+	$(PYTEST) -m "not slow"
+
+test-fast: env ## The tests without those that start a cluster or run the pipeline
+	$(PYTEST) -m "not slow and not ray" --ignore=tests/endtoend --ignore=tests/faults
+
+test-slow: env ## The tests marked slow: some need 22 GiB of memory
+	$(PYTEST) -m slow
+
+lint: env ## Style, types, import contracts, stage versions
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tests/stage_versions.py check
+
+format: env ## Let ruff rewrite what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: env ## Batched sampling against the naive loop, on this machine
+	$(BIN)/python -m experiments.benchmarks.sampling
+
+lock: | $(BIN)/uv ## Solve the dependencies anew; versions in the lock are kept where they fit
+	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url \
+		--python-version 3.11 --universal --quiet -o requirements.lock
+
+stages-unchanged: env ## Accept changed stage source whose tiny outputs are the same as before
+	$(BIN)/python tests/stage_versions.py accept
