@@ -1,0 +1,67 @@
+"""The noise schedule as a tensor, and the forward process. Sampling is in ddim.py."""
+
+from dataclasses import dataclass
+
+from diffusers import DDIMScheduler
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from namd.diffusion.settings import NoiseScheduleSettings
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """Signal left at each timestep.
+
+    Attributes:
+        settings: Where it came from.
+        alphas_cumprod: abar_t for t = 0 ... T - 1, falling, in (0, 1).
+        final_alpha_cumprod: abar where the last sampling step arrives.
+    """
+
+    settings: NoiseScheduleSettings
+    alphas_cumprod: Float[Tensor, " T"]
+    final_alpha_cumprod: float
+
+
+def diffusers_scheduler(settings: NoiseScheduleSettings) -> DDIMScheduler:
+    """Return diffusers' scheduler of the same schedule.
+
+    Every field is given: its defaults are not Stable Diffusion's.
+    """
+    return DDIMScheduler(
+        num_train_timesteps=settings.num_train_timesteps,
+        beta_start=settings.beta_start,
+        beta_end=settings.beta_end,
+        beta_schedule=settings.kind,
+        trained_betas=None,
+        clip_sample=settings.clip_sample,
+        set_alpha_to_one=settings.set_alpha_to_one,
+        steps_offset=settings.steps_offset,
+        prediction_type=settings.prediction_type,
+        thresholding=False,
+        clip_sample_range=1.0,
+        timestep_spacing=settings.timestep_spacing,
+        rescale_betas_zero_snr=False,
+    )
+
+
+def noise_schedule(settings: NoiseScheduleSettings) -> NoiseSchedule:
+    """Return the schedule, on the CPU in float32, with diffusers' own numbers."""
+    scheduler = diffusers_scheduler(settings)
+    return NoiseSchedule(settings, scheduler.alphas_cumprod, float(scheduler.final_alpha_cumprod))
+
+
+def add_noise(
+    latents: Float[Tensor, "B C h w"],
+    noise: Float[Tensor, "B C h w"],
+    timesteps: Int[Tensor, " B"],
+    schedule: NoiseSchedule,
+) -> Float[Tensor, "B C h w"]:
+    """Return sqrt(abar_t) latents + sqrt(1 - abar_t) noise (Ho et al. 2020, Eq 4).
+
+    Latents are scaled ones: the schedule supposes a standard deviation of about 1.
+    """
+    signal = schedule.alphas_cumprod.to(timesteps.device)[timesteps].to(latents)
+    signal = signal[:, None, None, None]
+    return signal.sqrt() * latents + (1 - signal).sqrt() * noise

@@ -1,0 +1,72 @@
+"""The noise schedule and the sampler as values. Torch-free."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class NoiseScheduleSettings:
+    """How noise grows with the timestep; the names are diffusers'. The defaults are SD1.5's.
+
+    The same values serve training and sampling, so they are stored with the trained network.
+
+    Attributes:
+        num_train_timesteps: T.
+        beta_start: Variance added by the first step.
+        beta_end: Variance added by the last.
+        kind: `scaled_linear` is linear in sqrt(beta), `linear` in beta.
+        prediction_type: What the network predicts; the paper's loss allows only the noise.
+        timestep_spacing: `leading` or `trailing` (Lin et al. 2024, Table 2). `linspace` is not
+            offered: its last step, at timestep 0, changes nothing, and diffusers' step length
+            does not fit its grid.
+        steps_offset: Added to `leading` timesteps.
+        set_alpha_to_one: Whether the last step goes to no noise at all, or to timestep 0's.
+        clip_sample: Whether predicted clean latents are clamped to [-1, 1].
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 8.5e-4
+    beta_end: float = 1.2e-2
+    kind: Literal["scaled_linear", "linear"] = "scaled_linear"
+    prediction_type: Literal["epsilon"] = "epsilon"
+    timestep_spacing: Literal["leading", "trailing"] = "leading"
+    steps_offset: int = 1
+    set_alpha_to_one: bool = False
+    clip_sample: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject schedules that cannot be."""
+        if self.num_train_timesteps < 1:
+            raise ValueError(f"num_train_timesteps is 1 or more, not {self.num_train_timesteps}")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(
+                "0 < beta_start <= beta_end < 1 does not hold for "
+                f"{self.beta_start}, {self.beta_end}"
+            )
+        if self.steps_offset not in (0, 1):
+            raise ValueError(f"steps_offset is 0 or 1, not {self.steps_offset}")
+        if self.timestep_spacing == "leading" and not (self.steps_offset or self.set_alpha_to_one):
+            raise ValueError(
+                "the last sampling step would change nothing: steps_offset 0 needs "
+                "set_alpha_to_one, got steps_offset 0 and set_alpha_to_one False"
+            )
+
+
+@dataclass(frozen=True)
+class DDIMSettings:
+    """The sampler (Song et al. 2021).
+
+    Attributes:
+        num_inference_steps: Network evaluations per draw.
+        eta: 0 is deterministic given the first noise, 1 has DDPM's variance.
+    """
+
+    num_inference_steps: int = 50
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Reject impossible numbers."""
+        if self.num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps is 1 or more, not {self.num_inference_steps}")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta lies in [0, 1], not {self.eta}")
