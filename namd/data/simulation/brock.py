@@ -6,7 +6,7 @@ weigh them.
 """
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
@@ -49,7 +49,7 @@ def image_logit(long_mm: Floats, perp_mm: Floats, attenuation: Floats, margins: 
 
 
 def record_logit(
-    age: Floats, gender: Floats, family: Floats, emphysema: Floats, lobe: Floats
+    age: Floats, gender: Floats, family: Floats, emphysema: Floats, lobe: ArrayLike
 ) -> Floats:
     """Log-odds of age (years), sex, any family history, emphysema and lobe (SCT_EPI_LOC).
 

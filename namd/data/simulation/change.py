@@ -70,7 +70,9 @@ def draw(
     uniform = rng.random(NUM_UNIFORMS)
     normal = ndtri(np.clip(uniform[8:12], 0.01, 0.99))
     sign, scan = settings.signs, settings.scan
-    ratio = float(growth.ratio(settings.law, uniform[0], np.asarray(label), nodule.months))
+    ratio = float(
+        growth.ratio(settings.law, uniform[0], np.asarray(label), np.asarray(nodule.months))
+    )
     # A nodule wider than the limit from the start must not shrink because of it.
     most = max(settings.largest_mm / nodule.long_mm, 1.0)
     shown = uniform[1] < (sign.sensitivity if label == 1 else sign.false_rate)

@@ -1,0 +1,57 @@
+"""The ideal sampler: what a generator that knew the simulation's law would draw.
+
+It may know a case's baseline, mask, record and p, and never reads its label or follow-up.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from namd.config.errors import InputError
+from namd.config.parsing import parse
+from namd.config.seeding import generator
+from namd.data.cohort import Cohort
+from namd.data.simulation.change import Nodule, draw, render
+from namd.data.simulation.settings import SimulationSettings
+from namd.data.simulation.simulate import read_nodule
+
+
+def redraw(
+    cohort: Cohort, index: Iterable[int] | NDArray[np.integer], draw_seed: int, k: int
+) -> NDArray[np.int16]:
+    """Draw number k of the follow-ups of some cases, int16 (n, S, S) in HU.
+
+    The label is redrawn from p, then growth and every nuisance; a case's draw depends on
+    (draw_seed, case_id, k) alone, not on which others are asked for.
+
+    Raises:
+        InputError: The cohort is not simulated.
+    """
+    settings = settings_of(cohort)
+    rows = np.asarray(list(index), dtype=np.intp)
+    images = np.empty((len(rows), *cohort.baseline.shape[1:]), dtype=np.int16)
+    for place, row in enumerate(rows):
+        case_id = str(cohort.table["case_id"].iat[row])
+        probability = float(cohort.table["sim_p"].iat[row])
+        rng = generator("ideal-redraw", draw_seed, case_id, k)
+        images[place] = redraw_one(settings, read_nodule(cohort, int(row)), probability, rng)
+    return images
+
+
+def redraw_one(
+    settings: SimulationSettings, nodule: Nodule, probability: float, rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """One follow-up of one nodule whose label is Bernoulli(p), int16 (S, S)."""
+    label = int(rng.random() < probability)
+    return render(settings, nodule, draw(settings, nodule, label, rng), rng)
+
+
+def settings_of(cohort: Cohort) -> SimulationSettings:
+    """The law a cohort was simulated under. Raises InputError where it was not."""
+    simulation = cohort.card.get("simulation")
+    if not simulation or "sim_p" not in cohort.table:
+        raise InputError(
+            "the ideal sampler needs a simulated cohort; build it with --simulate-followup"
+        )
+    return parse(SimulationSettings, simulation["settings"], "simulation.settings")
