@@ -1,6 +1,7 @@
 """One follow-up: draw what changes, then apply it. Drawing never looks at an image."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,6 @@ class Nodule:
         mask: uint8 (S, S).
         outline: Of the mask.
         spacing_mm: In plane.
-        long_mm: Longest diameter of the mask.
         attenuation: SCT_PRE_ATT.
         months: Between the scans.
     """
@@ -35,7 +35,6 @@ class Nodule:
     mask: NDArray[np.uint8]
     outline: Outline
     spacing_mm: float
-    long_mm: float
     attenuation: int
     months: float
 
@@ -74,7 +73,7 @@ def draw(
         growth.ratio(settings.law, uniform[0], np.asarray(label), np.asarray(nodule.months))
     )
     # A nodule wider than the limit from the start must not shrink because of it.
-    most = max(settings.largest_mm / nodule.long_mm, 1.0)
+    most = max(settings.largest_mm / (nodule.outline.widest_px * nodule.spacing_mm), 1.0)
     shown = uniform[1] < (sign.sensitivity if label == 1 else sign.false_rate)
     fewest, most_spicules = sign.num_spicules
     return Change(
@@ -98,12 +97,14 @@ def render(
     settings: SimulationSettings, nodule: Nodule, change: Change, rng: np.random.Generator
 ) -> NDArray[np.int16]:
     """Render the second scan, int16 (S, S) in HU; `rng` draws its noise field alone."""
-    rows, columns, polar = sources(nodule, change)
+    sign = sign_of(nodule, change)
+    beyond_mm = signs.reach_mm(sign, settings.signs) if change.sign else 0.0
+    rows, columns, near, polar = sources(nodule, change, beyond_mm)
     hu = map_coordinates(
         nodule.baseline.astype(np.float32), (rows, columns), order=1, mode="mirror"
     ).astype(float)
     if change.sign:
-        hu = signs.add(hu, polar, nodule.spacing_mm, sign_of(nodule, change), settings.signs)
+        hu[near] = signs.add(hu[near], polar, nodule.spacing_mm, sign, settings.signs)
     noise = noise_field(hu.shape[0], settings.scan.noise_mm / nodule.spacing_mm, rng)
     hu += change.offset_hu + change.noise_hu * noise
     return np.clip(np.rint(hu), LOWEST_HU, HIGHEST_HU).astype(np.int16)
@@ -111,17 +112,20 @@ def render(
 
 def follow_mask(nodule: Nodule, change: Change) -> NDArray[np.uint8]:
     """The nodule's mask in the second scan; spicules are not counted as nodule."""
-    rows, columns, _ = sources(nodule, change)
+    rows, columns, _, _ = sources(nodule, change)
     share = map_coordinates(nodule.mask.astype(float), (rows, columns), order=1, mode="constant")
     return (share > 0.5).astype(np.uint8)
 
 
-def sources(nodule: Nodule, change: Change) -> tuple[warp.Floats, warp.Floats, warp.Polar]:
-    """Where every pixel of the second scan lies in the first."""
+def sources(
+    nodule: Nodule, change: Change, beyond_mm: float = 0.0
+) -> tuple[warp.Floats, warp.Floats, NDArray[np.bool_], warp.Polar]:
+    """Where every pixel of the second scan lies in the first; see `warp.grown`."""
     spacing = nodule.spacing_mm
     shift = (change.shift_row_mm / spacing, change.shift_column_mm / spacing)
     rows, columns = warp.rigid(nodule.baseline.shape[0], shift, change.rotation_deg)
-    return warp.grown(nodule.outline, change.growth_ratio, spacing, rows, columns)
+    ratio = change.growth_ratio
+    return warp.grown(nodule.outline, ratio, spacing, rows, columns, beyond_mm)
 
 
 def sign_of(nodule: Nodule, change: Change) -> signs.Sign:
@@ -139,11 +143,14 @@ def sign_of(nodule: Nodule, change: Change) -> signs.Sign:
 def noise_field(size: int, correlation_px: float, rng: np.random.Generator) -> warp.Floats:
     """Correlated noise of standard deviation 1, (size, size): white noise through a Gaussian."""
     white = rng.standard_normal((size, size), dtype=np.float32)
-    square = fftfreq(size)[:, None] ** 2 + rfftfreq(size)[None, :] ** 2
-    smooth = irfft2(
-        rfft2(white) * np.exp(-2 * (np.pi * correlation_px) ** 2 * square), (size, size)
-    )
+    smooth = irfft2(rfft2(white) * _response(size, correlation_px), (size, size))
     return smooth / smooth.std()
+
+
+@lru_cache(maxsize=16)
+def _response(size: int, correlation_px: float) -> warp.Floats:
+    square = fftfreq(size)[:, None] ** 2 + rfftfreq(size)[None, :] ** 2
+    return np.exp(-2 * (np.pi * correlation_px) ** 2 * square).astype(np.float32)
 
 
 def _between(limits: tuple[float, float], uniform: float) -> float:

@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,9 @@ class Outline:
     radius_px: Floats
 
     @property
-    def mean_radius_px(self) -> float:
-        """Radius of the circle of the same area."""
-        return float(np.sqrt(np.mean(self.radius_px**2)))
+    def widest_px(self) -> float:
+        """Longest line through the centre, pixels."""
+        return float((self.radius_px + np.roll(self.radius_px, NUM_ANGLES // 2)).max())
 
     def radius_at(self, angle: Floats) -> Floats:
         """Outline radius (pixels) at angles in -pi...pi, linear between the stored ones."""
@@ -43,7 +44,16 @@ class Outline:
 
 
 def outline(mask: NDArray[np.uint8]) -> Outline:
-    """Trace a mask. Raises ValueError where it is empty."""
+    """Trace a mask. Raises ValueError where it is empty.
+
+    Outlines are remembered: replicates and redraws come back to the same few nodules.
+    """
+    return _trace(np.ascontiguousarray(mask, dtype=np.uint8).tobytes(), mask.shape)
+
+
+@lru_cache(maxsize=8192)
+def _trace(pixels: bytes, shape: tuple[int, ...]) -> Outline:
+    mask = np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
     rows, columns = np.nonzero(mask)
     if rows.size == 0:
         raise ValueError("an outline needs a mask with at least one pixel")

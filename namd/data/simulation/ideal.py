@@ -14,7 +14,7 @@ from namd.config.seeding import generator
 from namd.data.cohort import Cohort
 from namd.data.simulation.change import Nodule, draw, render
 from namd.data.simulation.settings import SimulationSettings
-from namd.data.simulation.simulate import read_nodule
+from namd.data.simulation.simulate import read_nodules
 
 
 def redraw(
@@ -31,11 +31,11 @@ def redraw(
     settings = settings_of(cohort)
     rows = np.asarray(list(index), dtype=np.intp)
     images = np.empty((len(rows), *cohort.baseline.shape[1:]), dtype=np.int16)
-    for place, row in enumerate(rows):
-        case_id = str(cohort.table["case_id"].iat[row])
-        probability = float(cohort.table["sim_p"].iat[row])
-        rng = generator("ideal-redraw", draw_seed, case_id, k)
-        images[place] = redraw_one(settings, read_nodule(cohort, int(row)), probability, rng)
+    cases, probability = cohort.table["case_id"].to_numpy(), cohort.table["sim_p"].to_numpy()
+    for place, nodule in enumerate(read_nodules(cohort, rows)):
+        row = rows[place]
+        rng = generator("ideal-redraw", draw_seed, str(cases[row]), k)
+        images[place] = redraw_one(settings, nodule, float(probability[row]), rng)
     return images
 
 

@@ -43,7 +43,10 @@ class Sign:
 
 
 def add(hu: Floats, polar: Polar, spacing_mm: float, sign: Sign, settings: SignSettings) -> Floats:
-    """Return the crop with the sign drawn; attenuation only ever rises."""
+    """Return the pixels near a nodule, (n,) in HU, with its sign drawn.
+
+    Attenuation only ever rises, and nothing changes farther than `reach_mm` from the outline.
+    """
     if sign.core:
         opacity = core_opacity(polar, spacing_mm, sign, settings)
         return _towards(hu, settings.core_hu, opacity * min(settings.strength, 1.0))
@@ -57,7 +60,7 @@ def add(hu: Floats, polar: Polar, spacing_mm: float, sign: Sign, settings: SignS
 
 def core_opacity(polar: Polar, spacing_mm: float, sign: Sign, settings: SignSettings) -> Floats:
     """Opacity 0...1 of a round core within the grown outline."""
-    mean_mm = float(np.sqrt(np.mean(polar.edge_px**2))) * spacing_mm
+    mean_mm = float(polar.edge_px.mean()) * spacing_mm
     core_mm = max(settings.core_share * mean_mm * settings.strength, SMALLEST_CORE_MM)
     away_mm = sign.core_offset * max(mean_mm - core_mm, 0.0)
     distance = np.hypot(

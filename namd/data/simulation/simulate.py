@@ -1,7 +1,7 @@
 """From a cohort of baselines to a cohort with records, labels and follow-ups of known truth."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from namd.statistics.ranking import auroc
 
 Progress = Callable[[int, int], None]
 
+NOMINAL_MONTHS = 12.0
 SIMULATED = (
     "label",
     "months",
@@ -64,13 +65,14 @@ def simulate(
         f"{case}-r{number}" for case, number in zip(table["case_id"], replicate, strict=True)
     ]
     table, intercept = _draw_truth(table, replicate, settings, seed)
-    nodules = [read_nodule(cohort, index) for index in range(len(cohort))]
+    nodules = list(read_nodules(cohort, range(len(cohort))))
     followup = np.empty((len(table), *cohort.baseline.shape[1:]), dtype=np.int16)
     columns: list[dict[str, float]] = []
+    cases, labels, months = (table[name].to_numpy() for name in ("case_id", "label", "months"))
     for row, source in enumerate(repeated):
-        nodule = dataclasses.replace(nodules[source], months=float(table["months"].iloc[row]))
-        rng = generator("simulated-followup", seed, str(table["case_id"].iloc[row]))
-        change = draw(settings, nodule, int(table["label"].iloc[row]), rng)
+        nodule = dataclasses.replace(nodules[source], months=float(months[row]))
+        rng = generator("simulated-followup", seed, str(cases[row]))
+        change = draw(settings, nodule, int(labels[row]), rng)
         followup[row] = render(settings, nodule, change, rng)
         columns.append(_columns(nodule, change))
         if progress is not None:
@@ -90,22 +92,21 @@ def simulate(
     return simulated
 
 
-def read_nodule(cohort: Cohort, index: int) -> Nodule:
-    """What drawing and rendering may know of a case. Its label is not read."""
-    row = cohort.table.iloc[index]
-    mask = cohort.stacks["mask"][index]
-    spacing = float(row["spacing_mm"])
-    months = row["months"]
-    attenuation = row["SCT_PRE_ATT"]
-    return Nodule(
-        baseline=cohort.baseline[index],
-        mask=mask,
-        outline=outline(mask),
-        spacing_mm=spacing,
-        long_mm=diameters(mask, spacing)[0],
-        attenuation=0 if pd.isna(attenuation) else int(attenuation),
-        months=12.0 if pd.isna(months) else float(months),
+def read_nodules(cohort: Cohort, index: Iterable[int]) -> Iterator[Nodule]:
+    """Yield what drawing and rendering may know of cases. Their labels are not read."""
+    spacing, months, attenuation = (
+        cohort.table[name].to_numpy() for name in ("spacing_mm", "months", "SCT_PRE_ATT")
     )
+    for row in index:
+        mask = cohort.stacks["mask"][row]
+        yield Nodule(
+            baseline=cohort.baseline[row],
+            mask=mask,
+            outline=outline(mask),
+            spacing_mm=float(spacing[row]),
+            attenuation=int(np.nan_to_num(attenuation[row])),
+            months=float(np.nan_to_num(months[row], nan=NOMINAL_MONTHS)),
+        )
 
 
 def _require_nodules(cohort: Cohort) -> None:
@@ -188,8 +189,10 @@ def _draw_label_and_months(
     for row, case in enumerate(cases):
         rng = generator("simulated-label", seed, str(case))
         uniform[row] = rng.random()
-        months[row] = 12.0 + settings.scan.months_sd * np.clip(rng.standard_normal(), -2.5, 2.5)
-    return uniform, months
+        months[row] = NOMINAL_MONTHS + settings.scan.months_sd * np.clip(
+            rng.standard_normal(), -2.5, 2.5
+        )
+    return uniform, NOMINAL_MONTHS + months
 
 
 def _columns(nodule: Nodule, change: Change) -> dict[str, float]:
