@@ -185,7 +185,7 @@ class Cohort:
         valid: dict[str, npt.NDArray[np.bool_]] = {
             "baseline": np.ones(len(self), dtype=bool),
             "followup": self._has_followup,
-            "mask": self._mask.any(axis=(1, 2)),
+            "mask": np.asarray(self._mask.any(axis=(1, 2)), dtype=bool),
         }
         columns = []
         for arrow_field in arrow_schema:
