@@ -1,0 +1,50 @@
+"""`namd weights`: which weights of others a preset wants, and whether this machine has them."""
+
+import argparse
+import json
+import sys
+
+from namd.config.presets import load_preset
+from namd.models.weights import WeightStatus, describe
+
+NAME = "weights"
+SUMMARY = "list the external weights a preset wants: found or not, licence, how to fetch them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--preset", metavar="P", help="only what this preset wants")
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List the weights; missing ones are no failure, since each has a named fallback.
+
+    Raises InputError where the preset is unknown.
+    """
+    config = load_preset(arguments.preset) if arguments.preset else {}
+    statuses = describe(arguments.preset, config)
+    if arguments.json:
+        found = [status.to_mapping() for status in statuses]
+        text = json.dumps({"preset": arguments.preset, "weights": found})
+    else:
+        text = "\n\n".join(as_text(status) for status in statuses)
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def as_text(status: WeightStatus) -> str:
+    """Return a paragraph on one set of weights."""
+    gate = " (gated: accept its terms on its page first)" if status.gated else ""
+    lines = [
+        f"{'found  ' if status.found else 'missing'} {status.name}: {status.title}",
+        f"  used for  {status.purpose}",
+        f"  licence   {status.licence}{gate}",
+    ]
+    if status.found:
+        return "\n".join([*lines, f"  at        {status.path}"])
+    lines += [f"  looked at {place}" for place in status.looked]
+    if status.problem != "not on this disk":
+        lines.append(f"  problem   {status.problem}")
+    lines += [f"  fetch     {status.fetch}", f"  without   {status.fallback}"]
+    return "\n".join(lines)

@@ -1,0 +1,185 @@
+"""Which weights of others the project can use, as a table; finding them is in `weights`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+WeightFormat = Literal["diffusers", "transformers", "checkpoint"]
+
+EVERY_PRESET = ("tiny", "small", "base", "paper", "paper-authors-code")
+PAPER_PRESETS = ("paper", "paper-authors-code")
+
+
+@dataclass(frozen=True)
+class ExternalWeight:
+    """One set of weights that others trained.
+
+    Attributes:
+        name: The word used on the command line and in `locate`.
+        title: What a person calls it.
+        purpose: What a run does with it.
+        presets: Presets that want it.
+        format: `diffusers` and `transformers` are folders of config.json and safetensors;
+            `checkpoint` is one file of torch hub's cache, of which the name carries the digest.
+        licence: Licence of the weights, not of the code around them.
+        gated: Whether its terms must be accepted before it can be downloaded.
+        fallback: What a run does without it; empty: it stops and says so.
+        repository: Hugging Face name `owner/name` of a folder format.
+        subfolder: Where the model lies inside the repository.
+        classes: `_class_name` or `model_type` values that its config.json may state.
+        companions: Files that must lie beside it; of a group split by `|`, one.
+        companion_files: What else to download for them, as patterns inside the repository.
+        config_path: Dotted path of the configuration value that may name a local folder.
+        filename: Name of a checkpoint in torch hub's cache.
+        fetch_code: Python statement that makes its library download a checkpoint.
+    """
+
+    name: str
+    title: str
+    purpose: str
+    presets: tuple[str, ...]
+    format: WeightFormat
+    licence: str
+    gated: bool = False
+    fallback: str = ""
+    repository: str = ""
+    subfolder: str = ""
+    classes: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
+    companion_files: tuple[str, ...] = ()
+    config_path: str = ""
+    filename: str = ""
+    fetch_code: str = ""
+
+    def __post_init__(self) -> None:
+        """Reject an entry that could be neither looked for nor fetched."""
+        if self.format == "checkpoint" and not (self.filename and self.fetch_code):
+            raise ValueError(f"{self.name}: a checkpoint needs filename and fetch_code")
+        if self.format != "checkpoint" and not (self.repository and self.classes):
+            raise ValueError(f"{self.name}: a model folder needs repository and classes")
+
+    @property
+    def fetch_command(self) -> str:
+        """The shell command that fetches it on a machine with a network."""
+        if self.format == "checkpoint":
+            return f'python -c "{self.fetch_code}"'
+        inside = f"{self.subfolder}/" if self.subfolder else ""
+        stem = "diffusion_pytorch_model" if self.format == "diffusers" else "model"
+        patterns = (f"{inside}*.json", f"{inside}{stem}*.safetensors", *self.companion_files)
+        # SD1.5's folders also hold half-precision and non-EMA copies, and pickles.
+        excluded = " --exclude '*fp16*' --exclude '*non_ema*'"
+        includes = "".join(f" --include '{pattern}'" for pattern in patterns)
+        login = "hf auth login && " if self.gated else ""
+        return f"{login}hf download {self.repository}{includes}{excluded}"
+
+
+_SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+WEIGHTS: dict[str, ExternalWeight] = {
+    weight.name: weight
+    for weight in (
+        ExternalWeight(
+            name="sd15-vae",
+            title="Stable Diffusion 1.5 VAE",
+            purpose="start of stage vae",
+            presets=PAPER_PRESETS,
+            format="diffusers",
+            licence="CreativeML OpenRAIL-M",
+            fallback="set vae.architecture.weights to null: the VAE starts from random weights",
+            repository=_SD15,
+            subfolder="vae",
+            classes=("AutoencoderKL",),
+            config_path="vae.architecture.weights",
+        ),
+        ExternalWeight(
+            name="sd15-unet",
+            title="Stable Diffusion 1.5 U-Net",
+            purpose="start of stage pretrain",
+            presets=PAPER_PRESETS,
+            format="diffusers",
+            licence="CreativeML OpenRAIL-M",
+            fallback="set unet.weights to null: the U-Net starts from random weights",
+            repository=_SD15,
+            subfolder="unet",
+            classes=("UNet2DConditionModel",),
+            config_path="unet.weights",
+        ),
+        ExternalWeight(
+            name="clip-text",
+            title="CLIP ViT-L/14 text encoder, as Stable Diffusion 1.5 carries it",
+            purpose="reads the report in the row SD1.5",
+            presets=PAPER_PRESETS,
+            format="transformers",
+            licence="MIT",
+            fallback="the embedded language model reads the report (preset base)",
+            repository=_SD15,
+            subfolder="text_encoder",
+            classes=("clip_text_model",),
+            companions=("tokenizer.json|vocab.json|../tokenizer/vocab.json",),
+            companion_files=("tokenizer/*",),
+        ),
+        ExternalWeight(
+            name="medgemma",
+            title="MedGemma 1.5 4B, instruction-tuned",
+            purpose="reads the report in NAMD",
+            presets=PAPER_PRESETS,
+            format="transformers",
+            licence="Health AI Developer Foundations terms of use",
+            gated=True,
+            fallback="the embedded Gemma 3 that the project trains (preset base)",
+            repository="google/medgemma-1.5-4b-it",
+            classes=("gemma3", "gemma3_text"),
+            companions=("tokenizer.json|tokenizer.model",),
+            companion_files=("tokenizer.*",),
+            config_path="language.weights",
+        ),
+        ExternalWeight(
+            name="flux",
+            title="FLUX.1 [dev] transformer",
+            purpose="optional start of the row Flux",
+            presets=PAPER_PRESETS,
+            format="diffusers",
+            licence="FLUX.1 [dev] non-commercial licence",
+            gated=True,
+            fallback="a Flux transformer of the project's own size, from random weights",
+            repository="black-forest-labs/FLUX.1-dev",
+            subfolder="transformer",
+            classes=("FluxTransformer2DModel",),
+        ),
+        ExternalWeight(
+            name="lpips-vgg",
+            title="VGG16 trunk of LPIPS",
+            purpose="perceptual term of stage vae",
+            presets=EVERY_PRESET,
+            format="checkpoint",
+            licence="CC BY 4.0 (Oxford VGG), ImageNet terms",
+            fallback="an encoder of the project's own, trained without labels to tell rotations",
+            filename="vgg16-397923af.pth",
+            fetch_code="import torchvision.models as m; m.vgg16(weights='IMAGENET1K_V1')",
+        ),
+        ExternalWeight(
+            name="lpips-alex",
+            title="AlexNet trunk of LPIPS",
+            purpose="column lpips of the tables",
+            presets=EVERY_PRESET,
+            format="checkpoint",
+            licence="BSD-3-Clause (torchvision), ImageNet terms",
+            fallback="the column lpips stays empty; SSIM and PSNR are always there",
+            filename="alexnet-owt-7be5be79.pth",
+            fetch_code="import torchvision.models as m; m.alexnet(weights='IMAGENET1K_V1')",
+        ),
+        ExternalWeight(
+            name="inception",
+            title="Inception v3 of the original FID",
+            purpose="column fid of the tables",
+            presets=EVERY_PRESET,
+            format="checkpoint",
+            licence="Apache-2.0",
+            fallback="the column fid stays empty; fid_judge and kid_judge are always there",
+            filename="weights-inception-2015-12-05-6726825d.pth",
+            fetch_code=(
+                "from torch_fidelity.feature_extractor_inceptionv3 import "
+                "FeatureExtractorInceptionV3 as F; F('inception-v3-compat', ['2048'])"
+            ),
+        ),
+    )
+}
