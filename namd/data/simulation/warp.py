@@ -60,9 +60,8 @@ def grown(
         and those up to `beyond_mm` outside the outline; and where these lie.
     """
     down, right = rows - outline.row, columns - outline.column
-    reach = max(
-        reach_px(outline, ratio, spacing_mm), _widest(outline, ratio, spacing_mm, beyond_mm)
-    )
+    widest = float(outline.radius_px.max()) * ratio + beyond_mm / spacing_mm
+    reach = max(reach_px(outline, ratio, spacing_mm), widest)
     near = down**2 + right**2 < reach**2
     down, right = down[near], right[near]
     radius = np.hypot(down, right)
