@@ -1,6 +1,6 @@
 """Random inputs of training and sampling, drawn with numpy so that every device gets the same.
 
-Training draws are made for the global batch and cut by rank, so the number of workers changes
+Training draws are made for the global batch, of which each rank takes its part, so the number of workers changes
 nothing; a draw of a case depends on (draw_seed, case_id, k) alone.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from namd.config.seeding import Identifier, generator
@@ -40,23 +40,3 @@ def training_noise(
     """
     rng = generator(purpose, train_seed, stage, step)
     return torch.from_numpy(rng.standard_normal((batch_size, *shape), np.float32))
-
-
-def training_timesteps(
-    train_seed: int, stage: str, step: int, batch_size: int, num_train_timesteps: int
-) -> Int[Tensor, " B"]:
-    """Return uniform timesteps 0 ... T - 1 of a training step's global batch, on the CPU."""
-    rng = generator("training-timesteps", train_seed, stage, step)
-    return torch.from_numpy(rng.integers(0, num_train_timesteps, batch_size, dtype=np.int64))
-
-
-def rank_rows(batch_size: int, rank: int, size: int) -> slice:
-    """Return the rows of a global batch that a rank holds, in order of rank.
-
-    Raises ValueError where the ranks would not hold equally many: a mean over a rank's own rows
-    would then weigh cases unequally.
-    """
-    if batch_size % size:
-        raise ValueError(f"a global batch of {batch_size} does not split over {size} workers")
-    rows = batch_size // size
-    return slice(rank * rows, (rank + 1) * rows)

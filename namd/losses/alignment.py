@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 MINIMUM_CASES = 3
-UNIFORM_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,6 @@ class AlignmentOutput:
     perplexity_p: Float[Tensor, ""]
     perplexity_q: Float[Tensor, ""]
     num_cases: int
-
-    @property
-    def target_is_nearly_uniform(self) -> bool:
-        """Whether P says so little that the loss is as good as off (sigma_f too large)."""
-        return float(self.perplexity_p) > UNIFORM_SHARE * (self.num_cases - 1)
 
 
 def alignment_loss(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from namd.diffusion.noise import draw_noise, rank_rows, training_noise, training_timesteps
+from namd.diffusion.noise import draw_noise, training_noise
 
 SHAPE = (4, 8, 8)
 
@@ -32,13 +32,6 @@ def test_no_cases_no_noise():
     assert draw_noise(0, [], 0, SHAPE).shape == (0, *SHAPE)
 
 
-def test_training_draws_are_the_global_batch_cut_by_rank():
-    whole = training_noise(1, "finetune", 5, 8, SHAPE)
-    parts = [whole[rank_rows(8, rank, 2)] for rank in range(2)]
-    assert torch.equal(torch.cat(parts), training_noise(1, "finetune", 5, 8, SHAPE))
-    assert not torch.equal(parts[0], parts[1])
-
-
 def test_training_draws_differ_by_stage_step_and_purpose():
     one = training_noise(1, "finetune", 5, 2, SHAPE)
     others = [
@@ -48,18 +41,3 @@ def test_training_draws_differ_by_stage_step_and_purpose():
         training_noise(1, "finetune", 5, 2, SHAPE, purpose="posterior-noise"),
     ]
     assert all((one - other).abs().max() > 0.5 for other in others)
-
-
-def test_timesteps_cover_the_whole_schedule():
-    timesteps = torch.cat([training_timesteps(1, "vae", step, 64, 10) for step in range(20)])
-    assert timesteps.dtype == torch.int64
-    assert set(timesteps.tolist()) == set(range(10))
-    again = training_timesteps(1, "vae", 0, 64, 10)
-    assert torch.equal(again, timesteps[:64])
-    assert not torch.equal(again, timesteps[64:128])
-
-
-def test_ranks_hold_equally_many_rows():
-    assert rank_rows(8, 1, 4) == slice(2, 4)
-    with pytest.raises(ValueError, match="8 does not split over 3"):
-        rank_rows(8, 0, 3)
