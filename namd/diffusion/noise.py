@@ -1,7 +1,7 @@
 """Random inputs of training and sampling, drawn with numpy so that every device gets the same.
 
-Training draws are made for the global batch, of which each rank takes its part, so the number of workers changes
-nothing; a draw of a case depends on (draw_seed, case_id, k) alone.
+Training draws are made for the global batch, of which each rank takes its part, so the number of
+workers changes nothing; a draw of a case depends on (draw_seed, case_id, k) alone.
 """
 
 from collections.abc import Sequence
