@@ -127,7 +127,7 @@ TENSOR_TYPES: Mapping[str, str] = MappingProxyType(
     {"baseline": "int16", "followup": "int16", "mask": "uint8"}
 )
 
-REQUIRED = (*IDENTIFIERS, "split", "months", "spacing_mm")
+REQUIRED = (*IDENTIFIERS, "split", "spacing_mm")
 """Scalar columns that hold a value in every row; all others may be missing."""
 
 

@@ -1,0 +1,146 @@
+"""The data card: what a cohort is, what of it is real, and what is simulated."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from namd.data.cohort import Cohort
+from namd.data.schema import MALIGNANT, SPLITS
+
+NOTICE = "Research use only: not for clinical decisions."
+
+
+def finish_card(cohort: Cohort) -> None:
+    """Write into the card what follows from the cases: counts, size, spacing, what is simulated."""
+    cohort.card = {
+        "notice": NOTICE,
+        "real": [],
+        "rendered": [],
+        **cohort.card,
+        "cases": len(cohort),
+        "patients": int(cohort.table["patient_id"].nunique()),
+        "lesions": int(cohort.table["lesion_id"].nunique()),
+        "splits": split_counts(cohort),
+        "size": cohort.size,
+        "spacing_mm": cohort.spacing_mm,
+    }
+    replaced = set(simulated_columns(cohort.card))
+    cohort.card["real"] = [name for name in cohort.card["real"] if name not in replaced]
+
+
+def split_counts(cohort: Cohort) -> dict[str, dict[str, int]]:
+    """Return cases, patients, malignant, benign and followed cases of every split."""
+    counts = {}
+    for split in SPLITS:
+        inside = (cohort.table["split"] == split).to_numpy()
+        table = cohort.table[inside]
+        followed = cohort.has_followup
+        counts[split] = {
+            "cases": int(inside.sum()),
+            "patients": int(table["patient_id"].nunique()),
+            "malignant": int((table["label"] == MALIGNANT).sum()),
+            "unlabelled": int(table["label"].isna().sum()),
+            "followups": int(followed[inside].sum()) if followed is not None else 0,
+        }
+    return counts
+
+
+def simulated_columns(card: Mapping[str, Any]) -> list[str]:
+    """Return the columns that were drawn, not measured."""
+    return list((card.get("simulation") or {}).get("simulated", []))
+
+
+def ideal_auroc(card: Mapping[str, Any]) -> dict[str, float | None] | None:
+    """Return the ideal predictor's AUROC per split; None for a cohort that is not simulated."""
+    return (card.get("simulation") or {}).get("ideal_auroc")
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """Return a data card as Markdown."""
+    lines = [f"# Cohort of source {card.get('source', 'not stated')}", "", NOTICE, ""]
+    lines += _facts(card)
+    lines += _counts(card.get("splits") or {})
+    lines += _origin(card)
+    simulation = card.get("simulation")
+    if simulation:
+        lines += _simulation(simulation)
+    notes = [*card.get("notes", [])]
+    if notes:
+        lines += ["## Notes", "", *(f"- {note}" for note in notes), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _facts(card: Mapping[str, Any]) -> list[str]:
+    excluded = card.get("excluded") or {}
+    facts = {
+        "cases": f"{card.get('cases', 'not stated')} ({card.get('patients', '?')} patients, "
+        f"{card.get('lesions', '?')} lesions)",
+        "crops": f"{card.get('size', '?')} pixels a side of {card.get('spacing_mm', 0):g} mm",
+        "split": f"by patient hash, seed {card.get('split_seed', 'not stated')}, "
+        f"{_pairs(card.get('fractions') or {}) or 'fractions not stated'}",
+        "left out": ", ".join(f"{number} {reason}" for reason, number in excluded.items()),
+        "fingerprint": str(card.get("fingerprint", "not written yet")),
+        "citation": str(card.get("citation", "not stated")),
+        "licence": str(card.get("licence", "not stated")),
+    }
+    return [*(f"- **{name}**: {text}" for name, text in facts.items() if text), ""]
+
+
+def _counts(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
+    columns = ("cases", "patients", "malignant", "unlabelled", "followups")
+    rows = [f"| split | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for split, counts in splits.items():
+        rows.append(f"| {split} | {' | '.join(str(counts.get(c, '')) for c in columns)} |")
+    return [*rows, ""]
+
+
+def _origin(card: Mapping[str, Any]) -> list[str]:
+    drawn = simulated_columns(card)
+    return [
+        "## What is real and what is not",
+        "",
+        f"- **real**: {_listed(card.get('real'))}",
+        f"- **rendered** (drawn by a program from real contours and ratings): "
+        f"{_listed(card.get('rendered'))}",
+        f"- **simulated**: {_listed(drawn)}",
+        "",
+    ]
+
+
+def _simulation(simulation: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "## Simulation",
+        "",
+        f"The follow-ups are simulated, seed {simulation.get('seed', 'not stated')}; scores on "
+        "them say nothing about patients.",
+        "",
+        "Ideal predictor (AUROC of the true probability, the best that baseline and record allow): "
+        + _pairs(simulation.get("ideal_auroc") or {}),
+        "",
+        *(f"- `{name}`: {value}" for name, value in _flat(simulation.get("settings") or {})),
+        "",
+    ]
+    if simulation.get("replaced_label"):
+        lines += ["The source's own labels were replaced by simulated ones.", ""]
+    return lines
+
+
+def _flat(settings: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{path}{name}.")
+        else:
+            found.append((f"{path}{name}", value))
+    return found
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {'-' if value is None else format(value, '.3g')}" for name, value in values.items()
+    )
+
+
+def _listed(names: object) -> str:
+    return (
+        ", ".join(str(name) for name in names) if isinstance(names, list) and names else "nothing"
+    )

@@ -1,0 +1,179 @@
+"""What must hold of a cohort before anything is trained on it; each failure is one line with ids.
+
+Checks only look: what to do about a problem is the caller's to decide.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from namd.config.errors import InputError
+from namd.data import schema
+from namd.data.cohort import Cohort, cohort_fingerprint, read_schema
+
+SHOWN_IDS = 10
+
+
+class CohortRefused(InputError):
+    """A cohort that must not be used.
+
+    Attributes:
+        problems: One line each.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        super().__init__(f"cohort refused: {problems[0]}{more}")
+
+
+def require_sound(cohort: Cohort) -> None:
+    """Raise CohortRefused where `find_problems` finds any."""
+    problems = find_problems(cohort)
+    if problems:
+        raise CohortRefused(problems)
+
+
+def check_folder(folder: str | Path) -> tuple[Cohort | None, list[str]]:
+    """Read a cohort and return it with its problems; None where its columns forbid reading.
+
+    Raises:
+        InputError: there is no cohort.
+    """
+    structure = schema_problems(read_schema(folder))
+    if structure:
+        return None, structure
+    try:
+        cohort = Cohort.read(folder)
+    except InputError as error:
+        return None, [str(error)]
+    problems = find_problems(cohort)
+    written = cohort.card.get("fingerprint")
+    content = cohort_fingerprint(folder, read_schema(folder).names)
+    if written != content:
+        problems.append(
+            f"fingerprint: the card says {str(written)[:12]}, the cases have {content[:12]}; "
+            "they were changed after the cohort was built"
+        )
+    return cohort, problems
+
+
+def schema_problems(stored: pa.Schema) -> list[str]:
+    """Return what is wrong with the columns of a file: unknown, missing, of another type."""
+    problems = []
+    for field in stored:
+        known = schema.scalar_type(field.name) or schema.TENSOR_TYPES.get(field.name)
+        if known is None:
+            problems.append(f"column {field.name}: unknown to the schema")
+        elif field.name in schema.TENSORS:
+            problems += _tensor_problems(field, known)
+        elif field.type not in (pa.type_for_alias(known), pa.large_string()):
+            problems.append(f"column {field.name}: is {field.type}, must be {known}")
+    expected = (*schema.COLUMN_TYPES, *schema.TENSORS)
+    problems += [f"column {name}: missing" for name in expected if name not in stored.names]
+    shapes = {str(stored.field(n).type) for n in schema.IMAGES if n in stored.names}
+    if not problems and len(shapes) > 1:
+        problems.append("columns baseline and followup: different shapes")
+    return problems
+
+
+def find_problems(cohort: Cohort) -> list[str]:
+    """Return every problem of a cohort's cases, one line each with the offending ids."""
+    if not len(cohort):
+        return ["no case at all"]
+    return [
+        *_identifier_problems(cohort.table),
+        *_leakage_problems(cohort),
+        *_value_problems(cohort),
+        *_image_problems(cohort),
+    ]
+
+
+def _tensor_problems(field: pa.Field, known: str) -> list[str]:
+    kind = field.type
+    if not isinstance(kind, pa.FixedShapeTensorType) or kind.value_type != pa.type_for_alias(known):
+        return [f"column {field.name}: is {kind}, must be a fixed-shape tensor of {known}"]
+    if len(kind.shape) != 2 or kind.shape[0] != kind.shape[1]:
+        return [f"column {field.name}: has shape {tuple(kind.shape)}, crops are square"]
+    return []
+
+
+def _identifier_problems(table: pd.DataFrame) -> Iterable[str]:
+    for name in schema.REQUIRED:
+        empty = table[name].isna() | (table[name].astype(str) == "")
+        yield from _line(f"{name} is missing in", table["case_id"][empty])
+    doubled = table["case_id"][table["case_id"].duplicated()]
+    yield from _line("case_id is not unique:", doubled.unique())
+    foreign = ~table["split"].isin(schema.SPLITS)
+    yield from _line(f"split is none of {', '.join(schema.SPLITS)} in", table["case_id"][foreign])
+    if table["spacing_mm"].nunique() > 1:
+        rare = table["spacing_mm"] != table["spacing_mm"].mode().iloc[0]
+        yield from _line("spacing_mm differs from the other cases' in", table["case_id"][rare])
+
+
+def _leakage_problems(cohort: Cohort) -> Iterable[str]:
+    table = cohort.table
+    for name, word in (("patient_id", "patient"), ("lesion_id", "lesion")):
+        splits = table.groupby(name, dropna=True)["split"].nunique()
+        yield from _line(f"{word} in more than one split:", splits.index[splits > 1])
+    for name in schema.IMAGES:
+        present = cohort.has_followup if name == "followup" else np.ones(len(cohort), dtype=bool)
+        rows = np.flatnonzero(present)
+        digests = [hashlib.sha256(cohort.stacks[name][row].tobytes()).hexdigest() for row in rows]
+        groups = table.iloc[rows].groupby(pd.Series(digests, index=rows))
+        leaks = groups.filter(
+            lambda cases: cases["split"].nunique() > 1 and cases["patient_id"].nunique() > 1
+        )
+        yield from _line(f"the same {name} crop in more than one split:", leaks["case_id"])
+
+
+def _value_problems(cohort: Cohort) -> Iterable[str]:
+    table = cohort.table
+    for name, codes in schema.CODES.items():
+        wrong = table[name].notna() & ~table[name].isin(list(codes))
+        values = ", ".join(f"{value:g}" for value in sorted(table[name][wrong].unique())[:5])
+        known = ", ".join(str(code) for code in codes)
+        yield from _line(
+            f"{name} {values} is none of {known} or missing in", table["case_id"][wrong]
+        )
+    for name in schema.COLUMN_TYPES:
+        limits = schema.LIMITS.of(name)
+        if limits is None:
+            continue
+        low, high = limits
+        wrong = table[name].notna() & ~table[name].between(low, high)
+        yield from _line(f"{name} is not within {low:g}...{high:g} in", table["case_id"][wrong])
+    for name in cohort.simulated_columns:
+        infinite = np.isinf(table[name].to_numpy())
+        yield from _line(f"{name} is infinite in", table["case_id"][infinite])
+    timeless = cohort.has_followup & table["months"].isna().to_numpy()
+    yield from _line("months is missing beside a follow-up in", table["case_id"][timeless])
+
+
+def _image_problems(cohort: Cohort) -> Iterable[str]:
+    low, high = schema.LIMITS.hu
+    ids = cohort.table["case_id"]
+    for name in schema.IMAGES:
+        stack = cohort.stacks[name]
+        present = cohort.has_followup if name == "followup" else np.ones(len(cohort), dtype=bool)
+        least, most = stack.min(axis=(1, 2)), stack.max(axis=(1, 2))
+        yield from _line(
+            f"{name} is not within {low}...{high} HU in",
+            ids[present & ((least < low) | (most > high))],
+        )
+        yield from _line(f"{name} is blank in", ids[present & (least == most)])
+    wrong = cohort.stacks["mask"].max(axis=(1, 2)) > 1
+    yield from _line("mask holds other values than 0 and 1 in", ids[wrong])
+
+
+def _line(problem: str, ids: Iterable[object]) -> list[str]:
+    """Return the problem with its ids as one line, or nothing where there are no ids."""
+    named = [str(value) for value in ids]
+    if not named:
+        return []
+    more = f" and {len(named) - SHOWN_IDS} more" if len(named) > SHOWN_IDS else ""
+    return [f"{problem} {', '.join(named[:SHOWN_IDS])}{more}"]
