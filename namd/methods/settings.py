@@ -5,6 +5,7 @@ from typing import Literal
 
 from namd.data.report import FEATURES
 from namd.diffusion.settings import DDIMSettings
+from namd.models.language_settings import LoRASettings, Readout, SoftPromptSettings
 from namd.models.settings import VAEArchitecture
 from namd.train.settings import TrainingSettings
 
@@ -115,30 +116,6 @@ class ReportSettings:
 
 
 @dataclass(frozen=True)
-class SoftPromptSettings:
-    """m sets of n prompt vectors (Eq 7). m = 0: one plain readout; n = 0: m plain readouts."""
-
-    num_sets: int = 2
-    num_vectors: int = 8
-
-    def __post_init__(self) -> None:
-        """Reject negative counts."""
-        if min(self.num_sets, self.num_vectors) < 0:
-            raise ValueError(
-                f"counts are 0 or more, not {self.num_sets} sets of {self.num_vectors}"
-            )
-
-
-@dataclass(frozen=True)
-class LoRASettings:
-    """Low-rank adapters on the language model, instead of soft prompts. rank 0: off."""
-
-    rank: int = 0
-    alpha: float = 16.0
-    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
-
-
-@dataclass(frozen=True)
 class FinetuneSettings(TrainingSettings):
     """Stage `finetune` (Eq 10): the U-Net and the prompts learn the follow-up.
 
@@ -154,7 +131,7 @@ class FinetuneSettings(TrainingSettings):
     report: ReportSettings = field(default_factory=ReportSettings)
     soft_prompt: SoftPromptSettings = field(default_factory=SoftPromptSettings)
     lora: LoRASettings = field(default_factory=LoRASettings)
-    readout: Literal["eos", "last_text"] = "eos"
+    readout: Readout = "eos"
     condition_dropout: float = 0.0
 
     def __post_init__(self) -> None:
