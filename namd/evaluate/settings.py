@@ -1,0 +1,50 @@
+"""What is evaluated and how its intervals are formed, as values. Torch-free."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """The evaluation of a run.
+
+    Attributes:
+        split: Split whose cases are drawn and scored.
+        num_draws: K.
+        num_cases: Size of the evaluated subset (whole patients in hash order); None: the split.
+        minimum_malignant: The subset grows until it holds as many malignant cases.
+        lpips: `alex`: LPIPS with AlexNet's trunk, which must be on disk; `off`; `auto`: the
+            first that this machine can have.
+        fid: `inception`: FID and KID on Inception's 2048 features; `off`; `auto` likewise.
+        ideal_seed: Seed of the ideal sampler's draws.
+        num_bootstrap: Resamples of the patients behind an interval.
+        interval: Their central share.
+        coverage: Nominal coverage of the intervals of drawn diameters.
+        bootstrap_seed: Seed of the resamples; the same ones serve every row.
+    """
+
+    split: Literal["train", "validation", "test"] = "test"
+    num_draws: int = 20
+    num_cases: int | None = None
+    minimum_malignant: int = 80
+    lpips: Literal["auto", "alex", "off"] = "auto"
+    fid: Literal["auto", "inception", "off"] = "auto"
+    ideal_seed: int = 0
+    num_bootstrap: int = 2000
+    interval: float = 0.95
+    coverage: float = 0.9
+    bootstrap_seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject impossible counts and shares."""
+        if self.num_draws < 1:
+            raise ValueError(f"num_draws is 1 or more, not {self.num_draws}")
+        if self.num_cases is not None and self.num_cases < 1:
+            raise ValueError(f"num_cases is 1 or more or null, not {self.num_cases}")
+        if self.minimum_malignant < 0:
+            raise ValueError(f"minimum_malignant is 0 or more, not {self.minimum_malignant}")
+        if self.num_bootstrap < 2:
+            raise ValueError(f"num_bootstrap is 2 or more, not {self.num_bootstrap}")
+        for name in ("interval", "coverage"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} lies between 0 and 1, not {getattr(self, name)}")

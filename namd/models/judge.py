@@ -1,0 +1,117 @@
+"""The judge: a vision transformer that scores one crop for malignancy. It never sees a record.
+
+torchvision's VisionTransformer is used as it is, but for its first convolution, which expects
+three colours. Training lives in the stage.
+"""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
+
+from namd.config.errors import InputError
+from namd.config.parsing import parse, to_mapping
+from namd.models.judge_settings import JudgeArchitecture
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+STEM_GROUPS = 8  # group norm: a crop's score must not depend on its batch, as batch norm's would
+
+
+class Judge(nn.Module):
+    """From grey crops in [-1, 1] to one logit of malignancy."""
+
+    def __init__(self, architecture: JudgeArchitecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        stem = [
+            ConvStemConfig(channels, 3, 1 if later else 2, norm_layer=_group_norm())
+            for channels in architecture.stem_channels
+            for later in range(architecture.stem_depth)
+        ]
+        self.transformer = VisionTransformer(
+            image_size=architecture.image_size,
+            patch_size=architecture.patch_size,
+            num_layers=architecture.depth,
+            num_heads=architecture.num_heads,
+            hidden_dim=architecture.width,
+            mlp_dim=architecture.mlp_width,
+            dropout=architecture.dropout,
+            attention_dropout=architecture.dropout,
+            num_classes=1,
+            conv_stem_configs=stem or None,
+        )
+        _make_grey(self.transformer)
+
+    def features(self, images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B D"]:
+        """Return what the last linear layer reads: the class token or the mean of the tokens."""
+        tokens = self.transformer._process_input(images)
+        leading = self.transformer.class_token.expand(len(images), -1, -1)
+        encoded = self.transformer.encoder(torch.cat([leading, tokens], dim=1))
+        return encoded[:, 0] if self.architecture.pooling == "class" else encoded[:, 1:].mean(1)
+
+    def forward(self, images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, " B"]:
+        """Return logits of malignancy."""
+        return self.logit(self.features(images))
+
+    def logit(self, features: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
+        """Return the logits of crops whose features are known."""
+        return self.transformer.heads(features)[:, 0]
+
+    def probability(self, images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, " B"]:
+        """Return probabilities of malignancy in (0, 1)."""
+        return torch.sigmoid(self(images))
+
+
+def save_judge(judge: Judge, folder: Path) -> None:
+    """Write weights (safetensors) and architecture (JSON)."""
+    state = {name: value.detach().cpu().contiguous() for name, value in judge.state_dict().items()}
+    save_file(state, folder / WEIGHTS_FILE)
+    (folder / CONFIG_FILE).write_text(json.dumps(to_mapping(judge.architecture), indent=1) + "\n")
+
+
+def load_judge(folder: Path, device: str = "cpu") -> Judge:
+    """Return a saved judge, frozen and in eval mode.
+
+    Raises InputError where the folder holds no judge.
+    """
+    if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+        raise InputError(f"{folder}: no judge here ({CONFIG_FILE} and {WEIGHTS_FILE} make one)")
+    judge = Judge(parse(JudgeArchitecture, json.loads((folder / CONFIG_FILE).read_text())))
+    judge.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    return judge.requires_grad_(False).eval().to(device)
+
+
+def _group_norm() -> Callable[..., nn.Module]:
+    return partial(nn.GroupNorm, STEM_GROUPS)
+
+
+def _make_grey(transformer: VisionTransformer) -> None:
+    """Replace the first convolution by one that takes a single channel.
+
+    Its weights are drawn as torchvision draws a patch projection's: a truncated normal whose
+    variance is one over the number of inputs.
+    """
+    projection = transformer.conv_proj
+    holder, name = (
+        (transformer, "conv_proj") if isinstance(projection, nn.Conv2d) else (projection[0], "0")
+    )
+    colour: nn.Conv2d = getattr(holder, name)
+    grey = nn.Conv2d(
+        1,
+        colour.out_channels,
+        colour.kernel_size,
+        colour.stride,
+        colour.padding,
+        bias=colour.bias is not None,
+    )
+    nn.init.trunc_normal_(grey.weight, std=grey.weight[0].numel() ** -0.5)
+    if grey.bias is not None:
+        nn.init.zeros_(grey.bias)
+    setattr(holder, name, grey)

@@ -1,0 +1,59 @@
+"""Shape of the judge as values. Torch-free."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class JudgeArchitecture:
+    """A vision transformer on grey crops, one logit.
+
+    The defaults are `small` and `base`'s; the released code of NAMD has patch 8 without a stem,
+    width 1024, depth 6, 32 heads, MLP 2048, dropout 0.5 (preset `paper`).
+
+    Attributes:
+        image_size: Pixels per side.
+        patch_size: Pixels per token along one axis.
+        stem_channels: Channels of the convolutions before the transformer, one per halving;
+            empty: patches are projected linearly. A thousand crops teach a convolution more
+            than a patch projection (Xiao 2021, arXiv 2106.14881).
+        stem_depth: Convolutions per halving, the first with stride 2.
+        width: Of a token.
+        depth: Transformer layers.
+        num_heads: Attention heads.
+        mlp_width: Hidden width of a layer's MLP.
+        dropout: After attention, in the MLPs and on the tokens, in training only.
+        pooling: What the logit reads: the `class` token (the paper) or the tokens' `mean`.
+    """
+
+    image_size: int = 64
+    patch_size: int = 8
+    stem_channels: tuple[int, ...] = (16, 32, 64)
+    stem_depth: int = 2
+    width: int = 64
+    depth: int = 2
+    num_heads: int = 4
+    mlp_width: int = 128
+    dropout: float = 0.1
+    pooling: Literal["class", "mean"] = "mean"
+
+    def __post_init__(self) -> None:
+        """Reject shapes that cannot be built, or that would be built without a word."""
+        if self.patch_size < 1 or self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}"
+            )
+        if self.stem_channels and 2 ** len(self.stem_channels) != self.patch_size:
+            raise ValueError(
+                f"{len(self.stem_channels)} stem levels halve an image to tokens of "
+                f"{2 ** len(self.stem_channels)} pixels, not patch_size {self.patch_size}"
+            )
+        if any(channels < 8 or channels % 8 for channels in self.stem_channels):
+            raise ValueError(f"stem_channels are multiples of 8, not {list(self.stem_channels)}")
+        if self.num_heads < 1 or self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
+        for name in ("depth", "mlp_width", "stem_depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is 1 or more, not {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout lies in [0, 1), not {self.dropout}")
