@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class ConfigError(InputError):
     """A configuration value is unknown, of the wrong type, or impossible."""
+
+
+class StageError(Exception):
+    """A stage stopped for a reason it can name in one line, such as a loss that is not finite."""

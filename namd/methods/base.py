@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,9 +28,20 @@ class Step:
 class World(Protocol):
     """The workers that carry one stage: this one's rank, their number, its device."""
 
-    rank: int
-    size: int
-    device: str
+    @property
+    def rank(self) -> int:
+        """This worker's number, from 0."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many workers carry the stage."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where this worker computes, in torch's words."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class Stage:
         """The name shown to people: `draws-test[7]` for one of a family."""
         return self.name if self.index is None else f"{self.name}[{self.index}]"
 
-    def load_body(self) -> Callable[["StageContext"], Iterator[Step]]:
+    def load_body(self) -> Callable[["StageContext"], Generator[Step, None, None]]:
         """Import the body. Raises ImportError or AttributeError where the path is wrong."""
         module, _, attribute = self.body.partition(":")
         return getattr(importlib.import_module(module), attribute)
@@ -155,6 +166,8 @@ class Method:
         config_class: Frozen dataclass that its configuration is parsed into.
         stages: From a configuration to its stages, upstream first.
         presets: Names of the presets that fit it.
+        resolve: Replaces every automatic choice of a configuration by what this machine will
+            do; runs before any key is formed, so that keys say what was done.
     """
 
     name: str
@@ -164,6 +177,7 @@ class Method:
     config_class: type
     stages: Callable[[Any], tuple[Stage, ...]]
     presets: tuple[str, ...]
+    resolve: Callable[[Any], Any] | None = None
 
 
 def require_frozen(config_class: type) -> None:

@@ -1,0 +1,321 @@
+"""Builds the missing nodes of a plan in this process, one body at a time; needs no torch itself."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from namd.config.errors import InputError
+from namd.methods.base import StageContext, Step, World
+from namd.pipeline import provenance
+from namd.pipeline.backend import StoreError, explained
+from namd.pipeline.graph import Node, Plan
+from namd.pipeline.leases import Lease
+from namd.pipeline.metrics_log import MetricsLog
+from namd.pipeline.reporting import Reporter
+from namd.pipeline.store import MANIFEST, METRICS, Artifact, Attempt, Store, key_folder
+
+POLL_S = 0.5
+"""How often a waiter looks whether another process has finished."""
+
+
+class LeaseLost(Exception):  # noqa: N818 - an event, not a mistake
+    """Another process believed this one dead and took the key over."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """How one node came to be there.
+
+    Attributes:
+        name: The node's label.
+        key: Its key.
+        cached: Whether this run found it instead of building it.
+        seconds: What building took, now or back then.
+    """
+
+    name: str
+    key: str
+    cached: bool
+    seconds: float
+
+
+@dataclass
+class _Task:
+    """A node under construction."""
+
+    node: Node
+    lease: Lease
+    attempt: Attempt
+    log: MetricsLog
+    started: float
+
+
+class Launcher:
+    """Carries plans through one store.
+
+    Args:
+        store: Where artifacts are found and published.
+        cohort: The cohort's folder, handed to the bodies.
+        reporter: Told what happens.
+        world: Makes the workers' description when the first body needs it; the default imports
+            torch to see whether there is a GPU.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        cohort: Path,
+        reporter: Reporter,
+        world: Callable[[], World] | None = None,
+    ) -> None:
+        self.store = store
+        self.cohort = cohort
+        self.reporter = reporter
+        self._make_world = world or _local_world
+        self._world: World | None = None
+
+    def build(self, plan: Plan) -> tuple[list[StageResult], dict[str, Artifact]]:
+        """Build what is missing; return how each node came, and the artifacts by label.
+
+        Raises:
+            StageError: A body cannot go on.
+            StoreError: The store is full, damaged or unwritable.
+            SystemExit: SIGTERM came; the same call later continues.
+        """
+        artifacts: dict[str, Artifact] = {}
+        results: dict[str, StageResult] = {}
+        found = {node.label: self.store.find(node.stage.name, node.key) for node in plan.nodes}
+        missing = [node for node in plan.nodes if found[node.label] is None]
+        self.reporter.planned(plan.nodes, missing)
+        with terminable():
+            for group in plan.groups():
+                built = self._complete(group)
+                for node in group:
+                    artifact = self._published(node)
+                    artifacts[node.label] = artifact
+                    seconds = float(artifact.manifest()["wall_seconds"])
+                    cached = node.label not in built
+                    results[node.label] = StageResult(node.label, node.key, cached, seconds)
+                    if cached:
+                        self.reporter.cached(node)
+        return list(results.values()), artifacts
+
+    def _published(self, node: Node) -> Artifact:
+        artifact = self.store.find(node.stage.name, node.key)
+        if artifact is None:
+            raise InputError(f"{node.label}: removed from {self.store.backend.name} during the run")
+        return artifact
+
+    def _complete(self, group: Sequence[Node]) -> set[str]:
+        """Build or await every node of a group; return the labels of those built here."""
+        built: set[str] = set()
+        while missing := [n for n in group if self.store.find(n.stage.name, n.key) is None]:
+            tasks = self._take(missing)
+            if tasks:
+                try:
+                    built |= self._run_body(tasks)
+                except LeaseLost:
+                    continue
+            else:
+                self._wait(missing[0])
+        return built
+
+    def _take(self, nodes: Sequence[Node]) -> list[_Task]:
+        """Lease the nodes that no living process holds."""
+        tasks = []
+        for node in nodes:
+            lease = self.store.leases.acquire(key_folder(node.stage.name, node.key))
+            if lease is None:
+                continue
+            # The last holder may have published between the look and the lease.
+            if self.store.find(node.stage.name, node.key) is not None:
+                lease.stop()
+                self.store.tidy(node.stage.name, node.key)
+                continue
+            with explained(self.store.backend.name):
+                tasks.append(self._task(node, lease))
+        return tasks
+
+    def _task(self, node: Node, lease: Lease) -> _Task:
+        path = None
+        if node.stage.index is None:
+            path = self.store.checkpoints(node.stage.name, node.key) / METRICS
+        attempt = self.store.open_attempt(node.stage.name, node.key)
+        return _Task(node, lease, attempt, MetricsLog(path), time.monotonic())
+
+    def _wait(self, node: Node) -> None:
+        folder = key_folder(node.stage.name, node.key)
+        holder = self.store.leases.holder(folder)
+        if holder is not None:
+            self.reporter.waiting(node, f"process {holder.pid} on {holder.host}")
+            time.sleep(POLL_S)
+
+    def _run_body(self, tasks: list[_Task]) -> set[str]:
+        """Run one body for a node or for members of a family; publish each when complete."""
+        open_tasks = {task.node.stage.index: task for task in tasks}
+        nodes = [task.node for task in tasks]
+        built: set[str] = set()
+        self.reporter.started(nodes)
+        try:
+            with explained(self.store.backend.name):
+                context, warnings = self._context(tasks)
+                watch = _LeaseWatch(self.store.leases.timing.heartbeat_s)
+                body = nodes[0].stage.load_body()(context)
+                with closing(body):
+                    for step in body:
+                        self._note(step, nodes, open_tasks)
+                        if step.finished is not None:
+                            built |= self._publish(open_tasks, step.finished, context, warnings)
+                        watch.look(open_tasks.values())
+                for index in list(open_tasks):
+                    built |= self._publish(open_tasks, index, context, warnings)
+        finally:
+            for task in open_tasks.values():
+                self._give_up(task)
+        return built
+
+    def _context(self, tasks: list[_Task]) -> tuple[StageContext, list[str]]:
+        """Return what the body may touch, and the list that its warnings go to."""
+        if self._world is None:
+            self._world = self._make_world()
+        first = tasks[0].node
+        inputs = {
+            label: self._input(stage, key)
+            for task in tasks
+            for label, (stage, key) in task.node.inputs.items()
+        }
+        warnings: list[str] = []
+
+        def warn(line: str) -> None:
+            warnings.append(line)
+            self.reporter.warned(first, line)
+
+        context = StageContext(
+            settings=first.settings,
+            values=first.stage.values,
+            cohort_path=self.cohort,
+            inputs=inputs,
+            outputs={task.node.stage.index: task.attempt.payload for task in tasks},
+            checkpoints=self.store.checkpoints(first.stage.name, first.key),
+            world=self._world,
+            warn=warn,
+        )
+        return context, warnings
+
+    def _input(self, stage: str, key: str) -> Path:
+        artifact = self.store.find(stage, key)
+        if artifact is None:
+            raise InputError(f"{stage}/{key[:12]}: removed from the store during the run")
+        return artifact.payload
+
+    def _note(
+        self, step: Step, nodes: Sequence[Node], open_tasks: Mapping[int | None, _Task]
+    ) -> None:
+        self.reporter.stepped(nodes, step)
+        index = step.finished if step.finished is not None else next(iter(open_tasks))
+        open_tasks[index].log.add(step)
+
+    def _publish(
+        self,
+        open_tasks: dict[int | None, _Task],
+        index: int | None,
+        context: StageContext,
+        warnings: list[str],
+    ) -> set[str]:
+        """Publish one node; return its label if this process won."""
+        task = open_tasks[index]
+        node, folder = task.node, task.attempt.folder
+        seconds = task.lease.spent_before_s + time.monotonic() - task.started
+        manifest = self._manifest(task, seconds, context, warnings)
+        (folder / METRICS).write_text(task.log.text(), encoding="utf-8")
+        (folder / MANIFEST).write_text(
+            json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
+        _, won = self.store.publish(task.attempt)
+        del open_tasks[index]
+        task.lease.stop()
+        self.store.tidy(node.stage.name, node.key)
+        for other in open_tasks.values():
+            # A body makes the members of a family one after the other.
+            other.started = time.monotonic()
+        if won:
+            self.reporter.finished(node, seconds)
+        return {node.label} if won else set()
+
+    def _manifest(
+        self, task: _Task, seconds: float, context: StageContext, warnings: list[str]
+    ) -> dict[str, Any]:
+        node = task.node
+        return {
+            "stage": node.stage.name,
+            "label": node.label,
+            "key": node.key,
+            "identity": node.identity,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "wall_seconds": round(seconds, 3),
+            "device_seconds": round(seconds * context.world.size, 3),
+            "attempts": task.lease.epoch,
+            "world": {"size": context.world.size, "device": context.world.device},
+            "environment": provenance.environment(),
+            "source_hash": provenance.source_hash(node.stage.body.partition(":")[0]),
+            "notes": context.notes,
+            "warnings": warnings,
+        }
+
+    def _give_up(self, task: _Task) -> None:
+        """Leave a node unpublished: its checkpoints stay, its half-filled attempt goes."""
+        try:
+            self.store.abandon(task.attempt)
+            task.lease.release()
+        except StoreError:
+            # On a full or lost disk nothing can be said there; the first error is the one to tell.
+            task.lease.stop()
+
+
+class _LeaseWatch:
+    """Looks now and then whether this process was taken for dead."""
+
+    def __init__(self, every_s: float) -> None:
+        self.every_s = every_s
+        self.last = time.monotonic()
+
+    def look(self, tasks: Iterable[_Task]) -> None:
+        """Raise LeaseLost where another process took one of the keys over."""
+        if time.monotonic() - self.last < self.every_s:
+            return
+        self.last = time.monotonic()
+        if any(task.lease.lost() for task in tasks):
+            raise LeaseLost
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Turn SIGTERM inside this block into SystemExit(143), so that leases are given back.
+
+    A body may listen itself, to write a checkpoint first. Only the main thread can.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(_number: int, _frame: object) -> None:
+        raise SystemExit(143)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _local_world() -> World:
+    from namd.train.world import current_world
+
+    return current_world()

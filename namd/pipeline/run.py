@@ -1,0 +1,174 @@
+"""One configuration carried through all its stages to rows; the only entry that studies need."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from namd.config.fingerprint import fingerprint
+from namd.config.parsing import to_mapping
+from namd.methods.base import World
+from namd.pipeline import provenance
+from namd.pipeline.backend import StoreError
+from namd.pipeline.digests import DigestCache
+from namd.pipeline.graph import Fingerprint, Plan, make_plan
+from namd.pipeline.launcher import Launcher, StageResult
+from namd.pipeline.reporting import Reporter, SilentReporter
+from namd.pipeline.run_configuration import RunConfiguration
+from namd.pipeline.store import Artifact, Store
+
+RUNS = "runs"
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a run comes to.
+
+    Attributes:
+        rows: One mapping per row of the table, JSON-able.
+        gap_recovered: Share of the gap between real baseline and real follow-up that the method
+            recovers, or None where it cannot be told.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    gap_recovered: Any = None
+
+
+Tabulate = Callable[[RunConfiguration, Path, Mapping[str, Artifact]], Rows]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        run: Its key: the method, every stage key, and how the rows are formed.
+        stages: How each node came, in order.
+        rows: The table.
+        gap_recovered: See `Rows`.
+        artifacts: The nodes' artifacts, by label.
+    """
+
+    run: str
+    stages: Sequence[StageResult]
+    rows: Sequence[Mapping[str, Any]]
+    gap_recovered: Any = None
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return what `namd run --json` prints."""
+        return {
+            "run": self.run,
+            "stages": [asdict(stage) for stage in self.stages],
+            "rows": [dict(row) for row in self.rows],
+            "gap_recovered": self.gap_recovered,
+        }
+
+
+def plan_run(
+    configuration: RunConfiguration,
+    cohort: Path,
+    store: Store | None = None,
+    cohort_digest: Fingerprint | None = None,
+) -> Plan:
+    """Return the plan of a run. The store only lends its memory of digests."""
+    cache = None
+    if store is not None:
+        folder = store.backend.working_folder("cache")
+        cache = folder / "digests.json"
+    return make_plan(
+        configuration.stages(),
+        configuration.config,
+        cohort,
+        digests=DigestCache(cache),
+        cohort_digest=cohort_digest,
+    )
+
+
+def run(
+    configuration: RunConfiguration,
+    cohort: Path,
+    store: Store,
+    reporter: Reporter | None = None,
+    *,
+    tabulate: Tabulate | None = None,
+    world: Callable[[], World] | None = None,
+    cohort_digest: Fingerprint | None = None,
+) -> RunResult:
+    """Carry a configuration through its stages, form its rows and record the run.
+
+    Args:
+        configuration: The method and its configuration.
+        cohort: The cohort's folder.
+        store: Holds what is there already, receives what is not.
+        reporter: Told what happens.
+        tabulate: Forms rows from artifacts; None: the score table of `namd.evaluate`.
+        world: The workers that carry the bodies; None: this process alone.
+        cohort_digest: Replaces the cohort's own fingerprint.
+
+    Raises:
+        InputError: The cohort, the weights or the store cannot be used.
+        StageError: A stage cannot go on.
+    """
+    plan = plan_run(configuration, cohort, store, cohort_digest)
+    launcher = Launcher(store, cohort, reporter or SilentReporter(), world)
+    stages, artifacts = launcher.build(plan)
+    table = (tabulate or score_rows)(configuration, cohort, artifacts)
+    result = RunResult(
+        run_key(configuration, plan), stages, table.rows, table.gap_recovered, artifacts
+    )
+    record(store, configuration, result)
+    return result
+
+
+def run_key(configuration: RunConfiguration, plan: Plan) -> str:
+    """Return the key of a run: same artifacts and same rule for rows, same key."""
+    return fingerprint(
+        {
+            "method": configuration.method.name,
+            "stages": {node.label: node.key for node in plan.nodes},
+            "evaluate": to_mapping(getattr(configuration.config, "evaluate", None)),
+        }
+    )
+
+
+def record(store: Store, configuration: RunConfiguration, result: RunResult) -> None:
+    """Write down the configuration, keys and rows under `runs/<key>/`."""
+    content = {
+        **result.to_mapping(),
+        "method": configuration.method.name,
+        "preset": configuration.preset,
+        "config": to_mapping(configuration.config),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": provenance.environment(),
+    }
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    store.backend.write(f"{RUNS}/{result.run}/{RECORD}", text.encode())
+
+
+def recorded_runs(store: Store) -> dict[str, dict[str, Any]]:
+    """Return the records of all runs, by key. Raises StoreError where one is unreadable."""
+    found = {}
+    for key in store.backend.list(RUNS):
+        raw = store.backend.read(f"{RUNS}/{key}/{RECORD}")
+        if raw is None:
+            continue
+        try:
+            found[key] = dict(json.loads(raw))
+        except ValueError as error:
+            raise StoreError(
+                f"store {store.backend.name}: {RUNS}/{key}/{RECORD} is unreadable; remove it"
+            ) from error
+    return found
+
+
+def score_rows(
+    configuration: RunConfiguration, cohort: Path, artifacts: Mapping[str, Artifact]
+) -> Rows:
+    """Form the rows from the `scores` artifacts through `namd.evaluate.table`."""
+    from namd.evaluate.table import rows_of_run
+
+    return rows_of_run(configuration, cohort, artifacts)

@@ -1,0 +1,357 @@
+"""Artifacts on disk: found, filled, published once, verified, removed. Not who builds them.
+
+Layout: `<stage>/<key>/COMMIT` names the one attempt under `attempts/` that counts and the digest
+of every file in it. Beside it, until then, lie leases, heartbeats and `checkpoints/`.
+"""
+
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from namd.config.errors import InputError
+from namd.config.fingerprint import file_digest
+from namd.pipeline.backend import Backend, LocalBackend, StoreError, probe
+from namd.pipeline.leases import Leases, LeaseTiming
+
+STORE_SCHEMA = 1
+STORE_FILE = "store.json"
+COMMIT = "COMMIT"
+MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
+PAYLOAD = "payload"
+NOT_STAGES = frozenset({"runs", "probe", "cache"})
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a stage left: published, immutable.
+
+    Attributes:
+        stage: Name of the stage.
+        key: Its key.
+        folder: Local folder of the attempt that counts.
+        files: SHA-256 and size of every file, by its place in the folder.
+    """
+
+    stage: str
+    key: str
+    folder: Path
+    files: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def payload(self) -> Path:
+        """The folder that the stage's body filled."""
+        return self.folder / PAYLOAD
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(int(entry["size"]) for entry in self.files.values())
+
+    def manifest(self) -> dict[str, Any]:
+        """Return everything that was recorded about how it was made."""
+        return dict(json.loads((self.folder / MANIFEST).read_text(encoding="utf-8")))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return what the body measured: one mapping per step, with its `index`."""
+        text = (self.folder / METRICS).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A folder being filled for a key; nobody reads it before it is published."""
+
+    stage: str
+    key: str
+    name: str
+    folder: Path
+
+    @property
+    def payload(self) -> Path:
+        """The folder for the stage's body to fill."""
+        return self.folder / PAYLOAD
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key as a listing shows it: published or not."""
+
+    stage: str
+    key: str
+    committed: bool
+    held: bool
+
+
+@dataclass
+class Freed:
+    """What a collection removed, as paths in the store, and what it left because it is held."""
+
+    removed: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+
+
+class Store:
+    """A store of artifacts on a backend that has passed the probe."""
+
+    def __init__(self, backend: Backend, timing: LeaseTiming | None = None) -> None:
+        self.backend = backend
+        self.leases = Leases(backend, timing)
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """Return the published artifact of a key, or None.
+
+        Raises StoreError where files are missing or of another size than when published.
+        """
+        folder = key_folder(stage, key)
+        raw = self.backend.read(f"{folder}/{COMMIT}")
+        if raw is None:
+            return None
+        try:
+            commit = json.loads(raw)
+            name, files = str(commit["attempt"]), dict(commit["files"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(self, stage, key, "COMMIT is unreadable") from error
+        artifact = Artifact(stage, key, self.backend.fetch(f"{folder}/attempts/{name}"), files)
+        for place, entry in files.items():
+            path = artifact.folder / place
+            if not path.is_file() or path.stat().st_size != entry["size"]:
+                raise _damaged(self, stage, key, f"{place} is missing or cut short")
+        return artifact
+
+    def open_attempt(self, stage: str, key: str) -> Attempt:
+        """Return a fresh folder to fill."""
+        name = uuid.uuid4().hex
+        folder = self.backend.working_folder(f"{key_folder(stage, key)}/attempts/{name}")
+        attempt = Attempt(stage, key, name, folder)
+        self.backend.working_folder(f"{key_folder(stage, key)}/attempts/{name}/{PAYLOAD}")
+        return attempt
+
+    def publish(self, attempt: Attempt) -> tuple[Artifact, bool]:
+        """Make an attempt the artifact of its key, unless another one is already.
+
+        Returns the artifact that counts, and whether it is this attempt. What the loser wrote
+        is removed.
+        """
+        folder = key_folder(attempt.stage, attempt.key)
+        place = f"{folder}/attempts/{attempt.name}"
+        self.backend.upload(place)
+        commit = {"attempt": attempt.name, "files": _digests(attempt.folder)}
+        text = json.dumps(commit, indent=1, sort_keys=True).encode()
+        won = self.backend.create_if_absent(f"{folder}/{COMMIT}", text)
+        if not won:
+            self.backend.remove(place)
+        artifact = self.find(attempt.stage, attempt.key)
+        if artifact is None:
+            raise StoreError(f"{self.backend.name}/{folder}: removed while it was published")
+        return artifact, won
+
+    def abandon(self, attempt: Attempt) -> None:
+        """Remove an attempt that will not be published.
+
+        A signal may come between COMMIT and its return: a published attempt stays.
+        """
+        folder = key_folder(attempt.stage, attempt.key)
+        raw = self.backend.read(f"{folder}/{COMMIT}")
+        if raw is None or json.loads(raw)["attempt"] != attempt.name:
+            self.backend.remove(f"{folder}/attempts/{attempt.name}")
+
+    def checkpoints(self, stage: str, key: str) -> Path:
+        """Return the folder that every attempt at a key shares until one is published."""
+        return self.backend.working_folder(f"{key_folder(stage, key)}/checkpoints")
+
+    def tidy(self, stage: str, key: str) -> None:
+        """Remove what nobody needs once a key is published: checkpoints, leases, lost attempts."""
+        folder = key_folder(stage, key)
+        raw = self.backend.read(f"{folder}/{COMMIT}")
+        if raw is None:
+            return
+        winner = json.loads(raw)["attempt"]
+        self.backend.remove(f"{folder}/checkpoints")
+        for name in self.backend.list(f"{folder}/attempts"):
+            if name != winner:
+                self.backend.remove(f"{folder}/attempts/{name}")
+        self.leases.forget(folder)
+
+    def entries(self) -> Iterator[Entry]:
+        """Iterate over every key, by stage name, then key."""
+        for stage in self.backend.list(""):
+            if stage in NOT_STAGES or "." in stage:
+                continue
+            for key in self.backend.list(stage):
+                folder = key_folder(stage, key)
+                committed = self.backend.read(f"{folder}/{COMMIT}") is not None
+                held = not committed and self.leases.holder(folder) is not None
+                yield Entry(stage, key, committed, held)
+
+    def match(self, word: str) -> list[Entry]:
+        """Return the keys that `STAGE`, `STAGE/KEY` or `KEY` (or its beginning) names."""
+        stage, _, key = word.rpartition("/")
+        found = []
+        for entry in self.entries():
+            if stage:
+                hit = entry.stage == stage and entry.key.startswith(key)
+            else:
+                hit = entry.stage == word or (len(word) >= 4 and entry.key.startswith(word))
+            if hit:
+                found.append(entry)
+        return found
+
+    def verify(self, stage: str, key: str) -> list[str]:
+        """Return what is wrong with an artifact: each file missing, changed or added."""
+        raw = self.backend.read(f"{key_folder(stage, key)}/{COMMIT}")
+        if raw is None:
+            return ["not published"]
+        try:
+            commit = json.loads(raw)
+            name, files = str(commit["attempt"]), dict(commit["files"])
+        except (ValueError, KeyError, TypeError):
+            return ["COMMIT is unreadable"]
+        folder = self.backend.fetch(f"{key_folder(stage, key)}/attempts/{name}")
+        problems = []
+        for place, entry in sorted(files.items()):
+            path = folder / place
+            if not path.is_file():
+                problems.append(f"{place} is missing")
+            elif file_digest(path) != entry["sha256"]:
+                problems.append(f"{place} has changed")
+        added = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        return problems + [f"{place} was added" for place in sorted(added - set(files))]
+
+    def remove(self, stage: str, key: str) -> None:
+        """Remove a key and all that belongs to it. Raises StoreError while it is being built."""
+        folder = key_folder(stage, key)
+        if self.backend.read(f"{folder}/{COMMIT}") is None and self.leases.holder(folder):
+            raise StoreError(f"{self.backend.name}/{folder}: a running process is building it")
+        # COMMIT first: whoever looks during the removal must not find half an artifact.
+        self.backend.remove(f"{folder}/{COMMIT}")
+        self.backend.remove(folder)
+
+    def collect(self, wanted: set[tuple[str, str]] | None = None, dry: bool = False) -> Freed:
+        """Remove what no published artifact needs: dead attempts, old leases and checkpoints.
+
+        Checkpoints of unfinished keys stay, since the same command would continue from them.
+
+        Args:
+            wanted: (stage, key) of the artifacts to keep; None keeps all published ones.
+            dry: Only say what would be removed.
+        """
+        freed = Freed()
+        for entry in self._after_silence(list(self.entries())):
+            folder = key_folder(entry.stage, entry.key)
+            if entry.held:
+                freed.held.append(folder)
+                continue
+            if wanted is not None and (entry.stage, entry.key) not in wanted:
+                places = [folder]
+            else:
+                places = self._leftovers(folder, entry.committed)
+            for place in places:
+                freed.removed.append(place)
+                if not dry:
+                    self._remove_place(entry, place, folder)
+        if not dry:
+            self.backend.remove("probe")
+        return freed
+
+    def _remove_place(self, entry: Entry, place: str, folder: str) -> None:
+        if place == folder:
+            self.remove(entry.stage, entry.key)
+        else:
+            self.backend.remove(place)
+
+    def _leftovers(self, folder: str, committed: bool) -> list[str]:
+        raw = self.backend.read(f"{folder}/{COMMIT}")
+        winner = json.loads(raw)["attempt"] if raw else None
+        attempts = [n for n in self.backend.list(f"{folder}/attempts") if n != winner]
+        places = [f"{folder}/attempts/{name}" for name in attempts]
+        for name in self.backend.list(folder):
+            stale = name.startswith(("lease-", "heartbeat-"))
+            if stale or (committed and name == "checkpoints"):
+                places.append(f"{folder}/{name}")
+        return places
+
+    def _after_silence(self, entries: list[Entry]) -> list[Entry]:
+        """Look again after one time-to-live where a holder's life can only be told by waiting."""
+        if not any(entry.held for entry in entries):
+            return entries
+        deadline = time.monotonic() + self.leases.timing.ttl_s
+        while any(entry.held for entry in entries) and time.monotonic() <= deadline:
+            time.sleep(min(1.0, self.leases.timing.heartbeat_s))
+            entries = list(self.entries())
+        return entries
+
+
+def open_store(url: str, timing: LeaseTiming | None = None, create: bool = True) -> Store:
+    """Return the store at a local folder or `file://` URL, made where absent.
+
+    Raises StoreError where it is another kind of place, another schema version, not a store, or
+    fails the probe.
+    """
+    path = url.removeprefix("file://")
+    if "://" in path:
+        raise StoreError(f"store {url}: only local folders and file:// are known")
+    root = Path(path).expanduser().absolute()
+    if not create and not (root / STORE_FILE).is_file():
+        raise StoreError(f"store {root}: no store there ({STORE_FILE} is missing)")
+    backend = LocalBackend(root)
+    text = json.dumps({"schema": STORE_SCHEMA}).encode()
+    raw = backend.read(STORE_FILE)
+    if raw is None:
+        if backend.list(""):
+            raise StoreError(
+                f"store {root}: the folder holds other things and no {STORE_FILE}; name an empty "
+                "folder or a store"
+            )
+        backend.create_if_absent(STORE_FILE, text)
+        raw = backend.read(STORE_FILE) or b""
+    _require_schema(root, raw)
+    if create:
+        probe(backend)
+    return Store(backend, timing)
+
+
+def key_folder(stage: str, key: str) -> str:
+    """Return the place of a key in the store."""
+    return f"{stage}/{key}"
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes free on the disk of a folder."""
+    return shutil.disk_usage(folder).free
+
+
+def _require_schema(root: Path, raw: bytes) -> None:
+    try:
+        version = json.loads(raw)["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"store {root}: {STORE_FILE} is unreadable") from error
+    if version != STORE_SCHEMA:
+        raise StoreError(
+            f"store {root}: written in schema {version!r}, this version reads {STORE_SCHEMA}; "
+            "name another with --store"
+        )
+
+
+def _digests(folder: Path) -> dict[str, dict[str, Any]]:
+    return {
+        path.relative_to(folder).as_posix(): {
+            "sha256": file_digest(path),
+            "size": path.stat().st_size,
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _damaged(store: Store, stage: str, key: str, problem: str) -> InputError:
+    place = f"{stage}/{key[:12]}"
+    return StoreError(
+        f"store {store.backend.name}: {place} is damaged ({problem}); "
+        f"`namd store rm {place}` lets it be built again"
+    )

@@ -1,0 +1,134 @@
+"""Carries the toy method through a store; as a program, so that it can be killed.
+
+Usage: toy_run.py STORE [override...] with TOY_CRASH="point[:count]" naming where to die.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import toy_stages
+from toy_stages import TOY, ToyWorld
+
+from namd.config.parsing import apply_overrides
+from namd.pipeline import backend, launcher, leases
+from namd.pipeline import run as runs
+from namd.pipeline import store as stores
+from namd.pipeline.leases import LeaseTiming
+from namd.pipeline.run import Rows, RunResult, run
+from namd.pipeline.run_configuration import RunConfiguration, from_mapping
+from namd.pipeline.store import Store, open_store
+
+TIMING = LeaseTiming(heartbeat_s=0.2, ttl_s=2.0)
+
+
+def cohort_digest(_cohort) -> str:
+    return "cohort-1"
+
+
+def configure(*overrides: str) -> RunConfiguration:
+    return from_mapping(apply_overrides({"method": "toy"}, overrides), methods={"toy": TOY})
+
+
+def toy_rows(configuration, cohort, artifacts) -> Rows:
+    labels = [label for label in artifacts if label.startswith("scores-test")]
+    rows = [
+        {"row": label, "score": float((artifacts[label].payload / "score.json").read_text())}
+        for label in labels
+    ]
+    return Rows(rows, 0.5)
+
+
+def toy_run(store: Store, *overrides: str, reporter=None) -> RunResult:
+    return run(
+        configure(*overrides),
+        Path("cohort"),
+        store,
+        reporter,
+        tabulate=toy_rows,
+        world=ToyWorld,
+        cohort_digest=cohort_digest,
+    )
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Crash:
+    """Dies at the n-th visit of a named point."""
+
+    def __init__(self, word: str) -> None:
+        self.point, _, count = word.partition(":")
+        self.left = int(count or 1)
+
+    def at(self, point: str) -> None:
+        if point == self.point:
+            self.left -= 1
+            if self.left == 0:
+                die()
+
+    def around(self, owner, name: str, point: str, when=lambda *_: True) -> None:
+        """Visit `before-point` and `after-point` around a method."""
+        original = getattr(owner, name)
+
+        def wrapped(this, *arguments, **named):
+            if when(*arguments):
+                self.at(f"before-{point}")
+            result = original(this, *arguments, **named)
+            if when(*arguments):
+                self.at(f"after-{point}")
+            return result
+
+        setattr(owner, name, wrapped)
+
+
+def install(crash: Crash) -> None:
+    local = backend.LocalBackend
+    crash.around(leases.Leases, "acquire", "lease")
+    crash.around(stores.Store, "open_attempt", "attempt")
+    crash.around(local, "upload", "upload")
+    crash.around(local, "create_if_absent", "commit", lambda path, _: path.endswith("COMMIT"))
+    crash.around(stores.Store, "tidy", "tidy")
+    crash.around(leases.Leases, "forget", "forget")
+    crash.around(launcher.Launcher, "_manifest", "manifest")
+    original = os.link
+
+    def link(source, target):
+        crash.at("before-link")
+        original(source, target)
+        crash.at("after-link")
+
+    os.link = link
+    write = toy_stages.save_checkpoint
+
+    def save(folder, state):
+        (folder / "state.partial").write_text('{"step": ')
+        crash.at("during-checkpoint")
+        write(folder, state)
+        crash.at("after-checkpoint")
+
+    toy_stages.save_checkpoint = save
+    note = toy_stages.diary
+
+    def diary(line):
+        note(line)
+        crash.at(line.replace(" ", "-"))
+
+    toy_stages.diary = diary
+    crash.around(launcher.Launcher, "_note", "note")
+    recorded = runs.record
+
+    def record(*arguments):
+        crash.at("before-record")
+        recorded(*arguments)
+        crash.at("after-record")
+
+    runs.record = record
+
+
+if __name__ == "__main__":
+    if "TOY_CRASH" in os.environ:
+        install(Crash(os.environ["TOY_CRASH"]))
+    toy_run(open_store(sys.argv[1], TIMING), *sys.argv[2:])
