@@ -119,7 +119,7 @@ def describe(
     return [
         status_of(weight.name, configured)
         for weight in WEIGHTS.values()
-        if (configured := configured_value(config, weight.config_path)) is not None
+        if (configured := configured_value(config, weight)) is not None
         or preset is None
         or preset in weight.presets
     ]
@@ -156,14 +156,12 @@ def status_of(name: str, configured: str | None = None) -> WeightStatus:
     )
 
 
-def configured_value(config: Mapping[str, Any], path: str) -> str | None:
-    """Return the text at a dotted path of a configuration, or None where there is none."""
+def configured_value(config: Mapping[str, Any], weight: ExternalWeight) -> str | None:
+    """Return the folder or hub name that a configuration gives for a weight, or None."""
     value: Any = config
-    for name in path.split(".") if path else ():
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(name)
-    return value if path and isinstance(value, str) else None
+    for name in weight.config_path.split(".") if weight.config_path else ():
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, str) and value != weight.config_word else None
 
 
 def examine(place: Path, weight: ExternalWeight) -> str:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from namd.models.language_settings import EMBEDDED
+
 WeightFormat = Literal["diffusers", "transformers", "checkpoint"]
 
 EVERY_PRESET = ("tiny", "small", "base", "paper", "paper-authors-code")
@@ -29,6 +31,7 @@ class ExternalWeight:
         companions: Files that must lie beside it; of a group split by `|`, one.
         companion_files: What else to download for them, as patterns inside the repository.
         config_path: Dotted path of the configuration value that may name a local folder.
+        config_word: What that value says where the weights are not wanted, besides null.
         filename: Name of a checkpoint in torch hub's cache.
         fetch_code: Python statement that makes its library download a checkpoint.
     """
@@ -47,6 +50,7 @@ class ExternalWeight:
     companions: tuple[str, ...] = ()
     companion_files: tuple[str, ...] = ()
     config_path: str = ""
+    config_word: str = ""
     filename: str = ""
     fetch_code: str = ""
 
@@ -125,12 +129,13 @@ WEIGHTS: dict[str, ExternalWeight] = {
             format="transformers",
             licence="Health AI Developer Foundations terms of use",
             gated=True,
-            fallback="the embedded Gemma 3 that the project trains (preset base)",
+            fallback="set language.source to embedded: the small Gemma 3 that the project trains",
             repository="google/medgemma-1.5-4b-it",
             classes=("gemma3", "gemma3_text"),
             companions=("tokenizer.json|tokenizer.model",),
             companion_files=("tokenizer.*",),
-            config_path="language.weights",
+            config_path="language.source",
+            config_word=EMBEDDED,
         ),
         ExternalWeight(
             name="flux",

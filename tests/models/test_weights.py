@@ -300,6 +300,15 @@ def test_a_preset_lists_what_it_wants(bare):
     assert "sd15-vae" in {status.name for status in describe("small", configured)}
 
 
+def test_a_configured_language_model_is_wanted_and_the_embedded_one_needs_no_weights(bare):
+    def wants(source: str) -> bool:
+        listed = describe("small", {"language": {"source": source}})
+        return "medgemma" in {status.name for status in listed}
+
+    assert wants("google/medgemma-1.5-4b-it")
+    assert not wants("embedded")
+
+
 def test_every_weight_names_licence_command_and_fallback(bare):
     for status in describe():
         assert not status.found
