@@ -1,0 +1,238 @@
+"""Who may write a study: one holder per epoch, taken over when it is dead, never shared.
+
+The lease alone does not stop a holder that wakes up late; the fence record that its successor
+puts at the end of its epoch does (see namd.ledger.writing).
+"""
+
+import json
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from namd.config.errors import InputError
+from namd.ledger.schema import study_folder
+from namd.ledger.storage import Storage
+
+_LEASE_NAME = re.compile(r"(\d{8})\.json")
+
+
+class StudyBusy(InputError):  # noqa: N818 - says what is the case
+    """Another process writes this study."""
+
+
+class LeaseLost(Exception):  # noqa: N818 - says what is the case
+    """A successor has taken the study over; what this writer still had to say is refused."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process, told apart from every other on any machine.
+
+    Attributes:
+        host: Host name.
+        boot: The kernel's boot id.
+        namespace: The process-id namespace: containers of one kernel share the boot id.
+        pid: Process id in that namespace.
+        started: The process's start time in clock ticks since boot: process ids are reused.
+        nonce: A random word, so that two leases of one process differ.
+    """
+
+    host: str
+    boot: str
+    namespace: str
+    pid: int
+    started: int
+    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @classmethod
+    def current(cls) -> "Holder":
+        """Return this process."""
+        pid = os.getpid()
+        return cls(socket.gethostname(), _boot_id(), _namespace(), pid, _start_time(pid) or 0)
+
+    def is_dead(self) -> bool | None:
+        """Say whether the process is gone; None where it cannot be seen from here."""
+        here = (socket.gethostname(), _boot_id(), _namespace())
+        if not _boot_id() or (self.host, self.boot, self.namespace) != here:
+            return None
+        return _start_time(self.pid) != self.started
+
+
+@dataclass(frozen=True)
+class LeaseTiming:
+    """How long a silent holder is believed.
+
+    Attributes:
+        ttl_s: A heartbeat unchanged for so long, on the observer's monotonic clock, means death.
+        beat_s: Seconds between heartbeats.
+        poll_s: Seconds between an observer's looks.
+    """
+
+    ttl_s: float = 60.0
+    beat_s: float = 5.0
+    poll_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Reject times at which a live holder would be robbed."""
+        if not 0 < self.poll_s <= self.beat_s or self.ttl_s < 4 * self.beat_s:
+            raise ValueError(
+                f"needs poll_s <= beat_s and ttl_s >= 4 beat_s, got {self.poll_s}, {self.beat_s}, "
+                f"{self.ttl_s}"
+            )
+
+
+class Lease:
+    """A held lease: beats in a thread until it is released or lost."""
+
+    def __init__(
+        self, storage: Storage, study: str, epoch: int, holder: Holder, timing: LeaseTiming
+    ) -> None:
+        self.epoch = epoch
+        self.holder = holder
+        self._storage = storage
+        self._study = study
+        self._timing = timing
+        self._ended = threading.Event()
+        self._lost = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="ledger-heartbeat", daemon=True)
+        self._thread.start()
+
+    @property
+    def lost(self) -> bool:
+        """Whether a later lease was seen. False is not a proof; the fence record is."""
+        return self._lost.is_set()
+
+    def release(self) -> None:
+        """End the lease; the next holder need not wait."""
+        self.stop()
+        self._storage.create(_path(self._study, self.epoch, "released"), b"{}\n")
+
+    def stop(self) -> None:
+        """Stop beating without a word, as a killed process does."""
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        count = 0
+        while not self._ended.is_set():
+            count += 1
+            beat = json.dumps({"count": count, "nonce": self.holder.nonce}).encode()
+            try:
+                self._storage.replace(_path(self._study, self.epoch, "beat"), beat)
+                if _last_epoch(self._storage, self._study) > self.epoch:
+                    self._lost.set()
+                    return
+            except OSError:
+                # A storage that is away for a moment is not a reason to die: if it stays
+                # away, the append that meets it says so, and a successor waits out the TTL.
+                pass
+            self._ended.wait(self._timing.beat_s)
+
+
+def acquire(
+    storage: Storage,
+    study: str,
+    holder: Holder | None = None,
+    timing: LeaseTiming | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Lease:
+    """Take the study's lease, waiting at most the TTL to see whether a silent holder is dead.
+
+    Raises StudyBusy where the holder lives or somebody else was faster.
+    """
+    holder, timing = holder or Holder.current(), timing or LeaseTiming()
+    last = _last_epoch(storage, study)
+    if last:
+        _await_end(storage, study, last, timing, clock, sleep)
+    epoch = last + 1
+    record = json.dumps(asdict(holder)).encode() + b"\n"
+    if not storage.create(_path(study, epoch, "json"), record):
+        raise StudyBusy(f"study {study}: another process took it at this very moment")
+    return Lease(storage, study, epoch, holder, timing)
+
+
+def live_holder(storage: Storage, study: str) -> Holder | None:
+    """Return the holder of the latest lease unless it was released or is known to be dead."""
+    epoch = _last_epoch(storage, study)
+    if not epoch or _is_released(storage, study, epoch):
+        return None
+    holder = _holder(storage, study, epoch)
+    return None if holder.is_dead() else holder
+
+
+def _await_end(
+    storage: Storage,
+    study: str,
+    epoch: int,
+    timing: LeaseTiming,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> None:
+    """Return when the holder of an epoch has ended; raise StudyBusy as soon as it shows life."""
+    holder = _holder(storage, study, epoch)
+    first = _heartbeat(storage, study, epoch)
+    start = clock()
+    while not _is_released(storage, study, epoch) and not holder.is_dead():
+        if _heartbeat(storage, study, epoch) != first:
+            raise StudyBusy(
+                f"study {study}: process {holder.pid} on {holder.host} is running it; "
+                f"`namd study stop {study}` ends it"
+            )
+        if clock() - start >= timing.ttl_s:
+            return
+        sleep(timing.poll_s)
+
+
+def _path(study: str, epoch: int, suffix: str) -> str:
+    return f"{study_folder(study)}/leases/{epoch:08d}.{suffix}"
+
+
+def _last_epoch(storage: Storage, study: str) -> int:
+    matches = map(_LEASE_NAME.fullmatch, storage.names(f"{study_folder(study)}/leases"))
+    return max((int(match[1]) for match in matches if match), default=0)
+
+
+def _is_released(storage: Storage, study: str, epoch: int) -> bool:
+    return f"{epoch:08d}.released" in storage.names(f"{study_folder(study)}/leases")
+
+
+def _holder(storage: Storage, study: str, epoch: int) -> Holder:
+    return Holder(**json.loads(storage.read(_path(study, epoch, "json"))))
+
+
+def _heartbeat(storage: Storage, study: str, epoch: int) -> bytes:
+    try:
+        return storage.read(_path(study, epoch, "beat"))
+    except FileNotFoundError:
+        return b""
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _start_time(pid: int) -> int | None:
+    """Return a process's start time in ticks since boot; None where it is gone or a zombie."""
+    try:
+        # The command may hold spaces and brackets; the fields begin after the last bracket.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])

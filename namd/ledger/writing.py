@@ -1,0 +1,210 @@
+"""Appending to a ledger: one writer, one record per event, none lost and none doubled at a kill.
+
+A record is created if absent under the next number of the writer's epoch. A successor ends its
+predecessors' epochs by taking their next number for a fence record, so that a predecessor that
+wakes up late finds its number taken: no look-then-write is involved.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from namd.ledger.lease import Holder, Lease, LeaseLost, LeaseTiming, acquire
+from namd.ledger.reading import encode_segment, list_records, read_events
+from namd.ledger.schema import FENCED, Event, Identity, Place, Span, event_name, study_folder
+from namd.ledger.storage import LocalStorage, Storage, probe
+
+SEGMENT_RECORDS = 2000
+"""Loose records that make a segment: a tenth of a second to read, a few hundred kB."""
+
+
+class Writer:
+    """The one writer of a study. Use it as a context manager; leaving it releases the lease.
+
+    Attributes:
+        events: Handed each record at opening and after each append (what a view folds).
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        study: str,
+        lease: Lease,
+        listener: Callable[[Event], None] = lambda event: None,  # noqa: ARG005
+        segment_records: int = SEGMENT_RECORDS,
+    ) -> None:
+        self._storage = storage
+        self._study = study
+        self._folder = study_folder(study)
+        self._lease = lease
+        self._listener = listener
+        self._segment_records = segment_records
+        self._word = secrets.token_hex(8)
+        self._seq = 0
+        self._known: set[Identity] = set()
+        self._loose: list[Event] = []
+        self._recover()
+
+    @property
+    def epoch(self) -> int:
+        """The lease's epoch."""
+        return self._lease.epoch
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lease.stop() if isinstance(error, LeaseLost) else self._lease.release()
+
+    def has(self, identity: Identity) -> bool:
+        """Whether a record of this identity was written."""
+        return identity in self._known
+
+    def append(self, identity: Identity, body: Mapping[str, Any] | None = None) -> bool:
+        """Write a record durably; False (and nothing written) if its identity is known.
+
+        Raises LeaseLost once a successor has the study, OSError where the storage fails (then
+        the record may be tried again).
+        """
+        if identity in self._known:
+            return False
+        if self._lease.lost:
+            raise self._succeeded()
+        place = Place(self.epoch, self._seq + 1)
+        event = Event(place, identity, time.time(), self._word, dict(body or {}))
+        if not self._create(event):
+            self._admit(self._own(place))
+            return self.append(identity, body)
+        self._admit(event)
+        return True
+
+    def seal(self) -> None:
+        """Put the loose records into segments, then remove them; safe at any kill.
+
+        The segment is created before a record is removed, and the same records make the same
+        bytes, so that a killed sealing is repeated or found done.
+        """
+        by_epoch: dict[int, list[Event]] = {}
+        for event in self._loose:
+            by_epoch.setdefault(event.place.epoch, []).append(event)
+        for epoch, events in by_epoch.items():
+            span = Span(epoch, events[0].place.seq, events[-1].place.seq)
+            self._storage.create(f"{self._folder}/segments/{span.name}", encode_segment(events))
+            self._remove(events)
+        self._loose.clear()
+
+    def _create(self, event: Event) -> bool:
+        name = f"{self._folder}/events/{event_name(event.place)}"
+        return self._storage.create(name, event.encode())
+
+    def _own(self, place: Place) -> Event:
+        """Return the record at a place if an append of ours, told as failed, did arrive."""
+        data = self._storage.read(f"{self._folder}/events/{event_name(place)}")
+        event = Event.decode(data)
+        if event.writer != self._word:
+            raise self._succeeded()
+        return event
+
+    def _succeeded(self) -> LeaseLost:
+        return LeaseLost(f"study {self._study}: epoch {self.epoch} was ended by a successor")
+
+    def _admit(self, event: Event) -> None:
+        self._seq = event.place.seq
+        self._known.add(event.identity)
+        self._loose.append(event)
+        self._listener(event)
+        if len(self._loose) >= self._segment_records:
+            self.seal()
+
+    def _remove(self, events: Iterable[Event]) -> None:
+        """Remove loose records, but never a fence: its name must stay taken."""
+        for event in events:
+            if event.identity.kind != FENCED:
+                self._storage.remove(f"{self._folder}/events/{event_name(event.place)}")
+
+    def _recover(self) -> None:
+        """Read what was written, and fence every epoch before this one."""
+        if isinstance(self._storage, LocalStorage):
+            for name in ("events", "segments", "leases"):
+                self._storage.sweep(f"{self._folder}/{name}")
+        fenced, last = set(), {}
+        for event in read_events(self._storage, self._study):
+            self._known.add(event.identity)
+            last[event.place.epoch] = event
+            if event.identity.kind == FENCED:
+                fenced.add(event.place.epoch)
+        for epoch in range(1, self.epoch):
+            if epoch not in fenced:
+                self._fence(epoch, last[epoch].place.seq if epoch in last else 0)
+        self._replay()
+
+    def _fence(self, epoch: int, seq: int) -> None:
+        """Take the next number of a past epoch, whoever is still writing there."""
+        identity = Identity(None, epoch, f"{FENCED}/{epoch}")
+        body = {"by": self.epoch}
+        while True:
+            seq += 1
+            event = Event(Place(epoch, seq), identity, time.time(), self._word, body)
+            if self._create(event) or self._is_fence(event.place):
+                return
+
+    def _is_fence(self, place: Place) -> bool:
+        """Whether another successor ended the epoch here meanwhile."""
+        name = f"{self._folder}/events/{event_name(place)}"
+        try:
+            return Event.decode(self._storage.read(name)).identity.kind == FENCED
+        except FileNotFoundError:
+            return False
+
+    def _replay(self) -> None:
+        """Hand everything to the listener, now that nobody can add to the past."""
+        listing = list_records(self._storage, self._study)
+        sealed = {p for p in listing.loose if any(p in span for span in listing.spans)}
+        unsealed, doubled = set(listing.loose) - sealed, []
+        for event in read_events(self._storage, self._study):
+            self._known.add(event.identity)
+            if event.place in sealed:
+                doubled.append(event)
+            elif event.place in unsealed:
+                self._loose.append(event)
+            self._listener(event)
+        self._remove(doubled)
+
+
+def open_writer(
+    storage: Storage,
+    study: str,
+    *,
+    listener: Callable[[Event], None] = lambda event: None,  # noqa: ARG005
+    holder: Holder | None = None,
+    timing: LeaseTiming | None = None,
+    segment_records: int = SEGMENT_RECORDS,
+) -> Writer:
+    """Become the study's writer.
+
+    Args:
+        storage: Where the store lies.
+        study: The study's name.
+        listener: Called with every record of the past in order, then with each one appended.
+        holder: Who writes; this process by default.
+        timing: How long a silent holder is believed.
+        segment_records: Loose records that make a segment.
+
+    Raises:
+        StudyBusy: Another live process writes it.
+        InputError: The storage cannot be written, or does not refuse to overwrite.
+    """
+    probe(storage)
+    lease = acquire(storage, study, holder, timing)
+    try:
+        return Writer(storage, study, lease, listener, segment_records)
+    except BaseException:
+        lease.stop()
+        raise
