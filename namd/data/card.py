@@ -1,21 +1,25 @@
 """The data card: what a cohort is, what of it is real, and what is simulated."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from namd.data.cohort import Cohort
 from namd.data.schema import MALIGNANT, SPLITS
+from namd.data.settings import SplitFractions
 
 NOTICE = "Research use only: not for clinical decisions."
 
 
-def finish_card(cohort: Cohort) -> None:
-    """Write into the card what follows from the cases: counts, size, spacing, what is simulated."""
+def finish_card(cohort: Cohort, split_seed: int, fractions: SplitFractions) -> None:
+    """Write into the card how it was split and what follows from the cases: counts, size."""
     cohort.card = {
         "notice": NOTICE,
         "real": [],
         "rendered": [],
         **cohort.card,
+        "split_seed": split_seed,
+        "fractions": asdict(fractions),
         "cases": len(cohort),
         "patients": int(cohort.table["patient_id"].nunique()),
         "lesions": int(cohort.table["lesion_id"].nunique()),
@@ -88,7 +92,7 @@ def _facts(card: Mapping[str, Any]) -> list[str]:
 def _counts(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
     columns = ("cases", "patients", "malignant", "unlabelled", "followups")
     rows = [f"| split | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for split, counts in splits.items():
+    for split, counts in _in_order(splits).items():
         rows.append(f"| {split} | {' | '.join(str(counts.get(c, '')) for c in columns)} |")
     return [*rows, ""]
 
@@ -114,7 +118,7 @@ def _simulation(simulation: Mapping[str, Any]) -> list[str]:
         "them say nothing about patients.",
         "",
         "Ideal predictor (AUROC of the true probability, the best that baseline and record allow): "
-        + _pairs(simulation.get("ideal_auroc") or {}),
+        + _pairs(_in_order(simulation.get("ideal_auroc") or {})),
         "",
         *(f"- `{name}`: {value}" for name, value in _flat(simulation.get("settings") or {})),
         "",
@@ -132,6 +136,11 @@ def _flat(settings: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
         else:
             found.append((f"{path}{name}", value))
     return found
+
+
+def _in_order(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by split in the order of the splits; JSON keeps none."""
+    return {split: values[split] for split in SPLITS if split in values}
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

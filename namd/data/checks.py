@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -18,7 +19,7 @@ from namd.data.cohort import Cohort, cohort_fingerprint, read_schema
 SHOWN_IDS = 10
 
 
-class CohortRefused(InputError):
+class RefusedCohortError(InputError):
     """A cohort that must not be used.
 
     Attributes:
@@ -32,10 +33,10 @@ class CohortRefused(InputError):
 
 
 def require_sound(cohort: Cohort) -> None:
-    """Raise CohortRefused where `find_problems` finds any."""
+    """Raise RefusedCohortError where `find_problems` finds any."""
     problems = find_problems(cohort)
     if problems:
-        raise CohortRefused(problems)
+        raise RefusedCohortError(problems)
 
 
 def check_folder(folder: str | Path) -> tuple[Cohort | None, list[str]]:
@@ -121,7 +122,7 @@ def _leakage_problems(cohort: Cohort) -> Iterable[str]:
         splits = table.groupby(name, dropna=True)["split"].nunique()
         yield from _line(f"{word} in more than one split:", splits.index[splits > 1])
     for name in schema.IMAGES:
-        present = cohort.has_followup if name == "followup" else np.ones(len(cohort), dtype=bool)
+        present = _present(cohort, name)
         rows = np.flatnonzero(present)
         digests = [hashlib.sha256(cohort.stacks[name][row].tobytes()).hexdigest() for row in rows]
         groups = table.iloc[rows].groupby(pd.Series(digests, index=rows))
@@ -150,7 +151,7 @@ def _value_problems(cohort: Cohort) -> Iterable[str]:
     for name in cohort.simulated_columns:
         infinite = np.isinf(table[name].to_numpy())
         yield from _line(f"{name} is infinite in", table["case_id"][infinite])
-    timeless = cohort.has_followup & table["months"].isna().to_numpy()
+    timeless = _present(cohort, "followup") & table["months"].isna().to_numpy()
     yield from _line("months is missing beside a follow-up in", table["case_id"][timeless])
 
 
@@ -159,7 +160,7 @@ def _image_problems(cohort: Cohort) -> Iterable[str]:
     ids = cohort.table["case_id"]
     for name in schema.IMAGES:
         stack = cohort.stacks[name]
-        present = cohort.has_followup if name == "followup" else np.ones(len(cohort), dtype=bool)
+        present = _present(cohort, name)
         least, most = stack.min(axis=(1, 2)), stack.max(axis=(1, 2))
         yield from _line(
             f"{name} is not within {low}...{high} HU in",
@@ -168,6 +169,13 @@ def _image_problems(cohort: Cohort) -> Iterable[str]:
         yield from _line(f"{name} is blank in", ids[present & (least == most)])
     wrong = cohort.stacks["mask"].max(axis=(1, 2)) > 1
     yield from _line("mask holds other values than 0 and 1 in", ids[wrong])
+
+
+def _present(cohort: Cohort, name: str) -> npt.NDArray[np.bool_]:
+    """Return which cases hold an image of this name."""
+    if name == "followup" and cohort.has_followup is not None:
+        return cohort.has_followup
+    return np.ones(len(cohort), dtype=bool)
 
 
 def _line(problem: str, ids: Iterable[object]) -> list[str]:

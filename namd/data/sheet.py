@@ -65,18 +65,21 @@ def _choose(cohort: Cohort, num: int) -> npt.NDArray[np.intp]:
 def _draw_case(cohort: Cohort, row: int, left: Axes, right: Axes) -> None:
     case = cohort.table.iloc[row]
     label = CODES["label"].get(case["label"], "unknown")
-    window = {"cmap": "gray", "vmin": LOW_HU, "vmax": HIGH_HU, "interpolation": "nearest"}
-    left.imshow(cohort.baseline[row], **window)
+    _draw_crop(left, cohort.baseline[row])
     mask = cohort.stacks["mask"][row]
     if mask.any():
         left.contour(mask, levels=[0.5], colors=COLOURS[label], linewidths=0.4)
     left.set_title(f"{case['case_id']}\n{label} {_mm(case['SCT_LONG_DIA'])}", fontsize=5, pad=2)
     if cohort.stacks["followup"][row].any():
-        right.imshow(cohort.stacks["followup"][row], **window)
+        _draw_crop(right, cohort.stacks["followup"][row])
         after = f"{case['months']:.0f} months on\n{_mm(case['followup_SCT_LONG_DIA'])}"
         right.set_title(after, fontsize=5, pad=2, color=COLOURS[label])
     else:
         right.text(0.5, 0.5, "no follow-up", fontsize=5, ha="center", va="center")
+
+
+def _draw_crop(axis: Axes, crop: npt.NDArray[np.int16]) -> None:
+    axis.imshow(crop, cmap="gray", vmin=LOW_HU, vmax=HIGH_HU, interpolation="nearest")
 
 
 def _title(cohort: Cohort) -> str:

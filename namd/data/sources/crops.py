@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import yaml
 
+from namd.config.document import read_yaml_mapping
 from namd.config.errors import InputError
 from namd.config.parsing import nearest
 from namd.data import schema
@@ -132,21 +132,14 @@ def build(
             f"{files.table}: follow-ups need the months between the scans; map `months` to a column"
         )
     cohort = Cohort(table, baseline, followup, has, mask)
-    cohort.card = _card(cohort, files, settings, seed, excluded)
+    cohort.card = _card(cohort, files, excluded)
     return cohort
 
 
 def read_mapping(path: Path) -> dict[str, str | None]:
     """Read a YAML mapping of our words to the CSV's columns. Raises InputError."""
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; --columns takes a YAML mapping") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(loaded, dict):
-        raise InputError(f"{path}: holds {type(loaded).__name__}; it must map words to columns")
-    return {str(word): None if column is None else str(column) for word, column in loaded.items()}
+    mapping = read_yaml_mapping(path)
+    return {word: None if column is None else str(column) for word, column in mapping.items()}
 
 
 def read_columns(
@@ -438,9 +431,7 @@ def _some(values: list[Any], shown: int = 10) -> str:
     return listed if len(values) <= shown else f"{listed} and {len(values) - shown} more"
 
 
-def _card(
-    cohort: Cohort, files: CropFiles, settings: CropSettings, seed: int, excluded: dict[str, int]
-) -> dict[str, Any]:
+def _card(cohort: Cohort, files: CropFiles, excluded: dict[str, int]) -> dict[str, Any]:
     table = cohort.table
     known = dict(LIDC_CARD) if table["patient_id"].str.startswith(LIDC_PREFIX).all() else {}
     real = ["baseline"]
@@ -456,14 +447,10 @@ def _card(
         "licence": files.licence or known.get("licence", "not stated"),
         "real": real,
         "rendered": [],
-        "split_seed": seed,
-        "fractions": {s: getattr(settings.fractions, s) for s in schema.SPLITS},
-        "spacing_mm": settings.spacing_mm,
-        "size": settings.size,
         "excluded": excluded,
         "notes": [
             "In-plane resampling with a cubic spline, low-pass filtered where it reduces.",
-            "The label is what the table says; of LIDC-IDRI that is readers' suspicion, not "
-            "pathology.",
+            "A label of the source itself is what its table says; of LIDC-IDRI that is readers' "
+            "suspicion, not pathology.",
         ],
     }

@@ -1,0 +1,275 @@
+"""`namd cohort`: build a cohort, check it, read its card, look at it.
+
+Everything heavy is imported inside the commands, so that `namd --help` stays quick.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from namd.data.cohort import Cohort
+    from namd.data.simulation.settings import SimulationSettings
+
+Progress = Callable[[int, int], None]
+Stage = Callable[[str], Progress]
+
+REFUSED = 2
+LAWS = ("marked", "nlst", "doubling-time")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare `cohort` and its commands; each sets `func`, from parsed arguments to exit code."""
+    parser = subparsers.add_parser("cohort", help="build, check, describe and show cohorts")
+    commands = parser.add_subparsers(dest="cohort_command", metavar="COMMAND", required=True)
+    _add_build(commands)
+    check = commands.add_parser("check", help="refuse leaks, unknown codes and broken crops")
+    check.add_argument("folder", type=Path, metavar="DIR")
+    check.set_defaults(func=check_cohort)
+    card = commands.add_parser("card", help="say what is real and what is simulated")
+    card.add_argument("folder", type=Path, metavar="DIR")
+    card.set_defaults(func=print_card)
+    show = commands.add_parser("show", help="write a contact sheet (PNG)")
+    show.add_argument("folder", type=Path, metavar="DIR")
+    show.add_argument("--out", type=Path, required=True, metavar="SHEET.png")
+    show.add_argument("--num", type=int, default=24, metavar="N", help="cases (default 24)")
+    show.set_defaults(func=show_cohort)
+    for command in (check, card, show):
+        _add_json(command)
+
+
+def build_crops(arguments: argparse.Namespace) -> int:
+    """Build a cohort from an npz of crops and a CSV. Raises InputError."""
+    from namd.config.parsing import parse
+    from namd.data.cohort import refuse_occupied
+    from namd.data.settings import CropSettings
+    from namd.data.sources import crops
+
+    refuse_occupied(arguments.out)
+    _refuse_idle_simulation_options(arguments)
+    columns = crops.read_mapping(arguments.columns) if arguments.columns else None
+    chosen = {"size": arguments.size, "spacing_mm": arguments.spacing}
+    settings = parse(CropSettings, {k: v for k, v in chosen.items() if v is not None}, "crops")
+    law = _simulation_settings(arguments) if arguments.simulate_followup else None
+    files = crops.CropFiles(
+        images=arguments.images,
+        table=arguments.table,
+        columns=columns,
+        source=arguments.source_name,
+        citation=arguments.citation,
+        licence=arguments.licence,
+    )
+    with _progress() as stage:
+        cohort = crops.build(
+            files, settings, arguments.seed, select=law is not None, progress=stage("crops")
+        )
+        if law is not None:
+            cohort = _simulate(cohort, law, arguments.seed, stage)
+    return _finish(cohort, arguments)
+
+
+def build_phantom(arguments: argparse.Namespace) -> int:
+    """Build the embedded cohort: rendered crops, simulated follow-ups. Raises InputError."""
+    from namd.config.parsing import parse
+    from namd.data.cohort import refuse_occupied
+    from namd.data.sources import phantom
+
+    refuse_occupied(arguments.out)
+    law = _simulation_settings(arguments)
+    chosen: dict[str, Any] = {"size_px": arguments.size}
+    if arguments.cases is not None:
+        chosen["num_nodules"] = max(arguments.cases // law.replicates, min(arguments.cases, 1))
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    settings = parse(phantom.PhantomSettings, chosen, "phantom")
+    with _progress() as stage:
+        cohort = phantom.build(settings, arguments.seed, stage("phantom"))
+        cohort = _simulate(cohort, law, arguments.seed, stage)
+    return _finish(cohort, arguments)
+
+
+def check_cohort(arguments: argparse.Namespace) -> int:
+    """Print whether a cohort may be used: 0 where it may, 2 with its problems where not."""
+    from namd.data.checks import check_folder
+
+    cohort, problems = check_folder(arguments.folder)
+    summary = {**_summary(cohort), "ok": not problems, "problems": problems}
+    for problem in problems:
+        sys.stderr.write(f"problem: {problem}\n")
+    verdict = "sound" if not problems else f"refused, {len(problems)} problems"
+    _say(arguments, summary, f"{arguments.folder}: {verdict}\n{_as_text(summary)}")
+    return REFUSED if problems else 0
+
+
+def print_card(arguments: argparse.Namespace) -> int:
+    """Print the data card as Markdown, or as it is stored."""
+    from namd.data.card import card_text
+    from namd.data.cohort import read_card
+
+    card = read_card(arguments.folder)
+    _say(arguments, card, card_text(card).rstrip())
+    return 0
+
+
+def show_cohort(arguments: argparse.Namespace) -> int:
+    """Write the contact sheet."""
+    from namd.data.cohort import Cohort
+    from namd.data.sheet import write_sheet
+
+    cohort = Cohort.read(arguments.folder)
+    path = write_sheet(cohort, arguments.out, arguments.num)
+    shown = min(arguments.num, len(cohort))
+    _say(arguments, {"sheet": str(path), "cases": shown}, f"{path}: {shown} cases")
+    return 0
+
+
+def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    build = commands.add_parser("build", help="build a cohort folder")
+    sources = build.add_subparsers(dest="source", metavar="SOURCE", required=True)
+    crops = sources.add_parser("crops", help="from an npz of HU crops and a CSV")
+    crops.add_argument("--images", type=Path, required=True, metavar="F.npz")
+    crops.add_argument("--table", type=Path, required=True, metavar="F.csv")
+    crops.add_argument("--columns", type=Path, metavar="MAP.yaml", help="our words: CSV columns")
+    crops.add_argument("--simulate-followup", action="store_true", help="follow-ups of known truth")
+    crops.add_argument("--size", type=int, metavar="PX", help="stored crop (default 64)")
+    crops.add_argument("--spacing", type=float, metavar="MM", help="in plane (default 0.5)")
+    crops.add_argument("--source-name", default="crops", metavar="NAME")
+    crops.add_argument("--citation", default="", metavar="TEXT")
+    crops.add_argument("--licence", default="", metavar="TEXT")
+    crops.set_defaults(func=build_crops)
+    phantom = sources.add_parser("phantom", help="rendered from real contours; needs no data")
+    phantom.add_argument("--cases", type=int, metavar="N", help="at most, replicates counted")
+    phantom.add_argument("--size", type=int, metavar="PX", help="stored crop (default 92)")
+    phantom.set_defaults(func=build_phantom)
+    for source in (crops, phantom):
+        source.add_argument("--law", choices=LAWS, help="of growth (default marked)")
+        source.add_argument("--replicates", type=int, metavar="R", help="fresh draws a nodule")
+        source.add_argument(
+            "--settings",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="K=V",
+            help="of the simulation, such as signs.strength=0.5",
+        )
+        source.add_argument("--seed", type=int, required=True, metavar="N")
+        source.add_argument("--out", type=Path, required=True, metavar="DIR")
+        _add_json(source)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+
+
+def _refuse_idle_simulation_options(arguments: argparse.Namespace) -> None:
+    from namd.config.errors import InputError
+
+    given = [f"--{name}" for name in ("law", "replicates", "settings") if getattr(arguments, name)]
+    if given and not arguments.simulate_followup:
+        raise InputError(f"{', '.join(given)}: without effect; add --simulate-followup")
+
+
+def _simulation_settings(arguments: argparse.Namespace) -> "SimulationSettings":
+    from namd.config.parsing import apply_overrides, parse, to_mapping
+    from namd.data.simulation.settings import Law, SimulationSettings
+
+    law: Law = arguments.law or "marked"
+    mapping = to_mapping(SimulationSettings.for_law(law))
+    if arguments.replicates is not None:
+        mapping["replicates"] = arguments.replicates
+    return parse(SimulationSettings, apply_overrides(mapping, arguments.settings), "settings")
+
+
+def _simulate(cohort: "Cohort", law: "SimulationSettings", seed: int, stage: Stage) -> "Cohort":
+    from namd.data.simulation.simulate import simulate
+
+    return simulate(cohort, law, seed, stage("follow-ups"))
+
+
+def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
+    """Refuse or write a built cohort and say what it is."""
+    from namd.data.card import finish_card
+    from namd.data.checks import RefusedCohortError, require_sound
+    from namd.data.settings import SplitFractions
+
+    try:
+        require_sound(cohort)
+    except RefusedCohortError as error:
+        for problem in error.problems[1:]:
+            sys.stderr.write(f"problem: {problem}\n")
+        raise
+    finish_card(cohort, arguments.seed, SplitFractions())
+    cohort.write(arguments.out)
+    summary = {
+        "out": str(arguments.out),
+        "fingerprint": cohort.card["fingerprint"],
+        **_summary(cohort),
+    }
+    _say(arguments, summary, f"{arguments.out}: built\n{_as_text(summary)}")
+    return 0
+
+
+def _summary(cohort: "Cohort | None") -> dict[str, Any]:
+    if cohort is None:
+        return {"cases": 0, "patients": 0, "splits": {}, "simulated": [], "ideal_auroc": None}
+    from namd.data.card import ideal_auroc, simulated_columns, split_counts
+
+    return {
+        "cases": len(cohort),
+        "patients": int(cohort.table["patient_id"].nunique()),
+        "splits": split_counts(cohort),
+        "simulated": simulated_columns(cohort.card),
+        "ideal_auroc": ideal_auroc(cohort.card),
+    }
+
+
+def _as_text(summary: dict[str, Any]) -> str:
+    lines = [f"{summary['cases']} cases of {summary['patients']} patients"]
+    for split, counts in summary["splits"].items():
+        told = ", ".join(f"{number} {name}" for name, number in counts.items())
+        lines.append(f"  {split:<11}{told}")
+    if summary["simulated"]:
+        ceilings = summary["ideal_auroc"] or {}
+        told = ", ".join(f"{s} {'-' if v is None else f'{v:.3f}'}" for s, v in ceilings.items())
+        lines.append(f"SIMULATED: {', '.join(summary['simulated'])}")
+        lines.append(f"ideal predictor's AUROC: {told}")
+    return "\n".join(lines)
+
+
+def _say(arguments: argparse.Namespace, machine: dict[str, Any], human: str) -> None:
+    sys.stdout.write((json.dumps(machine, allow_nan=False) if arguments.json else human) + "\n")
+
+
+@contextmanager
+def _progress() -> Iterator[Stage]:
+    """Yield what makes a stage's progress callback: rich on a terminal, else lines on stderr."""
+    if not sys.stderr.isatty():
+        yield _plain_stage
+        return
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+
+    with RichProgress(console=Console(stderr=True)) as bars:
+
+        def rich_stage(name: str) -> Progress:
+            task = bars.add_task(name, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
+        yield rich_stage
+
+
+def _plain_stage(name: str) -> Progress:
+    """Return a callback that writes a line at every tenth of the work."""
+    told = -1
+
+    def report(done: int, total: int) -> None:
+        nonlocal told
+        tenth = 10 * done // max(total, 1)
+        if tenth > told:
+            told = tenth
+            sys.stderr.write(f"{name}: {done} of {total}\n")
+
+    return report
