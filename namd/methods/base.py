@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 StageKind = Literal["training", "mapping"]
 
@@ -25,6 +25,7 @@ class Step:
     finished: int | None = None
 
 
+@runtime_checkable
 class World(Protocol):
     """The workers that carry one stage: this one's rank, their number, its device."""
 
