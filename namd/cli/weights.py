@@ -3,9 +3,10 @@
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
-from namd.config.presets import load_preset
-from namd.models.weights import WeightStatus, describe
+if TYPE_CHECKING:
+    from namd.models.weights import WeightStatus
 
 NAME = "weights"
 SUMMARY = "list the external weights a preset wants: found or not, licence, how to fetch them"
@@ -17,11 +18,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
 
 
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command; it sets `func`, from parsed arguments to exit code."""
+    parser = subparsers.add_parser(NAME, help=SUMMARY)
+    add_arguments(parser)
+    parser.set_defaults(func=run)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """List the weights; missing ones are no failure, since each has a named fallback.
 
     Raises InputError where the preset is unknown.
     """
+    from namd.config.presets import load_preset
+    from namd.models.weights import describe
+
     config = load_preset(arguments.preset) if arguments.preset else {}
     statuses = describe(arguments.preset, config)
     if arguments.json:
@@ -33,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def as_text(status: WeightStatus) -> str:
+def as_text(status: "WeightStatus") -> str:
     """Return a paragraph on one set of weights."""
     gate = " (gated: accept its terms on its page first)" if status.gated else ""
     lines = [

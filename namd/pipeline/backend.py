@@ -35,14 +35,15 @@ class Backend(Protocol):
 
     name: str
 
-    def create_if_absent(self, path: str, data: bytes) -> bool:
+    def create_if_absent(self, path: str, data: bytes, lasting: bool = True) -> bool:
         """Create a file with this content; False, and no change, where it exists.
 
-        Of any number of callers, on any hosts, exactly one gets True.
+        Of any number of callers, on any hosts, exactly one gets True. What is not lasting may
+        be lost when the power fails.
         """
         ...
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, lasting: bool = True) -> None:
         """Create or replace a file; a reader sees the old content or the new."""
         ...
 
@@ -78,25 +79,26 @@ class LocalBackend:
         self.root = root
         self.name = str(root)
 
-    def create_if_absent(self, path: str, data: bytes) -> bool:
+    def create_if_absent(self, path: str, data: bytes, lasting: bool = True) -> bool:
         """Create by hard link: `os.link` fails where the name exists, also over NFS."""
         with self._explained():
             target = self._parent_made(path)
-            partial = self._partial(target, data)
+            partial = self._partial(target, data, lasting)
             try:
                 os.link(partial, target)
             except FileExistsError:
                 return False
             finally:
                 partial.unlink(missing_ok=True)
-            sync_folder(target.parent)
+            if lasting:
+                sync_folder(target.parent)
             return True
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, lasting: bool = True) -> None:
         """Replace by rename."""
         with self._explained():
             target = self._parent_made(path)
-            self._partial(target, data).replace(target)
+            self._partial(target, data, lasting).replace(target)
 
     def read(self, path: str) -> bytes | None:
         """Read the whole file."""
@@ -154,13 +156,14 @@ class LocalBackend:
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
 
-    def _partial(self, target: Path, data: bytes) -> Path:
+    def _partial(self, target: Path, data: bytes, lasting: bool) -> Path:
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
             with partial.open("wb") as stream:
                 stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
+                if lasting:
+                    stream.flush()
+                    os.fsync(stream.fileno())
         except OSError:
             partial.unlink(missing_ok=True)
             raise

@@ -193,15 +193,22 @@ def _slice(config: object, path: str, weights: Sequence[str]) -> Any:  # noqa: A
 def _weight_digest(config: object, path: str, digests: DigestCache) -> str | None:
     """Return the digest of the weights named at a dotted path.
 
-    A word that is no place on this disk (`embedded`, a hub name) stands for itself.
+    A hub name is looked up on this disk. A word that is no place (`embedded`) stands for itself.
+    Raises InputError where the weights are not on this disk: no key can be formed without them.
     """
+    from namd.models.weights import require
+    from namd.models.weights_settings import WEIGHTS
+
     value = read_path(config, path)
     if value is None:
         return None
+    for weight in WEIGHTS.values():
+        if weight.config_path == path and value != weight.config_word:
+            return digests.weights(require(weight.name, str(value)).resolve())
     place = Path(str(value)).expanduser()
     if place.exists():
         return digests.weights(place.resolve())
-    if place.is_absolute() or str(value).startswith((".", "~")) or str(value).count("/") > 1:
+    if "/" in str(value):
         raise ConfigError(f"{path}={value!r}: no such file or folder; `namd weights` lists them")
     return f"name:{value}"
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from namd.config.errors import InputError
 from namd.methods.base import StageContext, Step, World
+from namd.methods.source_hash import source_hash
 from namd.pipeline import provenance
 from namd.pipeline.backend import StoreError, explained
 from namd.pipeline.graph import Node, Plan
@@ -264,7 +265,7 @@ class Launcher:
             "attempts": task.lease.epoch,
             "world": {"size": context.world.size, "device": context.world.device},
             "environment": provenance.environment(),
-            "source_hash": provenance.source_hash(node.stage.body.partition(":")[0]),
+            "source_hash": source_hash(node.stage),
             "notes": context.notes,
             "warnings": warnings,
         }

@@ -101,7 +101,9 @@ class Leases:
             return None
         holder = Holder.here()
         path = f"{folder}/lease-{epoch + 1}"
-        if not self.backend.create_if_absent(path, json.dumps(asdict(holder)).encode()):
+        if not self.backend.create_if_absent(
+            path, json.dumps(asdict(holder)).encode(), lasting=False
+        ):
             return None
         return Lease(self, folder, epoch + 1, holder, self.seconds_spent(folder))
 
@@ -196,7 +198,7 @@ class Lease:
         self._count += 1
         beat = {"count": self._count, "seconds": round(self.seconds, 3), "released": released}
         self.leases.backend.write(
-            f"{self.folder}/heartbeat-{self.epoch}", json.dumps(beat).encode()
+            f"{self.folder}/heartbeat-{self.epoch}", json.dumps(beat).encode(), lasting=False
         )
 
 

@@ -24,7 +24,7 @@ COMMIT = "COMMIT"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 PAYLOAD = "payload"
-NOT_STAGES = frozenset({"runs", "probe", "cache"})
+NOT_STAGES = frozenset({"runs", "probe", "cache", "cohorts"})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""The front door: finds the command, turns errors into exit codes. Commands live in their files.
+
+A command's module offers `add_parser(subparsers)`, which declares it and sets `func`, from parsed
+arguments to exit code. Nothing heavy is imported before `func` runs.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from namd.cli.output import write_json
+from namd.config.errors import InputError, StageError
+
+COMMANDS = {
+    "cohort": "namd.cli.cohort",
+    "run": "namd.cli.run",
+    "store": "namd.cli.store",
+    "methods": "namd.cli.methods",
+    "presets": "namd.cli.presets",
+    "weights": "namd.cli.weights",
+}
+DESCRIPTION = (
+    "Plans, runs and judges nodule-progression models, and never trains the same thing twice. "
+    "For research only; not for clinical use."
+)
+BAD_INPUT = 2
+FAILED = 1
+STOPPED = 143
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the house's one-line errors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError, which `main` prints."""
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0 on success, 2 on bad input, 1 on failure, 143 when stopped."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parsed = build_parser(words).parse_args(words)
+        return int(parsed.func(parsed))
+    except InputError as error:
+        return _tell(str(error), BAD_INPUT, "--json" in words)
+    except StageError as error:
+        return _tell(str(error), FAILED, "--json" in words)
+    except KeyboardInterrupt:
+        return _tell("interrupted", FAILED, "--json" in words)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python's flush at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser with all commands, or only the one that the words begin with."""
+    parser = _Parser(prog="namd", description=DESCRIPTION)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    named = words[0] if words and words[0] in COMMANDS else None
+    for name, module in COMMANDS.items():
+        if named in (None, name):
+            importlib.import_module(module).add_parser(subparsers)
+    return parser
+
+
+def _tell(message: str, code: int, as_json: bool) -> int:
+    line = " ".join(message.split())
+    sys.stderr.write(f"error: {line}\n")
+    if as_json:
+        write_json({"error": line, "exit": code})
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

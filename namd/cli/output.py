@@ -1,0 +1,89 @@
+"""How commands speak: results on stdout, the rest on stderr, one object last with --json."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Declare `--json`."""
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+
+
+def write_json(value: object) -> None:
+    """Write a value as the last line of stdout. Raises ValueError for a NaN."""
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def answer(arguments: argparse.Namespace, value: object, text: str) -> None:
+    """Write a command's result: the value with `--json`, the text for people without."""
+    if arguments.json:
+        write_json(value)
+    else:
+        sys.stdout.write(text + "\n")
+
+
+def tell(line: str) -> None:
+    """Write a line that is not the result to stderr."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as text in aligned columns, with a rule under the header."""
+    lines = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    told = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)) for r in lines]
+    told.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in told)
+
+
+def score_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a run's rows as text: every field that any row has, in order of first appearance."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return columns(names, [[cell(row.get(name)) for name in names] for row in rows])
+
+
+def cell(value: object) -> str:
+    """Return one value of a table: `0.801 ± 0.010 [0.750, 0.850]` for an estimate."""
+    if value is None:
+        return "-"
+    if isinstance(value, Mapping):
+        return _estimate(value)
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words: `8 s`, `12 min 05 s`, `3 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(num_bytes: int) -> str:
+    """Return bytes in words: `3.2 MiB`."""
+    amount = float(num_bytes)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+def _estimate(value: Mapping[str, Any]) -> str:
+    if value.get("mean") is None:
+        return ", ".join(f"{name} {cell(item)}" for name, item in value.items()) or "-"
+    parts = [cell(float(value["mean"]))]
+    if value.get("std") is not None:
+        parts.append(f"± {float(value['std']):.3f}")
+    if value.get("low") is not None and value.get("high") is not None:
+        parts.append(f"[{float(value['low']):.3f}, {float(value['high']):.3f}]")
+    return " ".join(parts)

@@ -1,0 +1,216 @@
+"""`namd run`: one configuration through all its stages to a score table."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from namd.cli.output import add_json_option, answer, columns, score_table, tell
+from namd.cli.store import add_store_option, open_named_store
+from namd.config.errors import InputError
+
+if TYPE_CHECKING:
+    from namd.pipeline.reporting import Reporter
+    from namd.pipeline.run import RunResult
+    from namd.pipeline.run_configuration import RunConfiguration
+    from namd.pipeline.store import Store
+
+PHANTOM = "phantom"
+PHANTOM_SEED = 23
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser("run", help="carry one configuration to a score table")
+    parser.add_argument("--preset", metavar="P", help="where the configuration starts from")
+    parser.add_argument("--config", type=Path, metavar="F", help="YAML laid over the preset")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="one value, such as vae.alignment.weight=0; may be repeated",
+    )
+    parser.add_argument(
+        "--cohort",
+        required=True,
+        metavar="DIR",
+        help="folder of a cohort, or `phantom`: rendered here, beside the artifacts",
+    )
+    parser.add_argument("--plan", action="store_true", help="say what would be built, and stop")
+    add_store_option(parser)
+    add_json_option(parser)
+    parser.set_defaults(func=run_command)
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Run or plan. Raises InputError and StageError; SIGTERM and Ctrl-C leave resumable work."""
+    from namd.pipeline.run_configuration import resolve
+
+    if arguments.preset is None and arguments.config is None:
+        raise InputError("no configuration: name one with --preset or --config (see namd presets)")
+    configuration = resolve(arguments.preset, arguments.config, arguments.set)
+    store = open_named_store(arguments, create=True)
+    cohort = find_cohort(arguments.cohort, Path(store.backend.name))
+    announce_weights(configuration)
+    if arguments.plan:
+        return _plan(arguments, configuration, cohort, store)
+    result = run_shown(configuration, cohort, store)
+    text = f"{score_table(result.rows)}\n\nrun {result.run}"
+    answer(arguments, result.to_mapping(), text)
+    return 0
+
+
+def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -> "RunResult":
+    """Run with progress on stderr; Ctrl-C and SIGTERM let the body write a checkpoint first."""
+    from namd.pipeline.run import run
+
+    with _interruptible(), reporter(store) as shown:
+        try:
+            return run(configuration, cohort, store, shown)
+        except SystemExit:
+            tell("stopped; the same command continues from the last checkpoint")
+            raise
+
+
+def find_cohort(word: str, store: Path) -> Path:
+    """Return a cohort's folder; `phantom` is built once per store, under `cohorts/`.
+
+    Raises InputError where there is no cohort.
+    """
+    from namd.data.cohort import read_schema
+
+    folder = Path(word).expanduser()
+    if word == PHANTOM and not folder.exists():
+        folder = _phantom(store)
+    read_schema(folder)
+    return folder
+
+
+def announce_weights(configuration: "RunConfiguration") -> None:
+    """Say which weights of others this run uses, and what it does without those it lacks."""
+    from namd.config.parsing import to_mapping
+    from namd.models.weights import describe
+
+    mapping: dict[str, Any] = to_mapping(configuration.config)
+    for status in describe(configuration.preset or "", mapping):
+        tell(status.announcement)
+
+
+@contextmanager
+def reporter(store: "Store") -> "Iterator[Reporter]":
+    """Yield bars where a person watches, plain lines otherwise."""
+    from namd.cli.progress import PlainReporter, RichReporter, is_terminal
+    from namd.pipeline.estimate import estimator
+
+    estimate = estimator(store)
+    if not is_terminal():
+        yield PlainReporter(estimate)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bars:
+        yield RichReporter(estimate, bars)
+
+
+def _plan(
+    arguments: argparse.Namespace, configuration: "RunConfiguration", cohort: Path, store: "Store"
+) -> int:
+    from namd.cli.progress import forecast
+    from namd.methods.source_hash import source_hash
+    from namd.pipeline.estimate import estimator
+    from namd.pipeline.run import plan_run, run_key
+
+    plan = plan_run(configuration, cohort, store)
+    nodes, missing = [], []
+    for node in plan.nodes:
+        artifact = store.find(node.stage.name, node.key)
+        other = artifact is not None and artifact.manifest()["source_hash"] != source_hash(
+            node.stage
+        )
+        if artifact is None:
+            missing.append(node)
+        nodes.append(
+            {
+                "name": node.label,
+                "key": node.key,
+                "cached": artifact is not None,
+                "other_source": other,
+            }
+        )
+    estimates = estimator(store)(missing)
+    rows = [
+        [
+            str(node["name"]),
+            str(node["key"])[:12],
+            ("in the store" if node["cached"] else "to build")
+            + (", made by other source" if node["other_source"] else ""),
+        ]
+        for node in nodes
+    ]
+    text = columns(["stage", "key", "state"], rows)
+    if missing:
+        text += f"\n{len(missing)} of {len(nodes)} to build; {forecast(estimates)}"
+    value = {"run": run_key(configuration, plan), "stages": nodes, "seconds": estimates}
+    answer(arguments, value, text)
+    return 0
+
+
+def _phantom(store: Path) -> Path:
+    """Return the phantom cohort of this store, built from its recipe where it is not there."""
+    from namd.cli.main import main
+    from namd.config.fingerprint import fingerprint
+    from namd.config.parsing import to_mapping
+    from namd.data.simulation.settings import SimulationSettings
+    from namd.data.sources.phantom import PhantomSettings
+
+    recipe = {
+        "phantom": to_mapping(PhantomSettings()),
+        "simulation": to_mapping(SimulationSettings.for_law("marked")),
+        "seed": PHANTOM_SEED,
+    }
+    folder = store / "cohorts" / f"phantom-{fingerprint(recipe)[:12]}"
+    if not folder.exists():
+        tell(f"building the phantom cohort in {folder}")
+        words = ["cohort", "build", "phantom", "--seed", str(PHANTOM_SEED), "--out", str(folder)]
+        with redirect_stdout(sys.stderr):
+            code = main(words)
+        # Another process may have finished it first, which refuses ours: that one serves as well.
+        if code and not folder.exists():
+            raise InputError(f"{folder}: the phantom cohort could not be built")
+    return folder
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Treat the first Ctrl-C as SIGTERM, to which bodies answer with a checkpoint."""
+
+    def stop(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        tell("stopping at the next checkpoint; Ctrl-C again stops at once")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,201 @@
+"""`namd store`: what is kept, how it was made, whether it is intact, and what may go."""
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from namd.cli.output import add_json_option, answer, columns, duration, size, tell
+from namd.config.errors import InputError
+
+if TYPE_CHECKING:
+    from namd.pipeline.store import Entry, Store
+
+FAILED = 1
+
+
+def add_store_option(parser: argparse.ArgumentParser) -> None:
+    """Declare `--store`; `$NAMD_STORE` stands in where it is left out."""
+    parser.add_argument(
+        "--store",
+        default=os.environ.get("NAMD_STORE"),
+        metavar="URL",
+        help="folder of the artifacts (default: $NAMD_STORE)",
+    )
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare `store` and its commands."""
+    parser = subparsers.add_parser("store", help="list, show, verify and remove artifacts")
+    commands = parser.add_subparsers(dest="store_command", metavar="COMMAND", required=True)
+    ls = commands.add_parser("ls", help="list artifacts")
+    ls.add_argument("what", nargs="?", metavar="STAGE|KEY", help="only these")
+    ls.set_defaults(func=list_artifacts)
+    show = commands.add_parser("show", help="print a manifest or the record of a run")
+    show.add_argument("what", metavar="STAGE/KEY|RUN")
+    show.set_defaults(func=show_artifact)
+    rm = commands.add_parser("rm", help="remove artifacts; runs that need them build them again")
+    rm.add_argument("what", nargs="+", metavar="STAGE/KEY|RUN")
+    rm.set_defaults(func=remove_artifacts)
+    gc = commands.add_parser("gc", help="remove what killed processes left behind")
+    gc.add_argument("--unused", action="store_true", help="also artifacts of no recorded run")
+    gc.add_argument("--dry-run", action="store_true", help="only say what would go")
+    gc.set_defaults(func=collect)
+    verify = commands.add_parser("verify", help="read every file and compare digests")
+    verify.add_argument("what", nargs="?", metavar="STAGE|KEY", help="only these")
+    verify.set_defaults(func=verify_artifacts)
+    for command in (ls, show, rm, gc, verify):
+        add_store_option(command)
+        add_json_option(command)
+
+
+def open_named_store(arguments: argparse.Namespace, create: bool = False) -> "Store":
+    """Return the store of `--store`. Raises InputError where none is named or it is unusable."""
+    from namd.pipeline.store import open_store
+
+    if not arguments.store:
+        raise InputError("no store: name its folder with --store or in $NAMD_STORE")
+    return open_store(arguments.store, create=create)
+
+
+def list_artifacts(arguments: argparse.Namespace) -> int:
+    """List keys with state, size and time; unfinished ones too."""
+    store = open_named_store(arguments)
+    entries = store.match(arguments.what) if arguments.what else list(store.entries())
+    found = [_describe(store, entry) for entry in entries]
+    rows = [
+        [
+            str(item["label"]),
+            item["key"][:12],
+            item["state"],
+            size(item["bytes"]) if item["bytes"] is not None else "-",
+            duration(item["seconds"]) if item["seconds"] is not None else "-",
+            item["created"] or "-",
+        ]
+        for item in found
+    ]
+    header = ["stage", "key", "state", "size", "built in", "created"]
+    answer(arguments, {"artifacts": found}, columns(header, rows))
+    return 0
+
+
+def show_artifact(arguments: argparse.Namespace) -> int:
+    """Print a manifest or a run's record."""
+    store = open_named_store(arguments)
+    runs = _runs(store, arguments.what)
+    if runs:
+        value: dict[str, Any] = runs[_only(arguments.what, list(runs))]
+    else:
+        entry = _only(arguments.what, [e for e in _entries(store, arguments.what) if e.committed])
+        artifact = store.find(entry.stage, entry.key)
+        if artifact is None:
+            raise InputError(f"{arguments.what}: not published")
+        value = {**artifact.manifest(), "files": artifact.files, "folder": str(artifact.folder)}
+    answer(arguments, value, json.dumps(value, indent=1, sort_keys=True))
+    return 0
+
+
+def remove_artifacts(arguments: argparse.Namespace) -> int:
+    """Remove the named artifacts and records."""
+    from namd.pipeline.run import RUNS
+
+    store = open_named_store(arguments)
+    removed: list[str] = []
+    for word in arguments.what:
+        runs = _runs(store, word)
+        if runs:
+            key = _only(word, list(runs))
+            store.backend.remove(f"{RUNS}/{key}")
+            removed.append(f"{RUNS}/{key}")
+            continue
+        for entry in _entries(store, word):
+            store.remove(entry.stage, entry.key)
+            removed.append(f"{entry.stage}/{entry.key}")
+    answer(arguments, {"removed": removed}, "\n".join(f"removed {place}" for place in removed))
+    return 0
+
+
+def collect(arguments: argparse.Namespace) -> int:
+    """Remove leftovers, and with `--unused` what no recorded run refers to."""
+    from namd.pipeline.run import recorded_runs
+
+    store = open_named_store(arguments)
+    wanted = None
+    if arguments.unused:
+        wanted = {
+            (stage["name"].partition("[")[0], stage["key"])
+            for record in recorded_runs(store).values()
+            for stage in record["stages"]
+        }
+    freed = store.collect(wanted, arguments.dry_run)
+    verb = "would remove" if arguments.dry_run else "removed"
+    lines = [f"{verb} {place}" for place in freed.removed]
+    lines += [f"left {place}: being built" for place in freed.held]
+    value = {"removed": freed.removed, "held": freed.held, "dry_run": arguments.dry_run}
+    answer(arguments, value, "\n".join(lines) or "nothing to remove")
+    return 0
+
+
+def verify_artifacts(arguments: argparse.Namespace) -> int:
+    """Compare every published file with its digest. Returns 1 where one is damaged."""
+    store = open_named_store(arguments)
+    entries = store.match(arguments.what) if arguments.what else list(store.entries())
+    published = [entry for entry in entries if entry.committed]
+    damaged = []
+    for entry in published:
+        problems = store.verify(entry.stage, entry.key)
+        if problems:
+            damaged.append({"stage": entry.stage, "key": entry.key, "problems": problems})
+            for problem in problems:
+                tell(f"{entry.stage}/{entry.key[:12]}: {problem}")
+    value = {"checked": len(published), "damaged": damaged}
+    text = f"{len(published)} artifacts checked, {len(damaged)} damaged"
+    answer(arguments, value, text)
+    return FAILED if damaged else 0
+
+
+def _describe(store: "Store", entry: "Entry") -> dict[str, Any]:
+    """Return one line of the listing. A damaged artifact is listed as such."""
+    from namd.pipeline.backend import StoreError
+
+    known: dict[str, Any] = {"label": entry.stage, "bytes": None, "seconds": None, "created": None}
+    state = "being built" if entry.held else "unfinished"
+    if entry.committed:
+        try:
+            artifact = store.find(entry.stage, entry.key)
+        except StoreError:
+            artifact, state = None, "damaged"
+        if artifact is not None:
+            manifest = artifact.manifest()
+            state = "published"
+            known = {
+                "label": manifest["label"],
+                "bytes": artifact.size,
+                "seconds": manifest["wall_seconds"],
+                "created": manifest["created"],
+            }
+    return {"stage": entry.stage, "key": entry.key, "state": state, **known}
+
+
+def _runs(store: "Store", word: str) -> dict[str, dict[str, Any]]:
+    from namd.pipeline.run import RUNS, recorded_runs
+
+    word = word.removeprefix(f"{RUNS}/")
+    if "/" in word or len(word) < 4:
+        return {}
+    return {key: record for key, record in recorded_runs(store).items() if key.startswith(word)}
+
+
+def _entries(store: "Store", word: str) -> "list[Entry]":
+    found = store.match(word)
+    if not found:
+        raise InputError(f"{word}: no such artifact or run in {store.backend.name}")
+    return found
+
+
+def _only(word: str, found: list[Any]) -> Any:  # noqa: ANN401 - runs or entries
+    if not found:
+        raise InputError(f"{word}: nothing published under that name")
+    if len(found) > 1:
+        raise InputError(f"{word}: {len(found)} match; give more of the key")
+    return found[0]
