@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from namd.config.errors import StageError
 from namd.config.seeding import derive_seed
 from namd.losses.total import StepOutput
 from namd.train.settings import TrainingSettings
@@ -19,7 +20,7 @@ Objective = nn.Module
 """A module whose forward(batch) returns a StepOutput; its trainable parameters are trained."""
 
 
-class DivergedError(RuntimeError):
+class DivergedError(StageError):
     """A loss is not finite. Names the step and every term."""
 
     def __init__(
