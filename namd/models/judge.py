@@ -106,9 +106,9 @@ def _make_grey(transformer: VisionTransformer) -> None:
     grey = nn.Conv2d(
         1,
         colour.out_channels,
-        colour.kernel_size,
-        colour.stride,
-        colour.padding,
+        (colour.kernel_size[0], colour.kernel_size[0]),
+        stride=(colour.stride[0], colour.stride[0]),
+        padding=int(colour.padding[0]),
         bias=colour.bias is not None,
     )
     nn.init.trunc_normal_(grey.weight, std=grey.weight[0].numel() ** -0.5)

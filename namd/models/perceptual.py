@@ -25,13 +25,13 @@ class RotationEncoder(nn.Module):
         widths = (1, *channels)
         self.levels = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(before, after, 3, stride=2 if number else 1, padding=1),
+                nn.Conv2d(before, after, 3, stride=2, padding=1),
                 nn.GroupNorm(1, after),
                 nn.SiLU(),
                 nn.Conv2d(after, after, 3, padding=1),
                 nn.SiLU(),
             )
-            for number, (before, after) in enumerate(itertools.pairwise(widths))
+            for before, after in itertools.pairwise(widths)
         )
         self.head = nn.Linear(channels[-1] * 16, 4)
 

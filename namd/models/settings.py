@@ -12,7 +12,11 @@ class VAEArchitecture:
         weights: Folder in diffusers' format to start from (SD1.5: the folder that holds
             `vae/`), or None: random weights of the shape below.
         in_channels: 1 for grey images, 3 for a Stable Diffusion VAE (grey is repeated).
-        block_out_channels: One level per entry; the factor is 2^(levels - 1).
+        pixel_unshuffle: Factor by which pixels are folded into channels before the first
+            convolution and out of them after the last [ours]; 1: Stable Diffusion's. On a CPU
+            the full-size levels of a VAE cost more than all others together.
+        block_out_channels: One level per entry; the downsampling factor is
+            pixel_unshuffle * 2^(levels - 1).
         layers_per_block: Residual blocks per level.
         latent_channels: Channels of z.
         norm_num_groups: Groups of the group norms.
@@ -22,6 +26,7 @@ class VAEArchitecture:
 
     weights: str | None = None
     in_channels: int = 1
+    pixel_unshuffle: int = 1
     block_out_channels: tuple[int, ...] = (16, 32, 64, 64)
     layers_per_block: int = 1
     latent_channels: int = 4
@@ -36,13 +41,17 @@ class VAEArchitecture:
         if not self.block_out_channels:
             raise ValueError("block_out_channels needs at least one level")
         _divisible(self.block_out_channels, self.norm_num_groups)
+        if self.pixel_unshuffle < 1 or (self.pixel_unshuffle > 1 and self.weights is not None):
+            raise ValueError(
+                f"pixel_unshuffle is 1 or more, and 1 with given weights, not {self.pixel_unshuffle}"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout lies in [0, 1), not {self.dropout}")
 
     @property
     def downsampling(self) -> int:
         """Pixels per latent position along one axis."""
-        return int(2 ** (len(self.block_out_channels) - 1))
+        return int(self.pixel_unshuffle * 2 ** (len(self.block_out_channels) - 1))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from namd.config.errors import InputError
 from namd.models.settings import VAEArchitecture
 
-SCALING_FILE = "scaling.json"
+EXTRA_FILE = "autoencoder.json"
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -42,10 +42,11 @@ class GreyAutoencoder(nn.Module):
     is taken on the way out (NAMD's use of SD1.5).
     """
 
-    def __init__(self, autoencoder: AutoencoderKL) -> None:
+    def __init__(self, autoencoder: AutoencoderKL, pixel_unshuffle: int = 1) -> None:
         super().__init__()
         self.autoencoder = autoencoder
-        self.in_channels = autoencoder.config.in_channels
+        self.pixel_unshuffle = pixel_unshuffle
+        self.grey_channels = autoencoder.config.in_channels // pixel_unshuffle**2
 
     @property
     def latent_channels(self) -> int:
@@ -55,17 +56,20 @@ class GreyAutoencoder(nn.Module):
     @property
     def downsampling(self) -> int:
         """Pixels per latent position along one axis."""
-        return int(2 ** (len(self.autoencoder.config.block_out_channels) - 1))
+        levels = len(self.autoencoder.config.block_out_channels)
+        return int(self.pixel_unshuffle * 2 ** (levels - 1))
 
     def encode(self, images: Float[Tensor, "B 1 H W"]) -> Posterior:
         """Return the posterior over unscaled latents."""
-        repeated = images.expand(-1, self.in_channels, -1, -1)
-        posterior = self.autoencoder.encode(repeated).latent_dist
+        repeated = images.expand(-1, self.grey_channels, -1, -1)
+        folded = nn.functional.pixel_unshuffle(repeated, self.pixel_unshuffle)
+        posterior = self.autoencoder.encode(folded).latent_dist
         return Posterior(posterior.mean, posterior.logvar)
 
     def decode(self, latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 H W"]:
         """Return images of unscaled latents, not clamped."""
-        return self.autoencoder.decode(latents).sample.mean(1, keepdim=True)
+        folded = self.autoencoder.decode(latents).sample
+        return nn.functional.pixel_shuffle(folded, self.pixel_unshuffle).mean(1, keepdim=True)
 
 
 def build_vae(architecture: VAEArchitecture) -> GreyAutoencoder:
@@ -80,21 +84,23 @@ def build_vae(architecture: VAEArchitecture) -> GreyAutoencoder:
     for block in autoencoder.modules():
         if isinstance(block, ResnetBlock2D):
             block.dropout.p = architecture.dropout
-    return GreyAutoencoder(autoencoder)
+    return GreyAutoencoder(autoencoder, architecture.pixel_unshuffle)
 
 
 def save_vae(vae: GreyAutoencoder, folder: Path, scaling_factor: float) -> None:
-    """Write the VAE in diffusers' format and its scaling factor (1 / std of train latents)."""
+    """Write the VAE in diffusers' format, and beside it what that format has no word for."""
     vae.autoencoder.register_to_config(scaling_factor=scaling_factor)
     vae.autoencoder.save_pretrained(folder / "vae", safe_serialization=True)
-    (folder / SCALING_FILE).write_text(json.dumps({"scaling_factor": scaling_factor}))
+    extra = {"scaling_factor": scaling_factor, "pixel_unshuffle": vae.pixel_unshuffle}
+    (folder / EXTRA_FILE).write_text(json.dumps(extra))
 
 
 def load_vae(folder: Path) -> tuple[GreyAutoencoder, float]:
     """Return the VAE of a stage artifact, frozen and in eval mode, and its scaling factor."""
     autoencoder = load_diffusers(AutoencoderKL, folder, "vae")
-    scaling = json.loads((folder / SCALING_FILE).read_text())["scaling_factor"]
-    return GreyAutoencoder(autoencoder).requires_grad_(False).eval(), float(scaling)
+    extra = json.loads((folder / EXTRA_FILE).read_text())
+    vae = GreyAutoencoder(autoencoder, int(extra["pixel_unshuffle"]))
+    return vae.requires_grad_(False).eval(), float(extra["scaling_factor"])
 
 
 def load_diffusers(model_class: type[Model], folder: Path, part: str) -> Model:
@@ -113,8 +119,8 @@ def load_diffusers(model_class: type[Model], folder: Path, part: str) -> Model:
 def _diffusers_arguments(architecture: VAEArchitecture) -> dict[str, object]:
     levels = len(architecture.block_out_channels)
     return {
-        "in_channels": architecture.in_channels,
-        "out_channels": architecture.in_channels,
+        "in_channels": architecture.in_channels * architecture.pixel_unshuffle**2,
+        "out_channels": architecture.in_channels * architecture.pixel_unshuffle**2,
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "up_block_types": ("UpDecoderBlock2D",) * levels,
         "block_out_channels": architecture.block_out_channels,

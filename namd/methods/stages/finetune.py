@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -112,9 +111,5 @@ def run(context: StageContext) -> Iterator[Step]:
     for step in fit(state, sources["train"].at, validate, context.checkpoints):
         yield Step(step.index, step.total, step.metrics)
     save_denoiser(unet, null, context.out)
-    adapter = {
-        name: value.detach().cpu().contiguous()
-        for name, value in soft_prompt.named_parameters()
-        if value.requires_grad
-    }
-    save_file(adapter or {"none": torch.zeros(1)}, context.out / "adapter.safetensors")
+    adapter = {name: value.cpu().contiguous() for name, value in soft_prompt.adapter_state().items()}
+    save_file(adapter, context.out / "adapter.safetensors")

@@ -148,6 +148,8 @@ def _build(context: StageContext) -> VAEObjective:
         vae = build_vae(settings.architecture)
         positions = (image.size // vae.downsampling) ** 2
         probe = nn.Linear(vae.latent_channels * positions, 1)
+    # On a CPU convolutions over channels-last tensors take two thirds of the time.
+    vae.to(memory_format=torch.channels_last)
     return VAEObjective(vae, probe, settings, _perceptual_distance(context))
 
 
