@@ -1,27 +1,19 @@
 """`namd weights`: which weights of others a preset wants, and whether this machine has them."""
 
 import argparse
-import json
-import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from namd.models.weights import WeightStatus
+from namd.cli.output import add_json_option, answer
+from namd.config.presets import load_preset
+from namd.models.weights import WeightStatus, describe
 
-NAME = "weights"
 SUMMARY = "list the external weights a preset wants: found or not, licence, how to fetch them"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    parser.add_argument("--preset", metavar="P", help="only what this preset wants")
-    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
-
-
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Declare the command; it sets `func`, from parsed arguments to exit code."""
-    parser = subparsers.add_parser(NAME, help=SUMMARY)
-    add_arguments(parser)
+    """Declare `namd weights`."""
+    parser = subparsers.add_parser("weights", help=SUMMARY, description=SUMMARY)
+    parser.add_argument("--preset", metavar="P", help="only what this preset wants")
+    add_json_option(parser)
     parser.set_defaults(func=run)
 
 
@@ -30,21 +22,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises InputError where the preset is unknown.
     """
-    from namd.config.presets import load_preset
-    from namd.models.weights import describe
-
     config = load_preset(arguments.preset) if arguments.preset else {}
     statuses = describe(arguments.preset, config)
-    if arguments.json:
-        found = [status.to_mapping() for status in statuses]
-        text = json.dumps({"preset": arguments.preset, "weights": found})
-    else:
-        text = "\n\n".join(as_text(status) for status in statuses)
-    sys.stdout.write(text + "\n")
+    value = {
+        "preset": arguments.preset,
+        "weights": [status.to_mapping() for status in statuses],
+    }
+    answer(arguments, value, "\n\n".join(as_text(status) for status in statuses))
     return 0
 
 
-def as_text(status: "WeightStatus") -> str:
+def as_text(status: WeightStatus) -> str:
     """Return a paragraph on one set of weights."""
     gate = " (gated: accept its terms on its page first)" if status.gated else ""
     lines = [

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from namd.config.errors import InputError
 
@@ -20,6 +20,7 @@ STALE_S = 3600.0
 """A temporary file older than this belongs to a killed writer."""
 
 
+@runtime_checkable
 class Storage(Protocol):
     """Named byte strings under one root. Names are relative, with forward slashes."""
 

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from namd.config.errors import InputError
 
@@ -30,6 +30,7 @@ class StoreError(InputError):
     """The store's place cannot be used: full, read-only, not a store."""
 
 
+@runtime_checkable
 class Backend(Protocol):
     """Where a store lives. Paths are relative, with `/`."""
 

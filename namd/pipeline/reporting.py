@@ -1,12 +1,13 @@
 """What the launcher tells while it works; how it is shown is the command line's matter."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from namd.methods.base import Step
 from namd.pipeline.graph import Node
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Listens to a run."""
 

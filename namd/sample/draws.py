@@ -1,6 +1,6 @@
 """Draws of follow-ups: batching of cases. What a draw is, the method's model knows."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class Drawer(Protocol):
     """A trained model bound to the cases it is asked about.
 

@@ -321,8 +321,8 @@ def test_every_weight_names_licence_command_and_fallback(bare):
 
 def test_command_prints_one_json_object_without_importing_torch(bare):
     program = (
-        "import argparse, sys; from namd.cli import weights as w; p = argparse.ArgumentParser();"
-        "w.add_arguments(p); w.run(p.parse_args(['--json'])); assert 'torch' not in sys.modules"
+        "import sys; from namd.cli.main import main; main(['weights', '--json']);"
+        "assert 'torch' not in sys.modules"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], check=False, capture_output=True, text=True

@@ -1,0 +1,230 @@
+"""The rules of the house that no tool checks, and proof that the import contracts can fail."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGES = ("namd", "analysis", "experiments")
+HEAVY = ("torch", "ray", "pandas", "transformers", "diffusers", "wandb")
+
+
+def tracked() -> list[Path]:
+    """Every file that git tracks, or would."""
+    done = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "ls-files", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip("needs the git repository to know which files belong to it")
+    return [path for name in done.stdout.splitlines() if (path := REPOSITORY / name).is_file()]
+
+
+def modules(*packages: str) -> list[Path]:
+    return sorted(path for name in packages for path in (REPOSITORY / name).rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    place = path.relative_to(REPOSITORY).with_suffix("")
+    parts = place.parts[:-1] if place.name == "__init__" else place.parts
+    return ".".join(parts)
+
+
+def machine_paths(text: str) -> list[str]:
+    """Places that exist on one machine only. Cluster files may speak of Ray's image."""
+    own = [str(REPOSITORY), str(Path.home())]
+    homes = re.findall(r"(?<![\w.$}])/(?:Users|home(?!/ray\b))/\w+", text)
+    return [place for place in own if len(place) > 1 and f"{place}/" in text] + homes
+
+
+def addresses(text: str) -> list[str]:
+    return re.findall(r"\b[a-z][a-z0-9+]*://\S+", text)
+
+
+def test_no_file_knows_the_machine_it_was_written_on():
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        assert machine_paths(text) == [], path.relative_to(REPOSITORY)
+
+
+def test_a_path_of_this_machine_would_be_seen():
+    assert machine_paths(f"open('{REPOSITORY / 'x'}')")
+    assert machine_paths("data = '/home" + "/someone/data'")
+    assert machine_paths("../shared/data and $HOME/data and https://a.b/home/page") == []
+
+
+def test_no_address_where_an_index_may_be_replaced():
+    for name in ("requirements.lock", "Makefile", ".ci/run"):
+        assert addresses((REPOSITORY / name).read_text(encoding="utf-8")) == [], name
+    assert addresses("--index-url https://" + "pypi.org/simple")
+
+
+def test_the_lock_pins_every_requirement_with_hashes_and_uv_keeps_none_of_its_own():
+    lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+    requirements = re.findall(r"^[a-zA-Z0-9].*(?:\n +--hash=.*)*", lock, re.MULTILINE)
+    assert len(requirements) > 50
+    for requirement in requirements:
+        assert "==" in requirement.splitlines()[0]
+        assert "--hash=sha256:" in requirement
+    assert REPOSITORY / "uv.lock" not in tracked()
+
+
+def only_a_docstring(source: str) -> bool:
+    body = ast.parse(source).body
+    return len(body) == 1 and ast.get_docstring(ast.parse(source)) is not None
+
+
+@pytest.mark.parametrize("path", modules(*PACKAGES), ids=dotted)
+def test_a_package_holds_its_docstring_and_nothing_else(path):
+    if path.name != "__init__.py":
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "no docstring"
+        return
+    assert only_a_docstring(path.read_text(encoding="utf-8"))
+
+
+def test_a_package_with_an_import_would_be_seen():
+    assert only_a_docstring('"""A room."""\n')
+    assert not only_a_docstring('"""A room."""\nimport os\n')
+
+
+def test_protocols_can_be_checked_at_runtime():
+    """Under test beartype checks annotations, and it cannot check any other protocol."""
+    for path in modules(*PACKAGES):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            bases = [ast.unparse(base).partition("[")[0] for base in getattr(node, "bases", ())]
+            if "Protocol" in bases:
+                decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+                assert "runtime_checkable" in decorators, f"{dotted(path)}.{node.name}"
+
+
+def loaded_by(program: str) -> set[str]:
+    """Return which heavy libraries a program has imported in a fresh interpreter."""
+    report = f"; print('loaded', *sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; " + program + report],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_rooms_and_settings_are_imported_without_torch():
+    names = [
+        dotted(path)
+        for path in modules("namd", "analysis")
+        if path.name == "__init__.py" or path.stem.endswith("settings")
+    ]
+    assert "namd.models" in names
+    assert "namd.models.settings" in names
+    assert "torch" not in loaded_by(f"import {', '.join(names)}")
+
+
+def test_plans_and_the_ledger_are_made_without_torch():
+    names = ("namd.methods.registry", "namd.pipeline.graph", "namd.statistics.ranking")
+    assert loaded_by(f"import {', '.join(names)}") & {"torch", "ray", "wandb"} == set()
+
+
+def test_torch_would_be_seen():
+    assert "torch" in loaded_by("import namd.models.vae")
+
+
+def test_help_imports_nothing_heavy():
+    program = """
+sys.argv = ["namd", "--help"]
+from namd.cli.main import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+"""
+    assert loaded_by(f"exec({program!r})") == set()
+
+
+FORBIDDEN = [
+    ("A room imports rooms below", "namd/losses/kl.py", "import namd.train.loop"),
+    ("A room imports rooms below", "namd/config/errors.py", "import namd.data.schema"),
+    ("A room imports rooms below", "namd/diffusion/ddim.py", "import namd.losses.kl"),
+    ("A room imports rooms below", "namd/extra/__init__.py", ""),
+    ("Only namd.distributed imports ray", "namd/study/rogue.py", "import ray.tune"),
+    ("Only namd.tracking imports wandb", "namd/train/rogue.py", "import wandb"),
+    ("import no torch", "namd/statistics/rogue.py", "import torch"),
+    ("import no torch", "namd/train/settings.py", "from torch import nn"),
+    ("imports neither ray nor torch", "analysis/rogue.py", "import torchvision"),
+    ("imports only the ledger", "analysis/rogue.py", "import namd.pipeline.store"),
+    ("imports only the ledger", "analysis/rogue.py", "import namd.data.features"),
+    ("Only namd.cli imports analysis", "namd/study/rogue.py", "import analysis"),
+    ("Experiments import the library", "namd/train/rogue.py", "import experiments.benchmarks"),
+]
+
+ALLOWED = [
+    ("namd/train/rogue.py", "import namd.losses.kl"),
+    ("namd/distributed/rogue.py", "import ray.tune"),
+    ("namd/tracking/rogue.py", "import wandb"),
+    ("namd/losses/rogue.py", "import torch"),
+    ("analysis/rogue.py", "import namd.data.schema, namd.data.cohort, namd.statistics.ranking"),
+    ("namd/cli/rogue.py", "import analysis, namd.distributed"),
+    ("experiments/rogue.py", "import namd.pipeline.store"),
+]
+
+
+@pytest.fixture(scope="module")
+def source_copy(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("copy")
+    for package in PACKAGES:
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / package, folder / package, ignore=ignore)
+    shutil.copy(REPOSITORY / ".importlinter", folder)
+    broken_contracts(folder)  # leaves a cache of the imports, which every copy takes along
+    return folder
+
+
+def broken_contracts(folder: Path) -> tuple[int, str]:
+    """Return lint-imports' exit status and the lines that name broken contracts."""
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports")],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.endswith("BROKEN")]
+    return done.returncode, "\n".join(lines) or done.stdout + done.stderr
+
+
+def add_line(path: Path, line: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_text(encoding="utf-8") if path.exists() else '"""Added."""\n'
+    path.write_text(f"{before}\n{line}\n", encoding="utf-8")
+
+
+@pytest.fixture
+def scratch(source_copy, tmp_path) -> Path:
+    return shutil.copytree(source_copy, tmp_path / "tree")
+
+
+@pytest.mark.parametrize(("contract", "place", "line"), FORBIDDEN)
+def test_a_forbidden_import_breaks_its_contract(scratch, contract, place, line):
+    add_line(scratch / place, line)
+    status, broken = broken_contracts(scratch)
+    assert status != 0
+    assert contract in broken
+
+
+def test_allowed_imports_keep_every_contract(scratch):
+    for place, line in ALLOWED:
+        add_line(scratch / place, line)
+    status, broken = broken_contracts(scratch)
+    assert status == 0, broken
