@@ -1,0 +1,45 @@
+from namd.data.card import card_text, finish_card, ideal_auroc, simulated_columns
+from namd.data.settings import SplitFractions
+
+
+def test_a_card_says_what_is_real_and_what_is_simulated(cohort):
+    cohort.card["real"] = ["baseline", "label"]
+    cohort.card["simulation"] = {
+        "seed": 3,
+        "settings": {"law": "nlst", "scan": {"shift_mm": 0.7}},
+        "simulated": ["label", "followup"],
+        "ideal_auroc": {"test": 0.81234, "train": None},
+    }
+    finish_card(cohort, split_seed=3, fractions=SplitFractions())
+    text = card_text(cohort.card)
+    assert "- **real**: baseline\n" in text
+    assert "- **simulated**: label, followup\n" in text
+    assert "test 0.812" in text
+    assert "train -" in text
+    assert "`scan.shift_mm`: 0.7" in text
+    assert "Research use only" in text
+    assert ideal_auroc(cohort.card) == {"test": 0.81234, "train": None}
+
+
+def test_a_real_cohort_speaks_of_no_simulation(cohort):
+    finish_card(cohort, split_seed=3, fractions=SplitFractions())
+    text = card_text(cohort.card)
+    assert "## Simulation" not in text
+    assert "- **simulated**: nothing" in text
+    assert simulated_columns(cohort.card) == []
+    assert ideal_auroc(cohort.card) is None
+
+
+def test_counts_are_those_of_the_table(cohort):
+    finish_card(cohort, split_seed=3, fractions=SplitFractions())
+    table = cohort.table
+    for split, counts in cohort.card["splits"].items():
+        inside = table["split"] == split
+        assert counts["cases"] == inside.sum()
+        assert counts["malignant"] == (inside & (table["label"] == 1)).sum()
+        assert counts["followups"] == cohort.has_followup[inside].sum()
+    assert cohort.card["cases"] == len(cohort)
+
+
+def test_a_bare_card_is_still_readable():
+    assert "not stated" in card_text({})

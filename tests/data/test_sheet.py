@@ -1,0 +1,24 @@
+import pytest
+
+from namd.config.errors import InputError
+from namd.data.sheet import write_sheet
+
+PNG = b"\x89PNG"
+
+
+def test_a_sheet_is_a_picture_of_the_chosen_cases(cohort, tmp_path):
+    path = write_sheet(cohort, tmp_path / "deep" / "sheet.png", num=8)
+    assert path.read_bytes().startswith(PNG)
+
+
+def test_the_same_cohort_gives_the_same_sheet(cohort, tmp_path):
+    one = write_sheet(cohort, tmp_path / "one.png", num=4).read_bytes()
+    assert write_sheet(cohort, tmp_path / "two.png", num=4).read_bytes() == one
+    assert write_sheet(cohort, tmp_path / "three.png", num=5).read_bytes() != one
+
+
+def test_a_sheet_of_nothing_is_refused(cohort, tmp_path):
+    with pytest.raises(InputError, match="--num 0"):
+        write_sheet(cohort, tmp_path / "sheet.png", num=0)
+    with pytest.raises(InputError, match="no case"):
+        write_sheet(cohort.select([]), tmp_path / "sheet.png")
