@@ -4,12 +4,13 @@ Everything heavy is imported inside the commands, so that `namd --help` stays qu
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from namd.cli.output import add_json_option, answer, tell
 
 if TYPE_CHECKING:
     from namd.data.cohort import Cohort
@@ -39,7 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     show.add_argument("--num", type=int, default=24, metavar="N", help="cases (default 24)")
     show.set_defaults(func=show_cohort)
     for command in (check, card, show):
-        _add_json(command)
+        add_json_option(command)
 
 
 def build_crops(arguments: argparse.Namespace) -> int:
@@ -47,18 +48,18 @@ def build_crops(arguments: argparse.Namespace) -> int:
     from namd.config.parsing import parse
     from namd.data.cohort import refuse_occupied
     from namd.data.settings import CropSettings
-    from namd.data.sources import crops
+    from namd.data.sources import columns, crops
 
     refuse_occupied(arguments.out)
     _refuse_idle_simulation_options(arguments)
-    columns = crops.read_mapping(arguments.columns) if arguments.columns else None
+    mapping = columns.read_mapping(arguments.columns) if arguments.columns else None
     chosen = {"size": arguments.size, "spacing_mm": arguments.spacing}
     settings = parse(CropSettings, {k: v for k, v in chosen.items() if v is not None}, "crops")
     law = _simulation_settings(arguments) if arguments.simulate_followup else None
-    files = crops.CropFiles(
+    files = columns.CropFiles(
         images=arguments.images,
         table=arguments.table,
-        columns=columns,
+        columns=mapping,
         source=arguments.source_name,
         citation=arguments.citation,
         licence=arguments.licence,
@@ -98,9 +99,9 @@ def check_cohort(arguments: argparse.Namespace) -> int:
     cohort, problems = check_folder(arguments.folder)
     summary = {**_summary(cohort), "ok": not problems, "problems": problems}
     for problem in problems:
-        sys.stderr.write(f"problem: {problem}\n")
+        tell(f"problem: {problem}")
     verdict = "sound" if not problems else f"refused, {len(problems)} problems"
-    _say(arguments, summary, f"{arguments.folder}: {verdict}\n{_as_text(summary)}")
+    answer(arguments, summary, f"{arguments.folder}: {verdict}\n{_as_text(summary)}")
     return REFUSED if problems else 0
 
 
@@ -110,7 +111,7 @@ def print_card(arguments: argparse.Namespace) -> int:
     from namd.data.cohort import read_card
 
     card = read_card(arguments.folder)
-    _say(arguments, card, card_text(card).rstrip())
+    answer(arguments, card, card_text(card).rstrip())
     return 0
 
 
@@ -122,7 +123,7 @@ def show_cohort(arguments: argparse.Namespace) -> int:
     cohort = Cohort.read(arguments.folder)
     path = write_sheet(cohort, arguments.out, arguments.num)
     shown = min(arguments.num, len(cohort))
-    _say(arguments, {"sheet": str(path), "cases": shown}, f"{path}: {shown} cases")
+    answer(arguments, {"sheet": str(path), "cases": shown}, f"{path}: {shown} cases")
     return 0
 
 
@@ -157,11 +158,7 @@ def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         )
         source.add_argument("--seed", type=int, required=True, metavar="N")
         source.add_argument("--out", type=Path, required=True, metavar="DIR")
-        _add_json(source)
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+        add_json_option(source)
 
 
 def _refuse_idle_simulation_options(arguments: argparse.Namespace) -> None:
@@ -199,7 +196,7 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
         require_sound(cohort)
     except RefusedCohortError as error:
         for problem in error.problems[1:]:
-            sys.stderr.write(f"problem: {problem}\n")
+            tell(f"problem: {problem}")
         raise
     finish_card(cohort, arguments.seed, SplitFractions())
     cohort.write(arguments.out)
@@ -208,7 +205,7 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
         "fingerprint": cohort.card["fingerprint"],
         **_summary(cohort),
     }
-    _say(arguments, summary, f"{arguments.out}: built\n{_as_text(summary)}")
+    answer(arguments, summary, f"{arguments.out}: built\n{_as_text(summary)}")
     return 0
 
 
@@ -239,10 +236,6 @@ def _as_text(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _say(arguments: argparse.Namespace, machine: dict[str, Any], human: str) -> None:
-    sys.stdout.write((json.dumps(machine, allow_nan=False) if arguments.json else human) + "\n")
-
-
 @contextmanager
 def _progress() -> Iterator[Stage]:
     """Yield what makes a stage's progress callback: rich on a terminal, else lines on stderr."""
@@ -270,6 +263,6 @@ def _plain_stage(name: str) -> Progress:
         tenth = 10 * done // max(total, 1)
         if tenth > told:
             told = tenth
-            sys.stderr.write(f"{name}: {done} of {total}\n")
+            tell(f"{name}: {done} of {total}")
 
     return report

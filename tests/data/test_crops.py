@@ -8,7 +8,8 @@ from namd.config.errors import InputError
 from namd.config.seeding import generator
 from namd.data.checks import find_problems
 from namd.data.settings import CropSettings
-from namd.data.sources.crops import CropFiles, build, read_mapping
+from namd.data.sources.columns import CropFiles, read_mapping
+from namd.data.sources.crops import build
 
 SETTINGS = CropSettings(size=17)
 COUNT = 8

@@ -10,11 +10,11 @@ The npz holds `hu` (N, H, W) in HU and may hold
 - `nodule_id` (N,), checked against the table's where both are there.
 
 The CSV's column names are mapped to the words below by a YAML file or a mapping; a word that is
-mapped to null is not read. The defaults fit the crops cut from LIDC-IDRI.
+mapped to null is not read (`namd.data.sources.columns`). The defaults fit the crops cut from
+LIDC-IDRI.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,45 +23,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from namd.config.document import read_yaml_mapping
 from namd.config.errors import InputError
-from namd.config.parsing import nearest
 from namd.data import schema
 from namd.data.cohort import Cohort
 from namd.data.resampling import reaches, resample, resample_mask
 from namd.data.settings import CropSettings
+from namd.data.sources.columns import CropFiles, numbers, padded, read_columns, some, whole
 from namd.data.splits import assign_split
 
 Progress = Callable[[int, int], None]
 
-REQUIRED_WORDS = ("case_id", "patient_id", "spacing_mm")
-
-DEFAULT_COLUMNS: Mapping[str, str] = MappingProxyType(
-    {
-        "row": "row",
-        "case_id": "nodule_id",
-        "patient_id": "patient_id",
-        "lesion_id": "lesion_group",
-        "spacing_mm": "pixel_spacing_mm",
-        "followup_spacing_mm": "followup_pixel_spacing_mm",
-        "months": "months",
-        "label": "label",
-        "readers": "n_readers",
-        "side": "side",
-        "z_frac": "z_frac",
-        "texture": "texture",
-        "spiculation": "spiculation",
-        **{name: name for name in (*schema.EHR_FEATURES, *schema.FOLLOWUP_DIAMETERS)},
-    }
-)
-"""From our words to the CSV's columns. `row` is the case's row of the npz (else: in order),
-`lesion_id` joins records of one lesion, `readers` counts who marked it, `side` (R, L) and
-`z_frac` (0 lowest slice, 1 highest) place the lobe of a simulated record."""
-
 HANDED_ON = ("side", "z_frac", "texture", "spiculation", "readers")
 """Words that the simulation may read; they become `source_*` columns and are not written."""
 
-NOT_KNOWN = ("", ".N", ".M", ".S", "NA", "nan")
 UNKNOWN_LABEL = -1
 
 LIDC_PREFIX = "LIDC-IDRI-"
@@ -74,27 +48,6 @@ LIDC_CARD: Mapping[str, str] = MappingProxyType(
         "licence": "CC BY 3.0",
     }
 )
-
-
-@dataclass(frozen=True)
-class CropFiles:
-    """Where the crops are and what is known about their origin.
-
-    Attributes:
-        images: The npz.
-        table: The CSV.
-        columns: Words laid over `DEFAULT_COLUMNS`; None: the word is not read.
-        source: Name of the source; case and lesion ids begin with it.
-        citation: Whom to cite; empty: not stated (known for LIDC-IDRI).
-        licence: Of the images; likewise.
-    """
-
-    images: Path
-    table: Path
-    columns: Mapping[str, str | None] | None = None
-    source: str = "crops"
-    citation: str = ""
-    licence: str = ""
 
 
 def build(
@@ -136,44 +89,6 @@ def build(
     return cohort
 
 
-def read_mapping(path: Path) -> dict[str, str | None]:
-    """Read a YAML mapping of our words to the CSV's columns. Raises InputError."""
-    mapping = read_yaml_mapping(path)
-    return {word: None if column is None else str(column) for word, column in mapping.items()}
-
-
-def read_columns(
-    path: Path, mapping: Mapping[str, str | None] | None = None
-) -> dict[str, pd.Series]:
-    """Return the CSV's columns under our words, as strings with None for what is not known.
-
-    A default column that the CSV lacks is left out; one that the mapping names must be there.
-
-    Raises:
-        InputError: the file is no CSV, or a word or column does not exist.
-    """
-    mapping = mapping or {}
-    for word in mapping:
-        if word not in DEFAULT_COLUMNS:
-            raise InputError(f"columns: {word} is no word{nearest(word, DEFAULT_COLUMNS)}")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; --table takes a CSV") from None
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path}: not a CSV ({str(error).splitlines()[0]})") from error
-    words: dict[str, pd.Series] = {}
-    for word, column in {**DEFAULT_COLUMNS, **mapping}.items():
-        if column is None:
-            continue
-        if column in table:
-            values = table[column].str.strip()
-            words[word] = values.where(~values.isin(NOT_KNOWN), None)
-        elif word in mapping or word in REQUIRED_WORDS:
-            raise InputError(f"{path}: no column {column} (for {word}); map {word} with --columns")
-    return words
-
-
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -198,12 +113,12 @@ def _align(
 ) -> dict[str, pd.Series]:
     """Give the words the npz row of every line as `row`, checked."""
     count = len(words["case_id"])
-    rows = pd.Series(range(count)) if "row" not in words else _whole(words, "row", files)
+    rows = pd.Series(range(count)) if "row" not in words else whole(words, "row", files)
     outside = ~rows.between(0, len(arrays["hu"]) - 1)
     if outside.any() or rows.duplicated().any():
         wrong = rows[outside | rows.duplicated()].tolist()
         raise InputError(
-            f"{files.table}: rows {_some(wrong)} are doubled or not among the "
+            f"{files.table}: rows {some(wrong)} are doubled or not among the "
             f"{len(arrays['hu'])} crops of {files.images}"
         )
     ids = arrays.get("nodule_id")
@@ -212,7 +127,7 @@ def _align(
         differ = [a for a, b in zip(told, ids[rows.to_numpy()], strict=True) if str(a) != str(b)]
         if differ:
             raise InputError(
-                f"{files.table}: cases {_some(differ)} do not lie where {files.images} says; "
+                f"{files.table}: cases {some(differ)} do not lie where {files.images} says; "
                 "map `row` to the column that counts the crops"
             )
     return {**words, "row": rows}
@@ -235,8 +150,8 @@ def _select(
             raise InputError(
                 f"{files.table}: no {word}; a simulated follow-up needs both diameters"
             )
-    diameter = _numbers(words, "SCT_LONG_DIA", files)
-    perpendicular = _numbers(words, "SCT_PERP_DIA", files)
+    diameter = numbers(words, "SCT_LONG_DIA", files)
+    perpendicular = numbers(words, "SCT_PERP_DIA", files)
     keep = pd.Series(True, index=diameter.index)
     excluded: dict[str, int] = {}
 
@@ -245,7 +160,7 @@ def _select(
         keep[wrong] = False
 
     if "readers" in words:
-        readers = _numbers(words, "readers", files)
+        readers = numbers(words, "readers", files)
         drop(f"fewer than {settings.readers} readers", ~(readers >= settings.readers))
     drop(
         f"not {settings.smallest_mm:g}-{settings.largest_mm:g} mm",
@@ -269,32 +184,32 @@ def _table(
     for word in ("case_id", "patient_id"):
         if words[word].isna().any():
             lines = (np.flatnonzero(words[word].isna()) + 2).tolist()
-            raise InputError(f"{files.table}: no {word} in lines {_some(lines)}")
+            raise InputError(f"{files.table}: no {word} in lines {some(lines)}")
     lesion = words.get("lesion_id", case).fillna("nodule-" + case)
     columns: dict[str, Any] = {
-        "case_id": [f"{files.source}-{_padded(value)}" for value in case],
+        "case_id": [f"{files.source}-{padded(value)}" for value in case],
         "patient_id": words["patient_id"],
-        "lesion_id": [f"{files.source}-{_padded(value)}" for value in lesion],
+        "lesion_id": [f"{files.source}-{padded(value)}" for value in lesion],
         "source": files.source,
         "split": [assign_split(p, seed, settings.fractions) for p in words["patient_id"]],
         "label": _labels(words, files),
         "spacing_mm": settings.spacing_mm,
-        "months": _numbers(words, "months", files),
+        "months": numbers(words, "months", files),
     }
     for name in (*schema.EHR_FEATURES, *schema.FOLLOWUP_DIAMETERS):
-        values = _numbers(words, name, files)
+        values = numbers(words, name, files)
         if name in ("SCT_PRE_ATT", "SCT_MARGINS"):
             values = values.mask(values == schema.UNDETERMINED_CODE)
         columns[name] = values
     for word in HANDED_ON:
         if word in words:
-            values = words[word] if word == "side" else _numbers(words, word, files)
+            values = words[word] if word == "side" else numbers(words, word, files)
             columns[f"{schema.SOURCE_PREFIX}{word}"] = values
     return pd.DataFrame(columns)
 
 
 def _labels(words: dict[str, pd.Series], files: CropFiles) -> pd.Series:
-    labels = _numbers(words, "label", files)
+    labels = numbers(words, "label", files)
     return labels.mask(labels == UNKNOWN_LABEL)
 
 
@@ -352,19 +267,19 @@ def _spacings(
     files: CropFiles,
 ) -> npt.NDArray[np.float64]:
     """Return the native spacings in mm, refusing cases whose crop does not reach far enough."""
-    spacing = _numbers(words, word, files).to_numpy()
+    spacing = numbers(words, word, files).to_numpy()
     low, high = schema.LIMITS.spacing_mm
     wrong = ~((spacing >= low) & (spacing <= high))
     if wrong.any():
         raise InputError(
-            f"{files.table}: {word} of cases {_some(words['case_id'][wrong].tolist())} is missing "
+            f"{files.table}: {word} of cases {some(words['case_id'][wrong].tolist())} is missing "
             f"or not within {low:g}-{high:g} mm"
         )
     native_size = arrays["hu"].shape[-1]
     short = ~reaches(native_size, spacing, settings.size, settings.spacing_mm)
     if short.any():
         raise InputError(
-            f"{files.images}: crops of cases {_some(words['case_id'][short].tolist())} are smaller "
+            f"{files.images}: crops of cases {some(words['case_id'][short].tolist())} are smaller "
             f"than {settings.size} pixels of {settings.spacing_mm:g} mm; take a smaller --size or "
             "--spacing, or leave them out"
         )
@@ -394,41 +309,9 @@ def _require_finite(
         wrong = ~((chosen >= low) & (chosen <= high)).all(axis=(1, 2))
     if wrong.any():
         raise InputError(
-            f"{path}: {name} of cases {_some(words['case_id'][wrong].tolist())} is NaN or not "
+            f"{path}: {name} of cases {some(words['case_id'][wrong].tolist())} is NaN or not "
             f"within {low}...{high} HU; clip scanner padding before"
         )
-
-
-def _numbers(words: dict[str, pd.Series], word: str, files: CropFiles) -> pd.Series:
-    """Return a column as float64; a word that is not there is all NaN."""
-    if word not in words:
-        return pd.Series(np.nan, index=words["case_id"].index)
-    numbers = pd.to_numeric(words[word], errors="coerce").astype("float64")
-    broken = numbers.isna() & words[word].notna()
-    if broken.any():
-        ids = words["case_id"][broken].tolist()
-        raise InputError(
-            f"{files.table}: {word} of cases {_some(ids)} is no number "
-            f"({words[word][broken].iloc[0]!r})"
-        )
-    return numbers
-
-
-def _whole(words: dict[str, pd.Series], word: str, files: CropFiles) -> pd.Series:
-    numbers = _numbers(words, word, files)
-    if numbers.isna().any() or (numbers % 1 != 0).any():
-        raise InputError(f"{files.table}: {word} must be a whole number in every line")
-    return numbers.astype(int)
-
-
-def _padded(value: str) -> str:
-    """Return an id that sorts as it counts."""
-    return value.zfill(5) if value.isdigit() else value
-
-
-def _some(values: list[Any], shown: int = 10) -> str:
-    listed = ", ".join(str(value) for value in values[:shown])
-    return listed if len(values) <= shown else f"{listed} and {len(values) - shown} more"
 
 
 def _card(cohort: Cohort, files: CropFiles, excluded: dict[str, int]) -> dict[str, Any]:
