@@ -14,7 +14,6 @@ from namd.data.cohort import Cohort
 from namd.data.intensity import to_unit
 from namd.data.rotation import centre_cut
 from namd.data.schema import EHR_FEATURES
-from namd.data.simulation.ideal import redraw
 from namd.evaluate.scores import Scorer, SetMetrics, plain_scores, save_rows
 from namd.methods.base import StageContext, Step
 from namd.methods.stages.crop_set import read_split
@@ -26,27 +25,17 @@ Row = tuple[pd.DataFrame, list[SetMetrics]]
 
 
 def run(context: StageContext) -> Iterator[Step]:
-    """Score real images and plain predictors; on simulated cohorts also the two ideals.
+    """Score real images and plain predictors; on simulated cohorts also the ideal predictor.
 
     Reads `judge`; writes `scores.parquet` with a column `row` and `sets.json`.
     """
     cohort = evaluation_cases(context)
-    simulated = "sim_p" in cohort.table and "simulation" in cohort.card
-    num_ideal = context.settings.evaluate.num_draws if simulated else 0
-    total = 1 + num_ideal
-    scorer = make_scorer(context, cohort)
-    rows = _real_rows(cohort, scorer, context.settings.image.size)
+    rows = _real_rows(cohort, make_scorer(context, cohort), context.settings.image.size)
     rows |= _predictor_rows(context, cohort)
-    yield Step(1, total, {})
-    if simulated:
+    if cohort.card.get("simulation") and "sim_p" in cohort.table:
         rows["ideal_predictor"] = (_plain(cohort, cohort.table["sim_p"].to_numpy()), [])
-        drawn: list[tuple[pd.DataFrame, SetMetrics]] = []
-        for k in range(num_ideal):
-            drawn.append(_ideal_draw(context, cohort, scorer, k))
-            yield Step(2 + k, total, {})
-        frames = pd.concat([frame for frame, _ in drawn], ignore_index=True)
-        rows["ideal_sampler"] = (frames, [sets for _, sets in drawn])
     save_rows(context.out, rows)
+    yield Step(1, 1, {})
 
 
 def _real_rows(cohort: Cohort, scorer: Scorer, size: int) -> dict[str, Row]:
@@ -102,14 +91,6 @@ def ehr_model() -> Pipeline:
     coded = [name for name in EHR_FEATURES if name not in NUMBERS]
     columns = ColumnTransformer([("numbers", numbers, list(NUMBERS)), ("codes", codes, coded)])
     return make_pipeline(columns, LogisticRegression(max_iter=2000))
-
-
-def _ideal_draw(
-    context: StageContext, cohort: Cohort, scorer: Scorer, k: int
-) -> tuple[pd.DataFrame, SetMetrics]:
-    seed = context.settings.evaluate.ideal_seed
-    images = redraw(cohort, np.arange(len(cohort)), seed, k)
-    return scorer.score(to_unit(centre_cut(images, context.settings.image.size)), k)
 
 
 def _plain(cohort: Cohort, values: np.ndarray) -> pd.DataFrame:

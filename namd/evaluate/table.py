@@ -1,0 +1,438 @@
+"""From score frames to the rows of a result table: every row on the same cases and resamples.
+
+How a table looks is `rendering`'s; nothing here touches an image or a network.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from namd.config.seeding import generator
+from namd.evaluate.calibration import (
+    DiameterCalibration,
+    QuintileMean,
+    diameter_calibration,
+    quintile_means,
+)
+from namd.evaluate.scores import SetMetrics
+from namd.evaluate.settings import EvaluateSettings
+from namd.statistics.ranking import weighted_ranking
+from namd.statistics.resampling import (
+    Estimate,
+    cross,
+    logit_bootstrap_interval,
+    patient_weights,
+    percentile_interval,
+)
+
+BASELINE, FOLLOWUP, IDEAL = "real_baseline", "real_followup", "ideal_sampler"
+TITLES = {
+    BASELINE: "real baseline",
+    FOLLOWUP: "real follow-up",
+    "copied_baseline": "baseline copied as follow-up",
+    "longest_diameter": "longest diameter alone",
+    "ehr_logistic_regression": "EHR logistic regression",
+    "ideal_predictor": "ideal predictor (p itself)",
+    IDEAL: "ideal sampler",
+    "reconstruction": "reconstructed follow-up",
+}
+IMAGE_METRICS = ("lpips", "ssim", "psnr")
+SET_METRICS = ("fid", "kid", "fid_judge", "kid_judge")
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """One row's input.
+
+    Attributes:
+        frame: Score frame, one line per (case_id, k).
+        sets: Set metrics per draw; empty where the row has none.
+        title: What people read; None: from the row's name.
+    """
+
+    frame: pd.DataFrame
+    sets: Sequence[SetMetrics] = ()
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric per draw, over the draws.
+
+    Attributes:
+        mean: Over draws.
+        std: Of the draws, ddof 1; None for a single draw.
+        std_population: The same with ddof 0 (the paper does not say which).
+        low: Of the interval over patients, crossed with draws.
+        high: Likewise.
+    """
+
+    mean: float | None
+    std: float | None
+    std_population: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class ShareOfIdeal:
+    """(row - real baseline) / (ideal sampler - real baseline), AUROCs of the mean over draws."""
+
+    value: float | None
+    numerator: dict[str, float | None]
+    denominator: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table; what could not be measured is None.
+
+    Attributes:
+        row: Name.
+        title: For people.
+        num_draws: K of this row.
+        auroc: Per draw.
+        auprc: Per draw.
+        auroc_mean_of_draws: Of the probability averaged over draws: value, low, high.
+        auprc_mean_of_draws: Likewise.
+        difference_to_baseline: Paired differences to the real baseline, per metric: value, low,
+            high.
+        gap_recovered: Share of real follow-up minus real baseline, AUROC per draw.
+        gap_recovered_mean_of_draws: Likewise for the mean over draws.
+        share_of_ideal: On simulated cohorts.
+        mean_probability: Of the judge, over cases and draws.
+        diameter: Calibration of the drawn diameters.
+        quintiles: Mean judge probability per quintile of the simulation's p.
+        lpips, ssim, psnr, fid, kid, fid_judge, kid_judge: Means over draws, against the real
+            follow-up.
+        image_metrics_std: Their standard deviations over draws (ddof 1).
+    """
+
+    row: str
+    title: str
+    num_draws: int
+    auroc: Spread
+    auprc: Spread
+    auroc_mean_of_draws: dict[str, float | None]
+    auprc_mean_of_draws: dict[str, float | None]
+    difference_to_baseline: dict[str, dict[str, float | None]] | None = None
+    gap_recovered: float | None = None
+    gap_recovered_mean_of_draws: float | None = None
+    share_of_ideal: ShareOfIdeal | None = None
+    mean_probability: float | None = None
+    diameter: DiameterCalibration | None = None
+    quintiles: tuple[QuintileMean, ...] | None = None
+    lpips: float | None = None
+    ssim: float | None = None
+    psnr: float | None = None
+    fid: float | None = None
+    kid: float | None = None
+    fid_judge: float | None = None
+    kid_judge: float | None = None
+    image_metrics_std: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """All rows, and on what they were measured.
+
+    Attributes:
+        rows: In the order given.
+        split: Evaluated split.
+        cases: Cases of known label that every row scored; the AUROCs are over these.
+        patients: Of these.
+        malignant: Of these.
+        simulated: Whether the follow-ups and labels are simulated.
+        interval: Central share of the intervals.
+        num_bootstrap: Resamples of patients.
+        notes: What a reader must know.
+    """
+
+    rows: tuple[Row, ...]
+    split: str
+    cases: int
+    patients: int
+    malignant: int
+    simulated: bool
+    interval: float
+    num_bootstrap: int
+    notes: tuple[str, ...] = ()
+
+    def row(self, name: str) -> Row:
+        """Return the row of a name. Raises KeyError where there is none."""
+        for row in self.rows:
+            if row.row == name:
+                return row
+        raise KeyError(f"no row {name} among {', '.join(row.row for row in self.rows)}")
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        plain: dict[str, Any] = asdict(self)
+        plain["rows"] = list(plain["rows"])
+        plain["notes"] = list(plain["notes"])
+        for row in plain["rows"]:
+            row["quintiles"] = None if row["quintiles"] is None else list(row["quintiles"])
+        return plain
+
+
+def build_table(
+    rows: Mapping[str, RowScores],
+    cases: pd.DataFrame,
+    settings: EvaluateSettings,
+    *,
+    simulated: bool,
+) -> ResultTable:
+    """Return the table of some rows over the evaluated cases.
+
+    Args:
+        rows: By name, in the order to be shown; `real_baseline`, `real_followup` and
+            `ideal_sampler` serve the others as references where they are present.
+        cases: The cohort's table of the evaluated cases: case_id, patient_id, label and, where
+            known, followup_SCT_LONG_DIA and sim_p.
+        settings: Intervals and their resamples.
+        simulated: Whether labels and follow-ups are simulated.
+    """
+    cases = cases.reset_index(drop=True)
+    scores = {name: _matrix(row.frame, "score", cases) for name, row in rows.items()}
+    ranked = _ranked_cases(scores, cases)
+    ranking = _Ranking.of(
+        {name: s[:, ranked] for name, s in scores.items()}, cases[ranked], settings
+    )
+    found = tuple(
+        _with_images(_ranking_row(name, row, ranking), row, rows, cases, settings)
+        for name, row in rows.items()
+    )
+    labels = cases["label"][ranked]
+    return ResultTable(
+        rows=found,
+        split=settings.split,
+        cases=int(ranked.sum()),
+        patients=int(cases["patient_id"][ranked].nunique()),
+        malignant=int((labels == 1).sum()),
+        simulated=simulated,
+        interval=settings.interval,
+        num_bootstrap=settings.num_bootstrap,
+        notes=_notes(found, labels, len(cases) - int(ranked.sum())),
+    )
+
+
+def _ranked_cases(scores: Mapping[str, np.ndarray], cases: pd.DataFrame) -> np.ndarray:
+    """Which cases have a label and a score in every row: rows compare on the same cases only."""
+    ranked = cases["label"].isin((0, 1)).to_numpy()
+    for values in scores.values():
+        ranked = ranked & np.isfinite(values).all(axis=0)
+    return np.asarray(ranked)
+
+
+def _matrix(frame: pd.DataFrame, column: str, cases: pd.DataFrame) -> np.ndarray:
+    """A column of a score frame as (K, N), in the order of the cases; NaN where absent."""
+    wide = frame.pivot(index="k", columns="case_id", values=column).sort_index()
+    return wide.reindex(columns=cases["case_id"]).to_numpy(float)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """One row: metric values per draw (K,) and of the mean (1,), and replicates of both."""
+
+    per_draw: dict[str, np.ndarray]
+    crossed: dict[str, np.ndarray]
+    of_mean: dict[str, float]
+    of_mean_replicates: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """Every row's AUROC and AUPRC under the same resamples of the patients."""
+
+    rows: dict[str, _Ranked]
+    settings: EvaluateSettings
+
+    @classmethod
+    def of(
+        cls, scores: Mapping[str, np.ndarray], cases: pd.DataFrame, settings: EvaluateSettings
+    ) -> "_Ranking":
+        labels = cases["label"].to_numpy()
+        if len(np.unique(labels)) < 2:
+            return cls({}, settings)
+        random = generator("bootstrap-patients", settings.bootstrap_seed)
+        weights = patient_weights(cases["patient_id"].to_numpy(), settings.num_bootstrap, random)
+        everyone = np.concatenate([np.ones((len(cases), 1), np.float32), weights], axis=1)
+        stacked = np.concatenate(
+            [np.concatenate([s, s.mean(axis=0, keepdims=True)]) for s in scores.values()]
+        )
+        result = weighted_ranking(labels, stacked, everyone)
+        metrics = {"auroc": result.auroc, "auprc": result.average_precision}
+        rows, start = {}, 0
+        for name, values in scores.items():
+            stop = start + len(values)
+            rows[name] = _ranked(
+                name, {m: v[start : stop + 1] for m, v in metrics.items()}, settings
+            )
+            start = stop + 1
+        return cls(rows, settings)
+
+
+def _ranked(name: str, metrics: dict[str, np.ndarray], settings: EvaluateSettings) -> _Ranked:
+    """Split one row's block: column 0 is the data itself, the last line the mean over draws."""
+    num_draws = len(metrics["auroc"]) - 1
+    crossed = {}
+    for metric, values in metrics.items():
+        draws = values[:-1, 1:]
+        random = generator("bootstrap-draws", settings.bootstrap_seed, name)
+        crossed[metric] = cross(draws, random) if num_draws > 1 else draws[0]
+    return _Ranked(
+        per_draw={m: v[:-1, 0] for m, v in metrics.items()},
+        crossed=crossed,
+        of_mean={m: float(v[-1, 0]) for m, v in metrics.items()},
+        of_mean_replicates={m: v[-1, 1:] for m, v in metrics.items()},
+    )
+
+
+def _ranking_row(name: str, row: RowScores, ranking: _Ranking) -> Row:
+    """The parts of a row that rank cases."""
+    title = row.title or TITLES.get(name, name)
+    num_draws = int(row.frame["k"].nunique())
+    own = ranking.rows.get(name)
+    if own is None:
+        nothing = Spread(None, None, None, None, None)
+        empty = dict.fromkeys(("value", "low", "high"))
+        return Row(name, title, num_draws, nothing, nothing, dict(empty), dict(empty))
+    level = ranking.settings.interval
+    found = Row(
+        row=name,
+        title=title,
+        num_draws=num_draws,
+        auroc=_spread(own, "auroc", level),
+        auprc=_spread(own, "auprc", level),
+        auroc_mean_of_draws=_of_mean(own, "auroc", level).to_mapping(),
+        auprc_mean_of_draws=_of_mean(own, "auprc", level).to_mapping(),
+    )
+    return _with_references(found, own, ranking)
+
+
+def _spread(own: _Ranked, metric: str, level: float) -> Spread:
+    values = own.per_draw[metric]
+    interval = _interval(metric, float(values.mean()), own.crossed[metric], level)
+    several = len(values) > 1
+    bounds = interval.to_mapping()
+    return Spread(
+        mean=bounds["value"],
+        std=float(values.std(ddof=1)) if several else None,
+        std_population=float(values.std()) if several else None,
+        low=bounds["low"],
+        high=bounds["high"],
+    )
+
+
+def _of_mean(own: _Ranked, metric: str, level: float) -> Estimate:
+    return _interval(metric, own.of_mean[metric], own.of_mean_replicates[metric], level)
+
+
+def _interval(metric: str, value: float, replicates: np.ndarray, level: float) -> Estimate:
+    form = logit_bootstrap_interval if metric == "auprc" else percentile_interval
+    return form(value, replicates, level)
+
+
+def _with_references(found: Row, own: _Ranked, ranking: _Ranking) -> Row:
+    """Add the paired differences to real baseline, real follow-up and ideal sampler."""
+    level = ranking.settings.interval
+    baseline = ranking.rows.get(BASELINE)
+    if baseline is None:
+        return found
+    differences = {}
+    for metric in ("auroc", "auprc"):
+        differences[metric] = percentile_interval(
+            float(own.per_draw[metric].mean() - baseline.per_draw[metric].mean()),
+            own.crossed[metric] - baseline.crossed[metric],
+            level,
+        )
+        differences[f"{metric}_mean_of_draws"] = _difference(own, baseline, metric, level)
+    found = replace(
+        found, difference_to_baseline={name: d.to_mapping() for name, d in differences.items()}
+    )
+    followup, ideal = ranking.rows.get(FOLLOWUP), ranking.rows.get(IDEAL)
+    gain = differences["auroc_mean_of_draws"]
+    if followup is not None:
+        gap = followup.of_mean["auroc"] - baseline.of_mean["auroc"]
+        found = replace(
+            found,
+            gap_recovered=_ratio(differences["auroc"].value, gap),
+            gap_recovered_mean_of_draws=_ratio(gain.value, gap),
+        )
+    if ideal is not None:
+        whole = _difference(ideal, baseline, "auroc", level)
+        share = ShareOfIdeal(_ratio(gain.value, whole.value), gain.to_mapping(), whole.to_mapping())
+        found = replace(found, share_of_ideal=share)
+    return found
+
+
+def _difference(a: _Ranked, b: _Ranked, metric: str, level: float) -> Estimate:
+    """Paired difference of the means over draws."""
+    value = a.of_mean[metric] - b.of_mean[metric]
+    replicates = a.of_mean_replicates[metric] - b.of_mean_replicates[metric]
+    return percentile_interval(value, replicates, level)
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return None if whole == 0 else part / whole
+
+
+def _with_images(
+    found: Row,
+    row: RowScores,
+    rows: Mapping[str, RowScores],
+    cases: pd.DataFrame,
+    settings: EvaluateSettings,
+) -> Row:
+    """Add image metrics and the calibration of drawn diameters and probabilities."""
+    means, deviations = _image_metrics(row)
+    found = replace(found, **means, image_metrics_std=deviations)  # type: ignore[arg-type]
+    probability = _matrix(row.frame, "probability", cases)
+    if not np.isfinite(probability).any():
+        return found
+    found = replace(found, mean_probability=float(np.nanmean(probability)))
+    if "sim_p" in cases:
+        ideal = rows.get(IDEAL)
+        other = None if ideal is None else _matrix(ideal.frame, "probability", cases)
+        means_by_p = quintile_means(cases["sim_p"].to_numpy(float), probability, other)
+        found = replace(found, quintiles=means_by_p)
+    if FOLLOWUP in rows and found.row != FOLLOWUP:
+        measured = _matrix(rows[FOLLOWUP].frame, "diameter_mm", cases)[0]
+        drawn = _matrix(row.frame, "diameter_mm", cases).T
+        found = replace(found, diameter=diameter_calibration(drawn, measured, cases, settings))
+    return found
+
+
+def _image_metrics(row: RowScores) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    """Means and standard deviations over draws of the per-image and the set metrics."""
+    by_draw = row.frame.groupby("k")[list(IMAGE_METRICS)].mean()
+    values = {name: by_draw[name].to_numpy(float) for name in IMAGE_METRICS}
+    for name in SET_METRICS:
+        known = [getattr(entry, name) for entry in row.sets]
+        values[name] = np.array([np.nan if v is None else v for v in known], float)
+    means: dict[str, float | None] = {}
+    deviations: dict[str, float | None] = {}
+    for name, measured in values.items():
+        per_draw = measured[np.isfinite(measured)]
+        means[name] = float(per_draw.mean()) if len(per_draw) else None
+        deviations[name] = float(per_draw.std(ddof=1)) if len(per_draw) > 1 else None
+    return means, deviations
+
+
+def _notes(rows: Sequence[Row], labels: pd.Series, left_out: int) -> tuple[str, ...]:
+    notes = []
+    if labels.nunique() < 2:
+        notes.append("one class only among the evaluated cases: no AUROC, no AUPRC")
+    if left_out:
+        notes.append(f"{left_out} cases without label or without a score in every row left out")
+    compared = [row for row in rows if row.fid_judge is not None]
+    if compared and all(row.lpips is None for row in compared):
+        notes.append("LPIPS: AlexNet's trunk is not on disk, or lpips is off")
+    if compared and all(row.fid is None for row in compared):
+        notes.append("FID, KID: Inception's weights are not on disk, or fid is off")
+    if any(row.fid is not None for row in compared):
+        notes.append("FID is biased upwards at this number of cases")
+    return tuple(notes)
