@@ -105,7 +105,9 @@ class StageContext:
         inputs: Payload folder of each upstream stage, by name. A family (draws) is keyed
             `name[index]`.
         outputs: Empty folder to fill, per index; `{None: folder}` for a single artifact.
-        checkpoints: Folder that survives a killed attempt at the same key.
+        checkpoints: Folder that survives a killed attempt at the same key. A body yields a
+            step before it saves a checkpoint at that step, so that no measurement is lost
+            between the two; a resumed body's first step tells from where it goes on.
         world: Rank, number and device of the workers.
         notes: What the body wants recorded in the manifest (JSON-able).
         warn: Says one line to the user now, and keeps it in the manifest.

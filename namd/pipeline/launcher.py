@@ -145,11 +145,12 @@ class Launcher:
         return tasks
 
     def _task(self, node: Node, lease: Lease) -> _Task:
-        path = None
-        if node.stage.index is None:
-            path = self.store.checkpoints(node.stage.name, node.key) / METRICS
         attempt = self.store.open_attempt(node.stage.name, node.key)
-        return _Task(node, lease, attempt, MetricsLog(path), time.monotonic())
+        if node.stage.index is not None:
+            log = MetricsLog(renumber=True)
+        else:
+            log = MetricsLog(self.store.checkpoints(node.stage.name, node.key) / METRICS)
+        return _Task(node, lease, attempt, log, time.monotonic())
 
     def _wait(self, node: Node) -> None:
         folder = key_folder(node.stage.name, node.key)
@@ -177,6 +178,11 @@ class Launcher:
                         watch.look(open_tasks.values())
                 for index in list(open_tasks):
                     built |= self._publish(open_tasks, index, context, warnings)
+        except (OSError, RuntimeError) as error:
+            # Whoever took a key over also clears its checkpoints away under the late body.
+            if any(task.lease.lost() for task in open_tasks.values()):
+                raise LeaseLost from error
+            raise
         finally:
             for task in open_tasks.values():
                 self._give_up(task)

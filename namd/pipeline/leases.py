@@ -172,14 +172,15 @@ class Lease:
         return time.monotonic() - self._start
 
     def lost(self) -> bool:
-        """Whether another process thought this one dead and took the key over."""
-        return self.leases._latest(self.folder) > self.epoch
+        """Whether another process thought this one dead and took the key over, or finished it."""
+        return self.leases._latest(self.folder) != self.epoch
 
     def release(self) -> None:
         """Give the key up: whoever waits may go on at once."""
         self._stop.set()
         self._thread.join()
-        self._beat(released=True)
+        if not self.lost():
+            self._beat(released=True)
 
     def stop(self) -> None:
         """End the heartbeat without a word, where the lease files go away anyhow."""
@@ -189,6 +190,8 @@ class Lease:
     def _live(self) -> None:
         while not self._stop.wait(self.leases.timing.heartbeat_s):
             try:
+                if self.lost():
+                    return
                 self._beat(released=False)
             except StoreError:
                 # A disk full for a moment must not end the work; the body meets a lasting one.

@@ -13,10 +13,16 @@ class MetricsLog:
 
     A body that resumes from a checkpoint repeats some steps; its first step tells from where, and
     the lines from there on are dropped, so that the log reads as if it had never been killed.
+
+    Args:
+        path: Where the lines are kept meanwhile; None: in memory.
+        renumber: Count the lines of a family's member by themselves: its step in a body's count
+            depends on which members were missing, and an artifact must not.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, renumber: bool = False) -> None:
         self.path = path
+        self.renumber = renumber
         self.lines: list[dict[str, Any]] = _read(path) if path is not None else []
         self._resumed = not self.lines
 
@@ -28,7 +34,8 @@ class MetricsLog:
             self._rewrite()
         if not step.metrics:
             return
-        self.lines.append({"index": step.index, **_finite(step)})
+        index = len(self.lines) + 1 if self.renumber else step.index
+        self.lines.append({"index": index, **_finite(step)})
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(self.lines[-1]) + "\n")

@@ -1,11 +1,7 @@
-"""Carries the toy method through a store; as a program, so that it can be killed.
-
-Usage: toy_run.py STORE [override...] with TOY_CRASH="point[:count]" naming where to die.
-"""
+"""Carries the toy method through a store, here or in a process that dies at a named point."""
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import toy_stages
@@ -57,7 +53,7 @@ def die() -> None:
 
 
 class Crash:
-    """Dies at the n-th visit of a named point."""
+    """Dies at the n-th visit of a point, named `point` or `point:n`."""
 
     def __init__(self, word: str) -> None:
         self.point, _, count = word.partition(":")
@@ -128,7 +124,8 @@ def install(crash: Crash) -> None:
     runs.record = record
 
 
-if __name__ == "__main__":
-    if "TOY_CRASH" in os.environ:
-        install(Crash(os.environ["TOY_CRASH"]))
-    toy_run(open_store(sys.argv[1], TIMING), *sys.argv[2:])
+def carry(store: str, overrides: tuple[str, ...], crash: str | None) -> None:
+    """Run in a process of its own, which dies at the crash point, if one is named."""
+    if crash is not None:
+        install(Crash(crash))
+    toy_run(open_store(store, TIMING), *overrides)

@@ -143,10 +143,10 @@ def train(context: StageContext) -> Iterator[Step]:
         diary(f"train step {state['step']}")
         if state["step"] == settings.diverge_at:
             raise StageError(f"train: loss is not finite at step {state['step']}")
-        if state["step"] % settings.checkpoint_every == 0:
-            save_checkpoint(context.checkpoints, state)
         time.sleep(settings.pause_s)
         yield Step(state["step"], settings.num_steps, {"loss": abs(state["x"])})
+        if state["step"] % settings.checkpoint_every == 0:
+            save_checkpoint(context.checkpoints, state)
     context.notes["steps"] = state["step"]
     np.save(context.out / "x.npy", np.array([state["x"]]))
     (context.out / "second.txt").write_text("complete")
