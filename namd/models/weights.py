@@ -3,9 +3,10 @@
 Nothing is downloaded here and nothing is loaded: this module imports neither torch nor a model
 library, so that a run can say at its start what it will miss.
 
-A folder format is looked for, in this order: the folder or hub name that the configuration gives,
-`$NAMD_WEIGHTS/<name>`, and the Hugging Face cache. A checkpoint is looked for where its library
-will look: torch hub's cache.
+A folder format is looked for in `weights/<folder>` (what the presets name), in
+`$NAMD_WEIGHTS/<folder>` and in the Hugging Face cache, in this order. Another folder or hub name that the configuration gives
+is used or refused: looking further would hide a misspelt path. A checkpoint is looked for where
+its library will look: torch hub's cache.
 """
 
 import functools
@@ -196,22 +197,28 @@ def _labelled_places(
         place = hub_checkpoints() / weight.filename
         yield str(place), place
         return
-    repository = weight.repository
-    if configured is not None:
-        folder = Path(configured).expanduser()
-        if folder.is_dir() or not _is_hub_name(configured):
-            # What the user names is used or refused; looking further would hide the mistake.
-            place = _descend(folder, weight)
-            yield f"{weight.config_path}: {place}", place
-            return
-        repository = configured
+    if configured not in (None, weight.preset_folder):
+        yield from _configured_places(weight, str(configured))
+        return
+    place = _descend(Path(weight.preset_folder), weight)
+    yield str(place), place
     root = os.environ.get(FOLDER_VARIABLE)
     if root:
-        place = _descend(Path(root).expanduser() / weight.name, weight)
+        place = _descend(Path(root).expanduser() / weight.folder, weight)
         yield f"${FOLDER_VARIABLE}: {place}", place
     else:
         yield f"${FOLDER_VARIABLE} (not set)", None
-    yield f"Hugging Face cache: {repository}", _cached_folder(repository, weight)
+    yield f"Hugging Face cache: {weight.repository}", _cached_folder(weight.repository, weight)
+
+
+def _configured_places(
+    weight: ExternalWeight, configured: str
+) -> Iterator[tuple[str, Path | None]]:
+    folder = Path(configured).expanduser()
+    place = _descend(folder, weight)
+    yield f"{weight.config_path or 'configuration'}: {place}", place
+    if not folder.exists() and _is_hub_name(configured):
+        yield f"Hugging Face cache: {configured}", _cached_folder(configured, weight)
 
 
 def _is_hub_name(text: str) -> bool:

@@ -8,6 +8,7 @@ from namd.models.language_settings import EMBEDDED
 WeightFormat = Literal["diffusers", "transformers", "checkpoint"]
 
 EVERY_PRESET = ("tiny", "small", "base", "paper", "paper-authors-code")
+LOCAL_ROOT = "weights"
 PAPER_PRESETS = ("paper", "paper-authors-code")
 
 
@@ -30,7 +31,8 @@ class ExternalWeight:
         classes: `_class_name` or `model_type` values that its config.json may state.
         companions: Files that must lie beside it; of a group split by `|`, one.
         companion_files: What else to download for them, as patterns inside the repository.
-        config_path: Dotted path of the configuration value that may name a local folder.
+        folder: Name of its folder under `weights/` or `$NAMD_WEIGHTS`, where presets expect it.
+        config_path: Dotted path of the configuration value that may name another folder.
         config_word: What that value says where the weights are not wanted, besides null.
         filename: Name of a checkpoint in torch hub's cache.
         fetch_code: Python statement that makes its library download a checkpoint.
@@ -49,6 +51,7 @@ class ExternalWeight:
     classes: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     companion_files: tuple[str, ...] = ()
+    folder: str = ""
     config_path: str = ""
     config_word: str = ""
     filename: str = ""
@@ -58,8 +61,8 @@ class ExternalWeight:
         """Reject an entry that could be neither looked for nor fetched."""
         if self.format == "checkpoint" and not (self.filename and self.fetch_code):
             raise ValueError(f"{self.name}: a checkpoint needs filename and fetch_code")
-        if self.format != "checkpoint" and not (self.repository and self.classes):
-            raise ValueError(f"{self.name}: a model folder needs repository and classes")
+        if self.format != "checkpoint" and not (self.repository and self.folder and self.classes):
+            raise ValueError(f"{self.name}: a model folder needs repository, folder and classes")
 
     @property
     def fetch_command(self) -> str:
@@ -73,10 +76,17 @@ class ExternalWeight:
         excluded = " --exclude '*fp16*' --exclude '*non_ema*'"
         includes = "".join(f" --include '{pattern}'" for pattern in patterns)
         login = "hf auth login && " if self.gated else ""
-        return f"{login}hf download {self.repository}{includes}{excluded}"
+        place = f" --local-dir {self.preset_folder}"
+        return f"{login}hf download {self.repository}{includes}{excluded}{place}"
+
+    @property
+    def preset_folder(self) -> str:
+        """The folder that presets name, relative to where the program is started."""
+        return f"{LOCAL_ROOT}/{self.folder}"
 
 
-_SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+_SD15_FOLDER = "stable-diffusion-v1-5"
+_SD15 = f"{_SD15_FOLDER}/{_SD15_FOLDER}"
 
 WEIGHTS: dict[str, ExternalWeight] = {
     weight.name: weight
@@ -90,6 +100,7 @@ WEIGHTS: dict[str, ExternalWeight] = {
             licence="CreativeML OpenRAIL-M",
             fallback="set vae.architecture.weights to null: the VAE starts from random weights",
             repository=_SD15,
+            folder=_SD15_FOLDER,
             subfolder="vae",
             classes=("AutoencoderKL",),
             config_path="vae.architecture.weights",
@@ -103,6 +114,7 @@ WEIGHTS: dict[str, ExternalWeight] = {
             licence="CreativeML OpenRAIL-M",
             fallback="set unet.weights to null: the U-Net starts from random weights",
             repository=_SD15,
+            folder=_SD15_FOLDER,
             subfolder="unet",
             classes=("UNet2DConditionModel",),
             config_path="unet.weights",
@@ -116,6 +128,7 @@ WEIGHTS: dict[str, ExternalWeight] = {
             licence="MIT",
             fallback="the embedded language model reads the report (preset base)",
             repository=_SD15,
+            folder=_SD15_FOLDER,
             subfolder="text_encoder",
             classes=("clip_text_model",),
             companions=("tokenizer.json|vocab.json|../tokenizer/vocab.json",),
@@ -131,6 +144,7 @@ WEIGHTS: dict[str, ExternalWeight] = {
             gated=True,
             fallback="set language.source to embedded: the small Gemma 3 that the project trains",
             repository="google/medgemma-1.5-4b-it",
+            folder="medgemma-1.5-4b-it",
             classes=("gemma3", "gemma3_text"),
             companions=("tokenizer.json|tokenizer.model",),
             companion_files=("tokenizer.*",),
@@ -147,6 +161,7 @@ WEIGHTS: dict[str, ExternalWeight] = {
             gated=True,
             fallback="a Flux transformer of the project's own size, from random weights",
             repository="black-forest-labs/FLUX.1-dev",
+            folder="FLUX.1-dev",
             subfolder="transformer",
             classes=("FluxTransformer2DModel",),
         ),

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from namd.config.errors import InputError
+from namd.config.presets import load_preset
 from namd.models import weights
 from namd.models.vae import load_diffusers
 from namd.models.weights import describe, examine, locate, require, status_of
@@ -96,6 +97,8 @@ def save_tokenizer(folder: Path) -> None:
 @pytest.fixture
 def bare(tmp_path, monkeypatch) -> Path:
     """A machine without any weights, but with the named root for local folders."""
+    (tmp_path / "start").mkdir()
+    monkeypatch.chdir(tmp_path / "start")
     monkeypatch.setenv("NAMD_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -147,7 +150,7 @@ def test_a_folder_that_is_the_model_itself_is_found_too(bare, vae_folder):
 @pytest.mark.parametrize("build", [tiny_gemma, tiny_medgemma], ids=["text only", "with images"])
 def test_gemma_folder_is_found_and_gives_the_same_logits(bare, build):
     saved = build().eval()
-    folder = bare / "weights" / "medgemma"
+    folder = bare / "weights" / "medgemma-1.5-4b-it"
     saved.save_pretrained(folder)
     save_tokenizer(folder)
 
@@ -159,7 +162,7 @@ def test_gemma_folder_is_found_and_gives_the_same_logits(bare, build):
 
 
 def test_gemma_without_its_tokenizer_is_refused(bare):
-    folder = bare / "weights" / "medgemma"
+    folder = bare / "weights" / "medgemma-1.5-4b-it"
     tiny_gemma().save_pretrained(folder)
     assert locate("medgemma") is None
     assert "tokenizer" in status_of("medgemma").problem
@@ -168,7 +171,7 @@ def test_gemma_without_its_tokenizer_is_refused(bare):
 
 
 def test_clip_is_found_beside_its_tokenizer(bare):
-    pipeline = bare / "weights" / "clip-text"
+    pipeline = bare / "weights" / "stable-diffusion-v1-5"
     tiny_clip().save_pretrained(pipeline / "text_encoder")
     assert locate("clip-text") is None
     (pipeline / "tokenizer").mkdir()
@@ -185,7 +188,7 @@ def test_the_hugging_face_cache_is_searched(bare):
 
 
 def test_sharded_weights_need_every_shard(bare):
-    folder = bare / "weights" / "medgemma"
+    folder = bare / "weights" / "medgemma-1.5-4b-it"
     tiny_gemma().save_pretrained(folder, max_shard_size="4KB")
     save_tokenizer(folder)
     shards = sorted(folder.glob("model-*.safetensors"))
@@ -227,9 +230,23 @@ def test_another_model_in_the_folder_is_refused(bare, vae_folder):
 
 
 def test_a_named_folder_that_fails_is_not_silently_replaced_by_another(bare):
-    tiny_vae().save_pretrained(bare / "weights" / "sd15-vae")
+    tiny_vae().save_pretrained(bare / "weights" / "stable-diffusion-v1-5" / "vae")
     assert locate("sd15-vae") is not None
+    assert locate("sd15-vae", "weights/stable-diffusion-v1-5") is not None
     assert locate("sd15-vae", str(bare / "typo")) is None
+    assert locate("sd15-vae", "weights/stable-diffusion-v1.5") is None
+
+
+def test_presets_name_the_folder_that_the_fetch_command_fills(bare):
+    for preset in ("paper", "paper-authors-code"):
+        config = load_preset(preset)
+        for weight in WEIGHTS.values():
+            if weight.config_path:
+                assert weights.configured_value(config, weight) == weight.preset_folder
+    tiny_unet().save_pretrained(bare / "start" / "weights" / "stable-diffusion-v1-5" / "unet")
+    assert locate("sd15-unet", "weights/stable-diffusion-v1-5") == Path(
+        "weights/stable-diffusion-v1-5/unet"
+    )
 
 
 def test_missing_weights_say_where_they_were_sought_and_what_to_do(bare):
