@@ -1,0 +1,43 @@
+import pytest
+
+from namd.config.parsing import parse, to_mapping
+from namd.data.simulation.settings import (
+    RecordSettings,
+    ScanSettings,
+    SignSettings,
+    SimulationSettings,
+)
+
+
+def test_settings_survive_the_card():
+    settings = SimulationSettings.for_law("nlst", replicates=2)
+    assert parse(SimulationSettings, to_mapping(settings)) == settings
+
+
+def test_published_laws_show_no_sign_and_the_default_does():
+    assert SimulationSettings.for_law("nlst").signs.strength == 0
+    assert SimulationSettings.for_law("doubling-time").signs.strength == 0
+    assert SimulationSettings.for_law("marked") == SimulationSettings()
+    assert SimulationSettings().signs.strength > 0
+
+
+@pytest.mark.parametrize(
+    ("cls", "wrong"),
+    [
+        (SimulationSettings, {"law": "gompertz"}),
+        (SimulationSettings, {"replicates": 0}),
+        (SimulationSettings, {"prevalence": 1.0}),
+        (SimulationSettings, {"image_factor": -1.0}),
+        (SimulationSettings, {"record_factor": float("nan")}),
+        (SignSettings, {"sensitivity": 1.2}),
+        (SignSettings, {"core_hu": 400.0}),
+        (SignSettings, {"num_spicules": (6, 3)}),
+        (RecordSettings, {"male": -0.1}),
+        (RecordSettings, {"youngest_years": 80.0}),
+        (ScanSettings, {"noise_hu": (20.0, 10.0)}),
+    ],
+)
+def test_impossible_values_are_named(cls, wrong):
+    cls()
+    with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
+        cls(**wrong)
