@@ -18,7 +18,7 @@ from pathlib import Path
 from namd.config.parsing import parse
 from namd.config.presets import load_preset
 from namd.methods.base import Method, Stage
-from namd.methods.source_hash import source_hash
+from namd.methods.source_hash import code_places, source_hash
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECORD = REPOSITORY / "tests" / "stage_versions.json"
@@ -57,13 +57,14 @@ def current_record(methods: Iterable[Method]) -> Record:
     """
     record: Record = {}
     for stage in (stage for method in methods for stage in stages_of(method)):
+        code = " ".join(code_places(stage))
         entry = record.setdefault(
-            stage.body,
+            code,
             {"code_version": stage.code_version, "source": source_hash(stage), "stages": []},
         )
         if entry["code_version"] != stage.code_version:
             raise ValueError(
-                f"{stage.body}: code_version {entry['code_version']} and {stage.code_version}"
+                f"{code}: code_version {entry['code_version']} and {stage.code_version}"
             )
         names = entry["stages"]
         assert isinstance(names, list)

@@ -9,6 +9,7 @@ that.
 import ast
 import hashlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -19,6 +20,7 @@ from namd.methods.base import Stage
 PACKAGE = "namd"
 ROOT = Path(__file__).resolve().parents[2]
 
+_IMPORT_PATH = re.compile(r"\w+(\.\w+)+:\w+")
 # `kind` marks u"" strings and `ctx` follows from the place: neither changes what code does.
 _WITHOUT_MEANING = frozenset({"ctx", "kind", "type_ignores", "type_comment"})
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -27,9 +29,21 @@ _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionD
 def source_hash(stage: Stage) -> str:
     """Return the SHA-256 (hex) of the project source that the stage's body can reach.
 
-    Raises ModuleNotFoundError where the body's module has no source file.
+    Raises ModuleNotFoundError where a module that the stage names has no source file.
     """
-    return module_hash(stage.body.partition(":")[0])
+    modules = dict.fromkeys(place.partition(":")[0] for place in code_places(stage))
+    hashes = [module_hash(module) for module in modules]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def code_places(stage: Stage) -> tuple[str, ...]:
+    """Return the import paths that a stage names: its body, then those among its values.
+
+    A body that is told by a value which class to use (the drawer of a method) reaches that
+    class's module as well, although it imports no such name.
+    """
+    named = (value for _, value in sorted(stage.values.items()) if isinstance(value, str))
+    return (stage.body, *(value for value in named if _IMPORT_PATH.fullmatch(value)))
 
 
 @cache

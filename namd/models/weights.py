@@ -4,9 +4,9 @@ Nothing is downloaded here and nothing is loaded: this module imports neither to
 library, so that a run can say at its start what it will miss.
 
 A folder format is looked for in `weights/<folder>` (what the presets name), in
-`$NAMD_WEIGHTS/<folder>` and in the Hugging Face cache, in this order. Another folder or hub name that the configuration gives
-is used or refused: looking further would hide a misspelt path. A checkpoint is looked for where
-its library will look: torch hub's cache.
+`$NAMD_WEIGHTS/<folder>` and in the Hugging Face cache, in this order. Another folder or hub name
+that the configuration gives is used or refused: looking further would hide a misspelt path. A
+checkpoint is looked for where its library will look: torch hub's cache.
 """
 
 import functools

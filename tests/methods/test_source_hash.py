@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from namd.methods.base import Method, Stage
-from namd.methods.source_hash import meaning, module_hash, reachable, source_hash
+from namd.methods.source_hash import code_places, meaning, module_hash, reachable, source_hash
 
 BODY = '''"""A body."""
 
@@ -111,6 +111,16 @@ def test_a_missing_module_is_said_and_an_existing_one_is_hashed():
     assert len(source_hash(stage)) == 64
     with pytest.raises(ModuleNotFoundError, match=r"namd\.no_such"):
         source_hash(replace(stage, body="namd.no_such:run"))
+
+
+def test_code_that_a_value_names_is_reached_too():
+    stage = Stage("draws", 1, "mapping", "namd.methods.base:run", values={"split": "test"})
+    drawn = replace(stage, values={"split": "test", "drawer": "namd.losses.kl:kl_loss"})
+    assert code_places(drawn) == ("namd.methods.base:run", "namd.losses.kl:kl_loss")
+    assert source_hash(drawn) != source_hash(stage)
+    assert source_hash(stage) == module_hash("namd.methods.base")
+    with pytest.raises(ModuleNotFoundError, match=r"namd\.losses\.no"):
+        source_hash(replace(stage, values={"drawer": "namd.losses.no:Drawer"}))
 
 
 def test_a_body_outside_the_project_is_followed_too():
