@@ -110,6 +110,7 @@ class StudyView:
     Attributes:
         study: Its name.
         specification: The study file as it was last opened.
+        configuration: The resolved base; a trial's is this with its seed and overrides.
         attempt: How often it was opened.
         trials: By id, in order of queueing.
         proposals: What the search proposed, by number.
@@ -123,6 +124,7 @@ class StudyView:
 
     study: str
     specification: Mapping[str, Any] = field(default_factory=dict)
+    configuration: Mapping[str, Any] = field(default_factory=dict)
     attempt: int = 0
     trials: dict[str, TrialView] = field(default_factory=dict)
     proposals: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -151,6 +153,10 @@ class StudyView:
         """Return, per stage key, how often it was built (not found)."""
         return dict(Counter(s.key for t in self.trials.values() for s in t.stages if not s.cached))
 
+    def device_seconds(self) -> float:
+        """Return what building its stages has cost so far."""
+        return sum(s.device_seconds for t in self.trials.values() for s in t.stages if not s.cached)
+
     def _fold_trial(self, event: Event, trial: str) -> None:
         view = self.trials.get(trial)
         if view is None:
@@ -163,6 +169,7 @@ class StudyView:
         kind, body = event.identity.kind, event.body
         if kind == schema.OPENED:
             self.specification = body.get("specification", {})
+            self.configuration = body.get("configuration", {})
             self.attempt = event.identity.attempt
             self.ended = ""
         elif kind in (schema.CLOSED, schema.STOPPED):

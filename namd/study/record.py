@@ -1,0 +1,582 @@
+"""A study while it runs: every event goes into the ledger here, every decision comes from there.
+
+Who builds stages, and where, is not known here.
+
+A driver asks `next_trials`, tells `start`, `stage`, `rung` and one ending per attempt, and may be
+killed between any two calls: the next one takes up where the ledger ends.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from namd.config.errors import InputError
+from namd.config.parsing import to_mapping
+from namd.ledger import schema
+from namd.ledger.lease import LeaseTiming
+from namd.ledger.schema import Event, Identity
+from namd.ledger.storage import Storage
+from namd.ledger.view import StudyView, TrialView
+from namd.ledger.writing import Writer, open_writer
+from namd.study.asha import AshaSettings, Decision, Rung, RungRecord, decide, peers_of
+from namd.study.engine import (
+    Engine,
+    Exhausted,
+    NotReady,
+    Outcome,
+    Proposal,
+    WarmTrial,
+    pareto_front,
+)
+from namd.study.spec import SearchSpec, StudySpec, require_extension
+from namd.study.trials import (
+    Configurator,
+    Trial,
+    ablation_trials,
+    confirmation_seeds,
+    proposal_trials,
+)
+
+CONFIRM = "confirm_p"
+"""Arm of the fresh seeds of a search's winner: `confirm_p7` for proposal 7."""
+
+_OVER = ("completed", "pruned", "failed", "diverged")
+
+
+class StudyState:
+    """A study's view together with its engine, both folded from the same records.
+
+    Args:
+        spec: The study.
+    """
+
+    def __init__(self, spec: StudySpec) -> None:
+        self.spec = spec
+        self.view = StudyView(spec.name)
+        self.rungs: list[RungRecord] = []
+        self._engine: Engine | None = None
+        self._warm: list[WarmTrial] = []
+        self._members: dict[int, tuple[str, ...]] = {}
+        self._proposals_of: dict[str, list[int]] = {}
+
+    @property
+    def engine(self) -> Engine:
+        """The search's engine. Raises ValueError for an ablation."""
+        if self._engine is None:
+            self._engine = Engine(self._search, self._warm)
+        return self._engine
+
+    def fold(self, event: Event) -> None:
+        """Take in one record."""
+        rungs_before = len(self.view.rung_order)
+        self.view.fold(event)
+        identity = event.identity
+        if self.spec.search is None:
+            return
+        if identity.kind == schema.WARM:
+            self._fold_warm(event)
+        elif identity.kind == schema.PROPOSED:
+            self._fold_proposal(int(identity.name), event.body)
+        elif identity.trial is not None:
+            if len(self.view.rung_order) > rungs_before:
+                self._fold_rung(identity.trial, identity.name, event.body)
+            if identity.kind in schema.ENDINGS:
+                self._settle(self._proposals_of.get(identity.trial, ()))
+
+    def members(self, number: int) -> tuple[str, ...]:
+        """Return the trials of a proposal."""
+        return self._members[number]
+
+    def leads(self, trial: str) -> bool:
+        """Whether a trial is the first of a proposal: the one that ASHA looks at."""
+        numbers = self._proposals_of.get(trial, ())
+        return any(self._members[number][0] == trial for number in numbers)
+
+    def decide_rung(self, trial: str, rung: Rung, value: float) -> Decision:
+        """Return what ASHA says of a value, from the records alone."""
+        search = self._search
+        settings = search.stop_early.asha if search.stop_early else AshaSettings()
+        before = None
+        if search.order == "synchronous":
+            before = self.engine.batch_start(self._first_proposal(trial))
+        peers = peers_of(trial, rung.name, self.rungs, before)
+        return decide(value, peers, rung.mode, settings)
+
+    @property
+    def _search(self) -> SearchSpec:
+        if self.spec.search is None:
+            raise ValueError(f"study {self.spec.name} is no search")
+        return self.spec.search
+
+    def _first_proposal(self, trial: str) -> int:
+        return min(self._proposals_of[trial])
+
+    def _fold_warm(self, event: Event) -> None:
+        if self._engine is not None:
+            return
+        body = event.body
+        self._warm.append(WarmTrial(body["point"], tuple(body["values"])))
+
+    def _fold_proposal(self, number: int, body: Mapping[str, Any]) -> None:
+        self.engine.admit(Proposal.from_mapping(number, body))
+        self._members[number] = tuple(body["trials"])
+        for trial in self._members[number]:
+            self._proposals_of.setdefault(trial, []).append(number)
+        # Its trials may be those of an earlier proposal, and over already.
+        self._settle([number])
+
+    def _fold_rung(self, trial: str, rung: str, body: Mapping[str, Any]) -> None:
+        if trial in self._proposals_of:
+            record = RungRecord(trial, rung, float(body["value"]), self._first_proposal(trial))
+            self.rungs.append(record)
+
+    def _settle(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            known = self.engine.outcomes.get(number)
+            if known is not None and known.state in ("completed", "pruned"):
+                continue
+            outcome = self._outcome(number)
+            if outcome is not None:
+                self.engine.tell(number, outcome)
+
+    def _outcome(self, number: int) -> Outcome | None:
+        """Return a proposal's outcome once its trials are over, or the first one was pruned."""
+        trials = [self.view.trials.get(trial) for trial in self._members[number]]
+        found = [trial for trial in trials if trial is not None]
+        first = trials[0]
+        rungs = () if first is None else _rung_values(first)
+        if first is not None and first.state == "pruned":
+            return Outcome("pruned", (), rungs)
+        if len(found) < len(trials) or any(trial.state not in _OVER for trial in found):
+            return None
+        for state in ("diverged", "failed"):
+            if any(trial.state == state for trial in found):
+                return Outcome(state, (), rungs)  # type: ignore[arg-type]
+        metrics = [objective.metric for objective in self._search.objectives]
+        values = tuple(
+            math.fsum(float(trial.values[metric]) for trial in found) / len(found)
+            for metric in metrics
+        )
+        return Outcome("completed", values, rungs)
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A decision in the ledger that its own records do not lead to."""
+
+    what: str
+    recorded: Any
+    replayed: Any
+
+
+def replay(spec: StudySpec, events: Iterable[Event]) -> list[Mismatch]:
+    """Take every decision again from the records before it; return where it differs."""
+    state = StudyState(spec)
+    found: list[Mismatch] = []
+    for event in events:
+        identity = event.identity
+        if spec.search is not None and identity.kind == schema.PROPOSED:
+            proposal = _proposed_again(spec.search, state, int(identity.name))
+            if proposal.to_mapping()["point"] != event.body["point"]:
+                found.append(
+                    Mismatch(identity.transition, event.body["point"], dict(proposal.point))
+                )
+        elif identity.kind == schema.RUNG and identity.trial is not None:
+            rung = _rung(spec, identity.name)
+            if rung is not None and identity.name not in state.view.trials[identity.trial].rungs:
+                decision = state.decide_rung(identity.trial, rung, float(event.body["value"]))
+                if decision != event.body["decision"]:
+                    found.append(Mismatch(identity.transition, event.body["decision"], decision))
+        state.fold(event)
+    return found
+
+
+def _proposed_again(search: SearchSpec, state: StudyState, number: int) -> Proposal:
+    """Return what a fresh engine proposes from the state's proposals and outcomes."""
+    engine = Engine(search, state._warm)
+    for proposal in state.engine.proposals:
+        engine.admit(proposal)
+    for told, outcome in state.engine.outcomes.items():
+        engine.tell(told, outcome)
+    return engine.propose(number)
+
+
+@dataclass
+class StudyRecord:
+    """The writer of a running study. Use it as a context manager.
+
+    Attributes:
+        spec: The study.
+        state: View and engine.
+        attempt: Number of this opening, from 1.
+    """
+
+    spec: StudySpec
+    state: StudyState
+    attempt: int
+    _configurator: Configurator
+    _writer: Writer
+    _trials: dict[str, Trial] = field(default_factory=dict)
+    _handed_out: set[tuple[str, int]] = field(default_factory=set)
+    _arms: Sequence[Trial] | None = None
+
+    def __enter__(self) -> "StudyRecord":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+    @property
+    def view(self) -> StudyView:
+        """What the ledger says."""
+        return self.state.view
+
+    def next_trials(self, limit: int) -> list[Trial]:
+        """Return at most `limit` trials to start now.
+
+        An empty list means: wait for a running one to end, or (see `finished`) nothing is left.
+        A trial is handed out once per opening and attempt.
+        """
+        self._queue_more(limit)
+        for name in self.withdrawn():
+            if self.view.trials[name].state == "pending":
+                view, reason = self.view.trials[name], {"reason": "its proposal was pruned"}
+                self._append(name, view.attempt, schema.PRUNED, reason)
+        found: list[Trial] = []
+        for trial in self._pending():
+            if len(found) == limit:
+                break
+            self._handed_out.add((trial.trial, self.view.trials[trial.trial].attempt))
+            found.append(trial)
+        return found
+
+    @property
+    def finished(self) -> bool:
+        """Whether every trial that the study asks for is over."""
+        if any(trial.state not in _OVER for trial in self.view.trials.values()):
+            return False
+        if self.spec.search is None:
+            wanted = self._ablation()
+        else:
+            if len(self.state.engine.proposals) < self.state.engine.limit:
+                return False
+            wanted = self._confirmation()
+        return all(trial.trial in self.view.trials for trial in wanted)
+
+    def start(self, trial: str) -> int:
+        """Tell that an attempt begins; return its number, from 1."""
+        attempt = self.view.trials[trial].attempt + 1
+        self._append(trial, attempt, schema.STARTED)
+        return attempt
+
+    def stage(
+        self,
+        trial: str,
+        label: str,
+        key: str,
+        *,
+        cached: bool,
+        seconds: float = 0.0,
+        device_seconds: float = 0.0,
+    ) -> None:
+        """Tell that a trial has an artifact: built for it, or found."""
+        body = {
+            "stage": label,
+            "key": key,
+            "cached": cached,
+            "seconds": seconds,
+            "device_seconds": device_seconds,
+        }
+        self._append(trial, self._attempt(trial), f"{schema.STAGE}/{label}", body)
+
+    def rung(self, trial: str, name: str, value: float) -> Decision:
+        """Tell a value at a rung; return whether the trial goes on.
+
+        Of a proposal with several training seeds the first one's trial speaks for all: its
+        siblings follow it. A value already told keeps its decision, whatever was recorded since.
+        One that is not finite ends the trial as diverged and is answered with `stop`.
+        """
+        known = self.view.trials[trial].rungs.get(name)
+        if known is not None:
+            return known["decision"]
+        rung = _rung(self.spec, name)
+        if rung is None or not self.state.leads(trial):
+            return "stop" if trial in self.withdrawn() else "continue"
+        if not math.isfinite(value):
+            self.diverge(trial, f"{rung.metric} is {value} at {name}")
+            return "stop"
+        decision = self.state.decide_rung(trial, rung, value)
+        body = {"metric": rung.metric, "value": value, "decision": decision}
+        self._append(trial, self._attempt(trial), f"{schema.RUNG}/{name}", body)
+        return decision
+
+    def complete(self, trial: str, values: Mapping[str, Any]) -> None:
+        """Tell that a trial has its rows.
+
+        A search's objective that is missing or not finite makes it a failed or diverged one.
+        """
+        for objective in self.spec.search.objectives if self.spec.search else ():
+            value = values.get(objective.metric)
+            if not isinstance(value, int | float):
+                self.fail(trial, f"no {objective.metric} was measured on {objective.split}")
+                return
+            if not math.isfinite(value):
+                self.diverge(trial, f"{objective.metric} is {value}")
+                return
+        self._append(trial, self._attempt(trial), schema.COMPLETED, {"values": dict(values)})
+
+    def prune(self, trial: str, reason: str) -> None:
+        """Tell that a running trial was ended early: by ASHA, or since a sibling was."""
+        self._append(trial, self._attempt(trial), schema.PRUNED, {"reason": reason})
+
+    def fail(self, trial: str, reason: str) -> None:
+        """Tell that a trial raised, after its retries."""
+        self._append(trial, self._attempt(trial), schema.FAILED, {"reason": reason})
+
+    def diverge(self, trial: str, reason: str) -> None:
+        """Tell that a loss or metric was not finite."""
+        self._append(trial, self._attempt(trial), schema.DIVERGED, {"reason": reason})
+
+    def interrupt(self, trial: str, reason: str) -> None:
+        """Tell that an attempt ended without an outcome; the trial is pending again."""
+        self._append(trial, self._attempt(trial), schema.INTERRUPTED, {"reason": reason})
+
+    def retry_failed(self) -> list[str]:
+        """Make failed trials pending again; return them."""
+        failed = [trial for trial, view in self.view.trials.items() if view.state == "failed"]
+        for trial in failed:
+            self.interrupt_after(trial, "retried")
+        return failed
+
+    def interrupt_after(self, trial: str, reason: str) -> None:
+        """Put an empty attempt behind the last one, so that the trial is pending again."""
+        attempt = self.view.trials[trial].attempt + 1
+        self._append(trial, attempt, schema.INTERRUPTED, {"reason": reason})
+
+    def message(self, text: str, **more: Any) -> None:  # noqa: ANN401 - JSON
+        """Keep a line for people."""
+        number = len(self.view.messages) + 1
+        body = {"text": text, **more}
+        self._append(None, self.attempt, f"{schema.MESSAGE}/{number}", body)
+
+    def close(self) -> None:
+        """Tell that nothing is left to do."""
+        self._append(None, self.attempt, schema.CLOSED)
+
+    def stopped(self, reason: str) -> None:
+        """Tell that somebody stopped the study; it can be resumed."""
+        self._append(None, self.attempt, schema.STOPPED, {"reason": reason})
+
+    def winners(self) -> list[int]:
+        """Return the proposal (several objectives: proposals) that a search ends with."""
+        if self.spec.search is None:
+            return []
+        return pareto_front(self.state.engine.outcomes, self.spec.search)
+
+    def withdrawn(self) -> list[str]:
+        """Return unfinished trials that no proposal waits for, since the first one was pruned."""
+        if self.spec.search is None:
+            return []
+        pruned = [n for n, o in self.state.engine.outcomes.items() if o.state == "pruned"]
+        wanted = {
+            trial
+            for number in range(len(self.state.engine.proposals))
+            if number not in pruned
+            for trial in self.state.members(number)
+        }
+        members = {trial for number in pruned for trial in self.state.members(number)}
+        return [t for t in members - wanted if self.view.trials[t].state not in _OVER]
+
+    def _append(
+        self,
+        trial: str | None,
+        attempt: int,
+        transition: str,
+        body: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._writer.append(Identity(trial, attempt, transition), body)
+
+    def _attempt(self, trial: str) -> int:
+        view = self.view.trials[trial]
+        if view.state != "running":
+            raise ValueError(f"trial {trial} is {view.state}: start an attempt first")
+        return view.attempt
+
+    def _pending(self) -> Iterator[Trial]:
+        for name, view in list(self.view.trials.items()):
+            if view.state == "pending" and (name, view.attempt) not in self._handed_out:
+                yield self._trial(name, view)
+
+    def _trial(self, name: str, view: TrialView) -> Trial:
+        """Return a trial of the ledger, configured."""
+        if name not in self._trials:
+            body = view.body
+            self._trials[name] = self._configurator.trial(
+                body["overrides"], body["seed"], body["arm"], body["proposal"]
+            )
+            if self._trials[name].trial != name:
+                raise InputError(
+                    f"trial {name}: its configuration resolves differently now than when the "
+                    "study was started; run the study with the version and weights it began with"
+                )
+        return self._trials[name]
+
+    def _queue_more(self, limit: int) -> None:
+        if self.spec.search is None:
+            self._queue(self._ablation())
+            return
+        while sum(1 for _ in self._pending()) < limit:
+            number = len(self.view.proposals)
+            if number >= self.state.engine.limit:
+                break
+            try:
+                self._propose(number)
+            except (NotReady, Exhausted):
+                break
+        self._queue(self._confirmation())
+
+    def _propose(self, number: int) -> None:
+        """Record a proposal, then queue its trials.
+
+        The ledger is told before anybody else; a kill in between leaves a proposal without
+        queued trials, which `open_study` queues.
+        """
+        proposal = self.state.engine.propose(number)
+        trials = proposal_trials(self.spec, self._configurator, number, proposal.overrides)
+        body = proposal.to_mapping() | {"trials": [trial.trial for trial in trials]}
+        self._append(None, 0, f"{schema.PROPOSED}/{number}", body)
+        self._queue(trials)
+
+    def _queue(self, trials: Iterable[Trial]) -> None:
+        for trial in trials:
+            if trial.trial not in self.view.trials:
+                self._trials[trial.trial] = trial
+                self._append(trial.trial, 0, schema.QUEUED, trial.queued())
+
+    def _ablation(self) -> Sequence[Trial]:
+        if self._arms is None:
+            self._arms = ablation_trials(self.spec, self._configurator)
+        return self._arms
+
+    def _confirmation(self) -> list[Trial]:
+        """Return the winner's trials on fresh seeds, once every proposal is over."""
+        engine = self.state.engine
+        if len(engine.proposals) < engine.limit or len(engine.outcomes) < len(engine.proposals):
+            return []
+        return [
+            self._configurator.trial(engine.proposals[n].overrides, seed, f"{CONFIRM}{n}")
+            for n in self.winners()
+            for seed in confirmation_seeds(self.spec)
+        ]
+
+    def _reconcile(self) -> None:
+        """Put right what a killed driver left: queue what was proposed, free what was running."""
+        for name, view in list(self.view.trials.items()):
+            if view.state == "running":
+                self._append(
+                    name, view.attempt, schema.INTERRUPTED, {"reason": "its driver was gone"}
+                )
+        if self.spec.search is not None:
+            for proposal in list(self.state.engine.proposals):
+                if any(t not in self.view.trials for t in self.state.members(proposal.number)):
+                    self._queue(
+                        proposal_trials(
+                            self.spec, self._configurator, proposal.number, proposal.overrides
+                        )
+                    )
+
+
+def open_study(
+    storage: Storage,
+    spec: StudySpec,
+    configurator: Configurator,
+    *,
+    warm: Sequence[tuple[str, WarmTrial]] = (),
+    timing: LeaseTiming | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> StudyRecord:
+    """Become the writer of a study: begin it, resume it, or extend it.
+
+    Args:
+        storage: Where the store lies.
+        spec: The study file.
+        configurator: Makes its configurations.
+        warm: (study, trial) pairs that a new search knows from the start.
+        timing: How long a silent holder is believed.
+        about: What to record of this opening (host, versions, ...).
+
+    Raises:
+        StudyBusy: Another live process runs it.
+        ConfigError: The file changes what the ledger says was decided, or a path does not fit.
+    """
+    configurator.check()
+    state = StudyState(spec)
+    writer = open_writer(storage, spec.name, listener=state.fold, timing=timing)
+    try:
+        if state.view.specification:
+            require_extension(state.view.specification, spec)
+        attempt = state.view.attempt + 1
+        base = configurator.configure({}, spec.train_seeds[0])
+        body = {
+            "specification": to_mapping(spec),
+            "configuration": to_mapping(base.config),
+            **(about or {}),
+        }
+        writer.append(Identity(None, attempt, schema.OPENED), body)
+        if not state.view.proposals:
+            for number, (study, trial) in enumerate(warm):
+                told = {"point": dict(trial.point), "values": list(trial.values), "study": study}
+                writer.append(Identity(None, 0, f"{schema.WARM}/{number}"), told)
+        record = StudyRecord(spec, state, attempt, configurator, writer)
+        record._reconcile()
+    except BaseException as error:
+        writer.__exit__(type(error), error, None)
+        raise
+    return record
+
+
+def warm_trials(search: SearchSpec, view: StudyView) -> tuple[list[tuple[str, WarmTrial]], int]:
+    """Return what a search may take over from an earlier study, and how many it may not.
+
+    A proposal is taken over if its point, read again in this space, is whole and inside it, and
+    if every objective was measured. Several objectives are taken over together.
+    """
+    space = search.parsed_space
+    taken, left = [], 0
+    for number, body in sorted(view.proposals.items()):
+        trials = [view.trials[t] for t in body["trials"] if t in view.trials]
+        values = _objective_means(search, trials)
+        point = {k: v for k, v in body["point"].items() if k in {p.name for p in space.parameters}}
+        if values is not None and space.admits(point):
+            taken.append((f"{view.study}/{number}", WarmTrial(point, values)))
+        else:
+            left += 1
+    return taken, left
+
+
+def _objective_means(search: SearchSpec, trials: Sequence[TrialView]) -> tuple[float, ...] | None:
+    metrics = [objective.metric for objective in search.objectives]
+    if not trials or any(trial.state != "completed" for trial in trials):
+        return None
+    if any(not isinstance(t.values.get(m), int | float) for t in trials for m in metrics):
+        return None
+    return tuple(math.fsum(t.values[m] for t in trials) / len(trials) for m in metrics)
+
+
+def _rung(spec: StudySpec, name: str) -> Rung | None:
+    if spec.search is None or spec.search.stop_early is None:
+        return None
+    found = [rung for rung in spec.search.stop_early.asha.rungs if rung.name == name]
+    return found[0] if found else None
+
+
+def _rung_values(trial: TrialView) -> tuple[float, ...]:
+    """Return the values at the rungs that a trial passed, in its order."""
+    return tuple(float(body["value"]) for body in trial.rungs.values())

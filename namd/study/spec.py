@@ -1,0 +1,349 @@
+"""The study file: what a study asks, as frozen values, strictly parsed.
+
+What its paths mean to a method is checked in namd.study.trials; nothing here imports a method.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from namd.config.document import read_yaml_mapping
+from namd.config.errors import ConfigError
+from namd.config.parsing import parse, to_mapping
+from namd.ledger.schema import study_folder
+from namd.study.asha import AshaSettings, Mode
+from namd.study.designs import Arm, Design, make_arms
+from namd.study.space import Space, parse_space
+
+Split = Literal["train", "validation", "test"]
+
+PLACEHOLDER = "..."
+"""What a study file writes where the command line decides."""
+
+
+@dataclass(frozen=True)
+class BaseSpec:
+    """What every trial starts from.
+
+    Attributes:
+        preset: Name of a preset; None: the method's defaults.
+        method: A row of Table 1.
+        cohort: A cohort's folder, or `phantom`, built from its recipe; None: the command line's.
+        store: Folder or URL; None: the command line's.
+        set: Values laid over the preset, by dotted path.
+    """
+
+    preset: str | None = None
+    method: str = "namd"
+    cohort: str | None = None
+    store: str | None = None
+    set: dict[str, Any] = field(default_factory=dict)
+
+    def given(self, name: Literal["cohort", "store"]) -> str | None:
+        """Return the cohort or the store, or None where the file leaves it open."""
+        value = getattr(self, name)
+        return None if value == PLACEHOLDER else value
+
+
+@dataclass(frozen=True)
+class AblationSpec:
+    """Parts of a method, switched off in a design.
+
+    Attributes:
+        design: Which combinations.
+        toggles: Name to the values that switch the part off, by dotted path.
+        resolution: Of `fractional` only: 3 separates toggles from each other, 4 also from pairs.
+    """
+
+    design: Design
+    toggles: dict[str, dict[str, Any]]
+    resolution: int | None = None
+
+    def __post_init__(self) -> None:
+        """Reject designs without toggles and a resolution where there is no fraction."""
+        if not self.toggles:
+            raise ValueError("toggles is empty: there is nothing to switch off")
+        for name, values in self.toggles.items():
+            if not values:
+                raise ValueError(f"toggles.{name} sets nothing")
+            if not name.replace("_", "").isalnum():
+                raise ValueError(f"toggles.{name}: use letters, digits and underscores")
+        if (self.resolution is not None) != (self.design == "fractional"):
+            raise ValueError(
+                f"resolution={self.resolution} with design {self.design}: fractional states its "
+                "resolution, the others have none"
+            )
+        if self.resolution is not None and self.resolution < 3:
+            raise ValueError(f"resolution is 3 or more, not {self.resolution}")
+
+    def arms(self) -> list[Arm]:
+        """Return the arms, the reference first. Raises ConfigError where toggles clash."""
+        return make_arms(self.design, self.toggles, self.resolution)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a search improves.
+
+    Attributes:
+        metric: A column of the rows.
+        split: Where it is measured; never test.
+        mode: Whether more is better.
+    """
+
+    metric: str
+    split: Split = "validation"
+    mode: Mode = "max"
+
+    def __post_init__(self) -> None:
+        """Keep the test split out of searches."""
+        if self.split != "validation":
+            raise ValueError(
+                f"split={self.split!r}: a search sees the validation split only; "
+                "score the winner on test with an ablation study"
+            )
+
+
+@dataclass(frozen=True)
+class StopEarly:
+    """How poor trials are ended.
+
+    Attributes:
+        asha: Successive halving.
+    """
+
+    asha: AshaSettings
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """A search over a space.
+
+    Attributes:
+        space: See namd.study.space.
+        objective: One, or several (Pareto).
+        num_trials: Proposals; may be raised later.
+        sampler: How they are chosen.
+        order: `synchronous`: in batches, exactly repeatable; `asynchronous`: each from what is
+            known at that moment.
+        batch: Proposals made together in synchronous order. Part of the search's definition:
+            were it the number of workers, the proposals would depend on the cluster.
+        seed: search_seed.
+        startup_trials: Random proposals before TPE models anything.
+        population: Of nsga2.
+        stop_early: None: every trial runs to its end.
+        seeds: Training seeds per trial.
+        confirm_seeds: Fresh training seeds on which the winner is confirmed.
+    """
+
+    space: dict[str, Any]
+    objective: Objective | tuple[Objective, ...]
+    num_trials: int
+    sampler: Literal["random", "grid", "tpe", "nsga2"] = "tpe"
+    order: Literal["synchronous", "asynchronous"] = "synchronous"
+    batch: int = 4
+    seed: int = 0
+    startup_trials: int = 10
+    population: int = 20
+    stop_early: StopEarly | None = None
+    seeds: int = 1
+    confirm_seeds: int = 3
+
+    def __post_init__(self) -> None:
+        """Reject impossible counts and unreadable spaces."""
+        for name in ("num_trials", "batch", "seeds", "confirm_seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is 1 or more, not {getattr(self, name)}")
+        if self.startup_trials < 0:
+            raise ValueError(f"startup_trials is 0 or more, not {self.startup_trials}")
+        if self.population < 2:
+            raise ValueError(f"population is 2 or more, not {self.population}")
+        if not self.objectives:
+            raise ValueError("objective is empty")
+        metrics = [objective.metric for objective in self.objectives]
+        if len(set(metrics)) != len(metrics):
+            raise ValueError(f"objective names a metric twice: {', '.join(metrics)}")
+        space = self.parsed_space
+        if self.sampler == "grid":
+            next(space.grid())
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives, also where there is one."""
+        one = isinstance(self.objective, Objective)
+        return (self.objective,) if one else self.objective  # type: ignore[return-value]
+
+    @cached_property
+    def parsed_space(self) -> Space:
+        """The space. Raises ConfigError."""
+        return parse_space(self.space)
+
+
+@dataclass(frozen=True)
+class EvaluateSpec:
+    """How each trial is judged.
+
+    Attributes:
+        split: None: test for an ablation, validation for a search.
+        num_draws: K; None: the preset's.
+        primary: The metric that the study is about.
+        secondary: The others that are tested, in order.
+    """
+
+    split: Split | None = None
+    num_draws: int | None = None
+    primary: str = "auroc"
+    secondary: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject impossible counts and a primary metric that is secondary too."""
+        if self.num_draws is not None and self.num_draws < 1:
+            raise ValueError(f"num_draws is 1 or more, not {self.num_draws}")
+        if self.primary in self.secondary:
+            raise ValueError(f"primary {self.primary} is secondary too")
+
+
+@dataclass(frozen=True)
+class BudgetSpec:
+    """What a study may cost.
+
+    Attributes:
+        device_hours: Hours times accelerators (cores, where there are none).
+    """
+
+    device_hours: float
+
+    def __post_init__(self) -> None:
+        """Reject a budget that buys nothing."""
+        if self.device_hours <= 0:
+            raise ValueError(f"device_hours is above 0, not {self.device_hours}")
+
+
+@dataclass(frozen=True)
+class TrackingSpec:
+    """What is written to Weights & Biases besides the numbers.
+
+    Attributes:
+        images: Also a few drawn crops; off unless the file says so.
+    """
+
+    images: bool = False
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """A study: an ablation or a search.
+
+    Attributes:
+        name: Its folder in the ledger.
+        base: What every trial starts from.
+        question: One sentence, printed over every table.
+        seeds: Number of training seeds, or the seeds themselves; the same in every arm.
+        ablation: Either this
+        search: or this.
+        evaluate: How each trial is judged.
+        budget: None: no limit.
+        tracking: What W&B gets.
+    """
+
+    name: str
+    base: BaseSpec
+    question: str = ""
+    seeds: int | tuple[int, ...] = 1
+    ablation: AblationSpec | None = None
+    search: SearchSpec | None = None
+    evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
+    budget: BudgetSpec | None = None
+    tracking: TrackingSpec = field(default_factory=TrackingSpec)
+
+    def __post_init__(self) -> None:
+        """Reject what is neither ablation nor search, and a search that looks at test."""
+        study_folder(self.name)
+        if (self.ablation is None) == (self.search is None):
+            raise ValueError("a study has either `ablation` or `search`")
+        seeds = self.train_seeds
+        if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError(
+                f"seeds={self.seeds!r}: expected a count of 1 or more, or distinct seeds"
+            )
+        if self.search is not None:
+            if self.seeds != 1:
+                raise ValueError(f"seeds={self.seeds!r}: a search states them in search.seeds")
+            if self.evaluate.split not in (None, "validation"):
+                raise ValueError(
+                    f"evaluate.split={self.evaluate.split!r}: a search sees validation only"
+                )
+
+    @property
+    def train_seeds(self) -> tuple[int, ...]:
+        """The training seeds of an ablation."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    @property
+    def split(self) -> Split:
+        """The evaluated split."""
+        return self.evaluate.split or ("validation" if self.search else "test")
+
+
+def parse_study(mapping: Mapping[str, Any]) -> StudySpec:
+    """Read a study's mapping. Raises ConfigError naming path, value and the nearest valid key."""
+    return parse(StudySpec, mapping)
+
+
+def read_study(path: Path) -> StudySpec:
+    """Read a study file. Raises InputError."""
+    return parse_study(read_yaml_mapping(path))
+
+
+def require_extension(old: Mapping[str, Any], new: StudySpec) -> None:
+    """Check that a study file only extends what the ledger says was run.
+
+    More proposals, added seeds, another budget, question or tracking are extensions; so are
+    another store or cohort path, whose contents enter the keys.
+
+    Raises ConfigError naming the first path that changes what was already decided.
+    """
+    before, after = _fixed(dict(old)), _fixed(to_mapping(new))
+    for path in sorted(set(before) | set(after)):
+        if before.get(path) != after.get(path):
+            raise ConfigError(
+                f"{path}={after.get(path)!r}: the study {new.name} was started with "
+                f"{before.get(path)!r}; give the changed study a new name"
+            )
+    past = parse_study(old)
+    if past.search is not None and new.search is not None:
+        if new.search.num_trials < past.search.num_trials:
+            raise ConfigError(
+                f"search.num_trials={new.search.num_trials}: {past.search.num_trials} before; "
+                "it can only be raised"
+            )
+    elif not set(past.train_seeds) <= set(new.train_seeds):
+        raise ConfigError(f"seeds={new.seeds!r}: {past.seeds!r} before; seeds can only be added")
+
+
+_FREE = {
+    "question",
+    "seeds",
+    "budget",
+    "tracking",
+    "base.cohort",
+    "base.store",
+    "search.num_trials",
+    "search.confirm_seeds",
+}
+
+
+def _fixed(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves that an extension may not change, by dotted path."""
+    found: dict[str, Any] = {}
+    for key, value in mapping.items():
+        path = f"{prefix}{key}"
+        if path in _FREE:
+            continue
+        if isinstance(value, Mapping) and value:
+            found |= _fixed(value, f"{path}.")
+        else:
+            found[path] = value
+    return found

@@ -1,0 +1,181 @@
+"""From a study file and a method to trials: resolved configurations with their training seeds.
+
+Every path of the file is checked here against the method's configuration class, before anything
+starts.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from namd.config.errors import ConfigError
+from namd.config.fingerprint import fingerprint
+from namd.config.parsing import merge, set_path, to_mapping
+from namd.config.presets import load_preset
+from namd.ledger.schema import trial_id
+from namd.methods.base import Method
+from namd.pipeline.run_configuration import RunConfiguration, from_mapping
+from namd.study.designs import Arm, merge_duplicates
+from namd.study.spec import StudySpec
+
+TRAIN_SEED = "train_seed"
+RESERVED = ("method", TRAIN_SEED, "evaluate.split", "evaluate.num_draws")
+"""Paths that the study file sets elsewhere: base.method, seeds, evaluate."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration with one training seed.
+
+    Attributes:
+        trial: Its id: a hash of the resolved configuration and the seed.
+        seed: train_seed.
+        overrides: What it changes of the base, by dotted path.
+        configuration: Resolved: nothing is left to decide.
+        arm: Of an ablation, else empty.
+        proposal: Number of a search's proposal, else None.
+    """
+
+    trial: str
+    seed: int
+    overrides: Mapping[str, Any]
+    configuration: RunConfiguration
+    arm: str = ""
+    proposal: int | None = None
+
+    def queued(self) -> dict[str, Any]:
+        """Return what the ledger is told when the trial is queued."""
+        return {
+            "arm": self.arm,
+            "proposal": self.proposal,
+            "seed": self.seed,
+            "overrides": dict(self.overrides),
+        }
+
+
+class Configurator:
+    """Turns overrides into resolved configurations of one study.
+
+    Args:
+        spec: The study.
+        methods: Replaces the registry.
+        preset: Replaces the preset's contents, by mapping.
+    """
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        methods: Mapping[str, Method] | None = None,
+        preset: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.spec = spec
+        self._methods = methods
+        base = dict(preset) if preset is not None else {}
+        if preset is None and spec.base.preset is not None:
+            base = load_preset(spec.base.preset)
+        evaluate: dict[str, Any] = {"split": spec.split}
+        if spec.evaluate.num_draws is not None:
+            evaluate["num_draws"] = spec.evaluate.num_draws
+        base = merge(base, {"method": spec.base.method, "evaluate": evaluate})
+        self._base = self._laid_over(base, spec.base.set, "base.set")
+
+    def configure(self, overrides: Mapping[str, Any], seed: int) -> RunConfiguration:
+        """Return the resolved configuration. Raises ConfigError naming path and value."""
+        mapping = self._laid_over(self._base, overrides, "a configuration")
+        mapping[TRAIN_SEED] = seed
+        return from_mapping(mapping, self.spec.base.preset, self._methods)
+
+    def trial(
+        self, overrides: Mapping[str, Any], seed: int, arm: str = "", proposal: int | None = None
+    ) -> Trial:
+        """Return a trial of these overrides and this seed."""
+        configuration = self.configure(overrides, seed)
+        return Trial(
+            trial_id(_identity(configuration), seed), seed, overrides, configuration, arm, proposal
+        )
+
+    def check(self) -> None:
+        """Try every toggle, bound and choice on its own, and every arm.
+
+        Raises ConfigError naming its place in the study file.
+        """
+        seed = self.spec.train_seeds[0]
+        self._try({}, seed, "base")
+        if self.spec.ablation is not None:
+            for name, values in self.spec.ablation.toggles.items():
+                self._try(values, seed, f"ablation.toggles.{name}")
+        if self.spec.search is not None:
+            for name, overrides in self.spec.search.parsed_space.checks():
+                self._try(overrides, seed, f"search.space.{name}")
+
+    def _try(self, overrides: Mapping[str, Any], seed: int, place: str) -> None:
+        try:
+            self.configure(overrides, seed)
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error}") from error
+
+    def _laid_over(
+        self, base: Mapping[str, Any], values: Mapping[str, Any], place: str
+    ) -> dict[str, Any]:
+        result = dict(base)
+        for path, value in values.items():
+            for reserved in RESERVED:
+                if path == reserved or path == reserved.partition(".")[0]:
+                    raise ConfigError(
+                        f"{place}.{path}={value!r}: {reserved} is set by the study file's own "
+                        "base.method, seeds and evaluate"
+                    )
+            result = set_path(result, path, value)
+        return result
+
+
+def ablation_arms(spec: StudySpec, configurator: Configurator) -> list[Arm]:
+    """Return the arms of an ablation, those of one configuration merged."""
+    if spec.ablation is None:
+        raise ValueError(f"study {spec.name} is no ablation")
+    seed = spec.train_seeds[0]
+
+    def identify(arm: Arm) -> str:
+        return fingerprint(_identity(configurator.configure(arm.overrides, seed)))
+
+    return merge_duplicates(spec.ablation.arms(), identify)
+
+
+def ablation_trials(spec: StudySpec, configurator: Configurator) -> list[Trial]:
+    """Return arms times seeds, seed by seed, so that a study cut short is balanced."""
+    arms = ablation_arms(spec, configurator)
+    return [
+        configurator.trial(arm.overrides, seed, arm.name)
+        for seed in spec.train_seeds
+        for arm in arms
+    ]
+
+
+def proposal_trials(
+    spec: StudySpec, configurator: Configurator, number: int, overrides: Mapping[str, Any]
+) -> list[Trial]:
+    """Return the trials of a search's proposal: one per training seed."""
+    if spec.search is None:
+        raise ValueError(f"study {spec.name} is no search")
+    return [
+        configurator.trial(overrides, seed, proposal=number) for seed in range(spec.search.seeds)
+    ]
+
+
+def confirmation_seeds(spec: StudySpec) -> Iterable[int]:
+    """Return the fresh training seeds on which a search's winner is confirmed."""
+    if spec.search is None:
+        raise ValueError(f"study {spec.name} is no search")
+    return range(spec.search.seeds, spec.search.seeds + spec.search.confirm_seeds)
+
+
+def _identity(configuration: RunConfiguration) -> dict[str, Any]:
+    """Return the resolved configuration without its training seed, which stands beside it."""
+    mapping = to_mapping(configuration.config)
+    fields = {spec.name for spec in dataclasses.fields(configuration.method.config_class)}
+    if TRAIN_SEED not in fields:
+        raise ConfigError(f"method {configuration.method.name} has no {TRAIN_SEED} to vary")
+    return {"method": configuration.method.name} | {
+        name: value for name, value in mapping.items() if name != TRAIN_SEED
+    }
