@@ -60,7 +60,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         return _plan(arguments, configuration, cohort, store)
     result = run_shown(configuration, cohort, store)
-    text = f"{score_table(result.rows)}\n\nrun {result.run}"
+    text = f"{result.table.text or score_table(result.rows)}\nrun {result.run}"
     answer(arguments, result.to_mapping(), text)
     return 0
 

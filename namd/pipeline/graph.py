@@ -19,6 +19,11 @@ from namd.pipeline.digests import DigestCache
 KEY_SCHEMA = 1
 """Bumped when what goes into a key changes; every artifact is then made anew."""
 
+EVERYTHING = "*"
+"""In a cohort slice: every column there is, and what the card says of the simulation."""
+
+CARD_PARTS = ("simulation",)
+
 Fingerprint = Callable[[CohortSlice], str]
 
 
@@ -227,15 +232,16 @@ def _cohort_identity(cohort: CohortSlice, cohort_digest: Fingerprint) -> dict[st
 
 def _cohort_digest(folder: Path | None, digests: DigestCache) -> Fingerprint:
     def digest(cohort: CohortSlice) -> str:
-        from namd.data.cohort import CARD_FILE, CASES_FILE, cohort_fingerprint
+        from namd.data.cohort import CARD_FILE, CASES_FILE, cohort_fingerprint, read_schema
 
         if folder is None:
             raise ValueError("these stages read a cohort, and none was given")
         place = folder.resolve()
         name = f"cohort:{place}:{','.join(sorted(cohort.columns))}:{','.join(cohort.splits)}"
         files = [path for path in (place / CASES_FILE, place / CARD_FILE) if path.exists()]
-        return digests.get(
-            name, files, lambda: cohort_fingerprint(place, cohort.columns, cohort.splits)
-        )
+        columns = cohort.columns
+        if EVERYTHING in columns:
+            columns = (*read_schema(place).names, *(f"card.{part}" for part in CARD_PARTS))
+        return digests.get(name, files, lambda: cohort_fingerprint(place, columns, cohort.splits))
 
     return digest

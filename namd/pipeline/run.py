@@ -29,12 +29,16 @@ class Rows:
 
     Attributes:
         rows: One mapping per row of the table, JSON-able.
-        gap_recovered: Share of the gap between real baseline and real follow-up that the method
-            recovers, or None where it cannot be told.
+        gap_recovered: Share of the gap in AUROC between real baseline and real follow-up that
+            the method recovers per draw, or None where it cannot be told.
+        about: What else belongs to the table: cases, split, notes. JSON-able.
+        text: The table for people; empty: none was made.
     """
 
     rows: Sequence[Mapping[str, Any]]
-    gap_recovered: Any = None
+    gap_recovered: float | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
 
 
 Tabulate = Callable[[RunConfiguration, Path, Mapping[str, Artifact]], Rows]
@@ -47,16 +51,19 @@ class RunResult:
     Attributes:
         run: Its key: the method, every stage key, and how the rows are formed.
         stages: How each node came, in order.
-        rows: The table.
-        gap_recovered: See `Rows`.
+        table: What the run comes to.
         artifacts: The nodes' artifacts, by label.
     """
 
     run: str
     stages: Sequence[StageResult]
-    rows: Sequence[Mapping[str, Any]]
-    gap_recovered: Any = None
+    table: Rows
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """The rows of the table."""
+        return self.table.rows
 
     def to_mapping(self) -> dict[str, Any]:
         """Return what `namd run --json` prints."""
@@ -64,7 +71,8 @@ class RunResult:
             "run": self.run,
             "stages": [asdict(stage) for stage in self.stages],
             "rows": [dict(row) for row in self.rows],
-            "gap_recovered": self.gap_recovered,
+            "gap_recovered": self.table.gap_recovered,
+            "about": dict(self.table.about),
         }
 
 
@@ -117,9 +125,7 @@ def run(
     launcher = Launcher(store, cohort, reporter or SilentReporter(), world)
     stages, artifacts = launcher.build(plan)
     table = (tabulate or score_rows)(configuration, cohort, artifacts)
-    result = RunResult(
-        run_key(configuration, plan), stages, table.rows, table.gap_recovered, artifacts
-    )
+    result = RunResult(run_key(configuration, plan), stages, table, artifacts)
     record(store, configuration, result)
     return result
 
@@ -168,7 +174,13 @@ def recorded_runs(store: Store) -> dict[str, dict[str, Any]]:
 def score_rows(
     configuration: RunConfiguration, cohort: Path, artifacts: Mapping[str, Artifact]
 ) -> Rows:
-    """Form the rows from the `scores` artifacts through `namd.evaluate.table`."""
-    from namd.evaluate.table import rows_of_run
+    """Form the rows from the `scores` artifacts through `namd.evaluate`."""
+    from namd.evaluate.rendering import to_text
+    from namd.pipeline.score_table import score_table
 
-    return rows_of_run(configuration, cohort, artifacts)
+    table = score_table(configuration, cohort, artifacts)
+    about = table.to_mapping()
+    rows = about.pop("rows")
+    own = {row["row"]: row for row in rows}.get(configuration.method.name, {})
+    about["gap_recovered_mean_of_draws"] = own.get("gap_recovered_mean_of_draws")
+    return Rows(rows, own.get("gap_recovered"), about, to_text(table))

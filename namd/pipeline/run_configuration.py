@@ -70,7 +70,7 @@ def from_mapping(
     mapping = {key: value for key, value in mapping.items() if key != "method"}
     if any(spec.name == "method" for spec in dataclasses.fields(method.config_class)):
         mapping["method"] = name
-    config = parse(method.config_class, mapping)
+    config: Any = parse(method.config_class, mapping)
     if method.resolve is not None:
         config = method.resolve(config)
     return RunConfiguration(method, config, preset)
