@@ -52,8 +52,8 @@ class SignSettings:
     """
 
     strength: float = 1.0
-    sensitivity: float = 0.9
-    false_rate: float = 0.03
+    sensitivity: float = 0.85
+    false_rate: float = 0.05
     core_share: float = 0.6
     core_hu: float = 30.0
     num_spicules: tuple[int, int] = (5, 8)
@@ -122,7 +122,7 @@ class SimulationSettings:
     law: Law = "marked"
     replicates: int = 4
     prevalence: float = 0.15
-    image_factor: float = 0.6
+    image_factor: float = 1.0
     record_factor: float = 3.0
     largest_mm: float = 26.0
     record: RecordSettings = field(default_factory=RecordSettings)
