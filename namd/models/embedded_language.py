@@ -7,7 +7,7 @@ EOS alone carries the record, which is what the readout of soft_prompt takes.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -115,37 +115,47 @@ class Rewriting:
     """A batch for the model to rewrite: BOS, prefix, report, EOS, report, EOS, padding.
 
     Attributes:
-        ids: Token ids; in place of the prefix stands padding.
-        prefix: Positions that hold the random vectors.
+        ids: Token ids.
+        scale: Factor on each embedding: random in the prefix, 1 elsewhere.
         writes: Positions whose next token is to be predicted: the first EOS and the copy.
-        blocks: 0 where BOS, prefix and report stand, 1 from the first EOS on; keys of block 0
-            are hidden from queries behind EOS. 2: padding.
+        blocks: 0 where BOS, prefix and report stand, 1 from the first EOS on, 2: padding.
     """
 
     ids: Int[Tensor, "B L"]
-    prefix: Bool[Tensor, "B L"]
+    scale: Float[Tensor, "B L"]
     writes: Bool[Tensor, "B L"]
     blocks: Int[Tensor, "B L"]
 
+    @property
+    def targets(self) -> Int[Tensor, " W"]:
+        """The tokens to be written, in row order."""
+        return torch.roll(self.ids, -1, dims=1)[self.writes]
+
+    def to(self, device: str) -> "Rewriting":
+        """Return the batch on a device."""
+        return Rewriting(*(getattr(self, f.name).to(device) for f in fields(self)))
+
 
 def rewriting(
-    rows: list[list[int]], prefixes: list[int], tokenizer: PreTrainedTokenizerBase
+    reports: list[list[int]],
+    prefixes: list[list[int]],
+    scales: list[list[float]],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Rewriting:
-    """Lay out reports (token ids that end in EOS) behind prefixes of these lengths."""
-    length = max(1 + n + 2 * len(row) for row, n in zip(rows, prefixes, strict=True))
-    ids = torch.full((len(rows), length), tokenizer.pad_token_id)
-    prefix = torch.zeros(ids.shape, dtype=torch.bool)
-    writes, blocks = prefix.clone(), torch.full_like(ids, 2)
-    for i, (row, n) in enumerate(zip(rows, prefixes, strict=True)):
-        eos = n + len(row)
-        ids[i, 0] = tokenizer.bos_token_id
-        prefix[i, 1 : 1 + n] = True
-        ids[i, 1 + n : eos + 1] = torch.tensor(row)
-        ids[i, eos + 1 : eos + 1 + len(row)] = torch.tensor(row)
-        writes[i, eos : eos + len(row)] = True
-        blocks[i, :eos] = 0
-        blocks[i, eos : eos + 1 + len(row)] = 1
-    return Rewriting(ids, prefix, writes, blocks)
+    """Lay out reports (token ids that end in EOS) behind prefixes (token ids, scaled)."""
+    shapes = [(len(prefix), len(report)) for prefix, report in zip(prefixes, reports, strict=True)]
+    length = max(1 + n + 2 * k for n, k in shapes)
+    ids = torch.full((len(shapes), length), tokenizer.pad_token_id)
+    scale = torch.ones(ids.shape)
+    writes, blocks = torch.zeros(ids.shape, dtype=torch.bool), torch.full_like(ids, 2)
+    for i, (n, k) in enumerate(shapes):
+        row = [tokenizer.bos_token_id, *prefixes[i], *reports[i], *reports[i]]
+        ids[i, : len(row)] = torch.tensor(row)
+        scale[i, 1 : 1 + n] = torch.tensor(scales[i])
+        writes[i, n + k : n + 2 * k] = True
+        blocks[i, : n + k] = 0
+        blocks[i, n + k : len(row)] = 1
+    return Rewriting(ids, scale, writes, blocks)
 
 
 def bottleneck_mask(blocks: Int[Tensor, "B L"]) -> Bool[Tensor, "B 1 L L"]:
@@ -161,22 +171,29 @@ def bottleneck_mask(blocks: Int[Tensor, "B L"]) -> Bool[Tensor, "B 1 L L"]:
     return (causal & ~hidden)[:, None]
 
 
-def rewriting_logits(
-    model: nn.Module, batch: Rewriting, vectors: Float[Tensor, "P D"]
-) -> Float[Tensor, "W V"]:
-    """Return logits at the positions that write, in row order.
-
-    Args:
-        model: The embedded model with its head.
-        batch: Layout.
-        vectors: What stands at the prefix positions, in row order.
-    """
-    embedded = model.get_input_embeddings()(batch.ids)
-    embedded = embedded.masked_scatter(batch.prefix[..., None], vectors.to(embedded.dtype))
-    bias = torch.zeros(1, dtype=embedded.dtype, device=embedded.device)
-    mask = bottleneck_mask(batch.blocks)
-    bias = torch.where(mask, bias, torch.finfo(embedded.dtype).min)
+def rewriting_logits(model: nn.Module, batch: Rewriting) -> Float[Tensor, "W V"]:
+    """Return logits of the tokens to be written, in row order."""
+    embedded = model.get_input_embeddings()(batch.ids) * batch.scale[..., None]
+    lowest = torch.finfo(embedded.dtype).min
+    bias = torch.zeros((), device=embedded.device).where(bottleneck_mask(batch.blocks), lowest)
     states = model.model(
         inputs_embeds=embedded, attention_mask={"full_attention": bias}, use_cache=False
     ).last_hidden_state
     return model.lm_head(states[batch.writes])
+
+
+def number_smoothing(tokenizer: PreTrainedTokenizerBase, width: float) -> Float[Tensor, "V V"]:
+    """Return the target distribution of each token: itself, or for a number its neighbours too.
+
+    A Gaussian of that width, in units, over whole numbers: being one year off is a smaller error
+    than forty, so the state must hold the number and not only its name. Width 0: the identity.
+    """
+    targets = torch.eye(len(tokenizer))
+    if not width:
+        return targets
+    tokens = number_tokens(tokenizer)
+    numbers = torch.tensor(list(tokens), dtype=torch.float32)
+    ids = torch.tensor(list(tokens.values()))
+    near = torch.exp(-((numbers[:, None] - numbers) ** 2) / (2 * width**2))
+    targets[ids[:, None], ids] = near / near.sum(dim=1, keepdim=True)
+    return targets

@@ -26,6 +26,7 @@ class EmbeddedLanguageSettings:
         warmup_steps: Linear warm-up; at most a tenth of the steps is used.
         max_prefix: Up to this many random vectors stand between BOS and a training report, so
             that the model reads behind soft prompts as well as without.
+        number_smoothing: Width, in years or mm, of the targets where a number is written.
         probe_records: Records that the linear probes are fitted on; as many are held out.
         checkpoint_every: Steps between checkpoints.
     """
@@ -40,6 +41,7 @@ class EmbeddedLanguageSettings:
     learning_rate: float = 3e-3
     warmup_steps: int = 100
     max_prefix: int = 16
+    number_smoothing: float = 0.7
     probe_records: int = 1500
     checkpoint_every: int = 250
 
@@ -65,6 +67,8 @@ class EmbeddedLanguageSettings:
             raise ValueError(f"probe_records is 100 or more, not {self.probe_records}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate is above 0, not {self.learning_rate}")
+        if self.number_smoothing < 0:
+            raise ValueError(f"number_smoothing is 0 or more, not {self.number_smoothing}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from namd.config.seeding import generator
 from namd.models.language_settings import LoRASettings, Readout, SoftPromptSettings
@@ -33,13 +33,21 @@ class ReportTokens:
         self.pad = self.end if pad is None else int(pad)
         self._known: dict[str, list[int]] = {}
 
-    def of(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, EOS at the end, without BOS."""
+    def of(self, texts: Sequence[str], remember: bool = True) -> list[list[int]]:
+        """Return the token ids of each text, EOS at the end, without BOS.
+
+        `remember` False is for texts that do not come again.
+        """
+        if not remember:
+            return [[*row, self.end] for row in self._tokenised(texts)]
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
-            rows = self.tokenizer(new, add_special_tokens=False)["input_ids"]
+            rows = self._tokenised(new)
             self._known |= {text: [*row, self.end] for text, row in zip(new, rows, strict=True)}
         return [self._known[text] for text in texts]
+
+    def _tokenised(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
     def padded(
         self, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu"
@@ -63,6 +71,8 @@ class SoftPromptContext(nn.Module):
         model: The text model, frozen and always in eval mode.
         prompts: Parameter(m, n, D) in fp32; None where there are no prompts.
     """
+
+    model: PreTrainedModel
 
     def __init__(
         self,
