@@ -31,14 +31,16 @@ class Look:
         wall_near: Share of the others with the wall in the crop.
         vessel_attached: Share with a vessel leading to the nodule.
         lung_hu: Mean attenuation of lung and its spread between patients.
-        noise_hu: Median standard deviation of the noise, before resampling's smoothing.
+        noise_hu: Median standard deviation of the noise.
+        streaks: Share of crops whose noise runs in one direction.
     """
 
-    wall_attached: float = 0.22
-    wall_near: float = 0.2
-    vessel_attached: float = 0.45
-    lung_hu: tuple[float, float] = (-865.0, 35.0)
-    noise_hu: float = 30.0
+    wall_attached: float = 0.3
+    wall_near: float = 0.3
+    vessel_attached: float = 0.3
+    lung_hu: tuple[float, float] = (-872.0, 32.0)
+    noise_hu: float = 25.0
+    streaks: float = 0.35
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def lung(look: Look, grid: Grid, rng: np.random.Generator) -> Floats:
     level, spread = look.lung_hu
     hu = np.full(rows.shape, level + spread * np.clip(rng.standard_normal(), -2, 2))
     hu += rng.uniform(0.0, 1.6) * rows + rng.normal(0.0, 0.5) * columns
-    for width_mm, depth in ((5.0, 14.0), (1.8, 24.0), (0.8, 34.0)):
+    for width_mm, depth in ((5.0, 12.0), (2.0, 20.0), (1.0, 22.0)):
         field = correlated(grid, width_mm, rng)
         # Lobular septa and small vessels stand out upwards, air does not downwards.
         hu += depth * rng.uniform(0.6, 1.4) * np.where(field > 0, np.abs(field) ** 1.4, 0.7 * field)
@@ -108,18 +110,18 @@ def vessels(
     blood = rng.normal(110.0 if lesion.contrast else 35.0, 15.0)
     canvas = np.full((grid.size, grid.size), float(LOWEST_HU))
     richness = rng.gamma(3.0, 1 / 3.0)
-    for _ in range(rng.poisson(2.2 * richness)):
+    for _ in range(rng.poisson(1.2 * richness)):
         edge = rng.uniform(0, 2 * np.pi)
         start = half * 1.2 * np.array([np.sin(edge), np.cos(edge)])
         target = rng.uniform(-0.8, 0.8, 2) * half
-        _grow(canvas, start, target, rng.uniform(0.6, 2.0), blood, grid, rng)
-    for _ in range(rng.poisson(26 * richness)):
+        _grow(canvas, start, target, 0.5 + rng.exponential(0.45), blood, grid, rng)
+    for _ in range(rng.poisson(19 * richness)):
         _cross_section(canvas, rng.uniform(-half, half, 2), blood, grid, rng)
     if rng.random() < look.vessel_attached:
         edge = rng.uniform(0, 2 * np.pi)
         start = half * 1.2 * np.array([np.sin(edge), np.cos(edge)])
         reach = np.sqrt(inside.sum() / np.pi) * grid.spacing_mm
-        _grow(canvas, start, np.zeros(2), min(0.7 + 0.12 * reach, 1.6), blood, grid, rng)
+        _grow(canvas, start, np.zeros(2), min(0.45 + 0.1 * reach, 1.3), blood, grid, rng)
     return canvas
 
 
@@ -135,10 +137,10 @@ def _grow(
 ) -> None:
     """Walk a vessel from start towards target, thinning, branching, leaving the slice."""
     place, heading = start.astype(float), target - start
-    length = float(np.linalg.norm(heading)) * rng.uniform(0.8, 1.5)
+    length = float(np.linalg.norm(heading)) * rng.uniform(0.5, 1.3)
     angle = np.arctan2(heading[0], heading[1])
     # A vessel that tilts out of the slice fades over its length.
-    tilt = rng.uniform(0.0, 1.2)
+    tilt = rng.uniform(0.2, 2.2)
     for step in range(int(length / 0.6)):
         done = step * 0.6 / max(length, 1e-6)
         angle += rng.normal(0.0, 0.09)
@@ -157,10 +159,10 @@ def _grow(
 def _cross_section(
     canvas: Floats, place: Floats, blood: float, grid: Grid, rng: np.random.Generator
 ) -> None:
-    radius = min(0.45 * np.exp(0.45 * rng.standard_normal()), 2.2)
+    radius = min(0.42 * np.exp(0.5 * rng.standard_normal()), 2.4)
     stretch = 1 + rng.exponential(0.5)
     turn = rng.uniform(0, np.pi)
-    _stamp(canvas, place, radius, radius * stretch, turn, blood, rng.uniform(0.35, 1.0), grid)
+    _stamp(canvas, place, radius, radius * stretch, turn, blood, rng.uniform(0.2, 1.0), grid)
 
 
 def _stamp(
@@ -210,9 +212,10 @@ def add_wall(
     curve_mm, bumps = rng.uniform(50, 140), rng.uniform(0.2, 0.8)
     away = rng.uniform(9, 21)
     ripple = correlated(grid, 6.0, rng) * bumps
-    layers = rng.normal([45.0, -95.0, 350.0], [12.0, 12.0, 120.0])
+    layers = rng.normal([45.0, -95.0, 650.0], [12.0, 12.0, 200.0])
+    marrow_hu = rng.uniform(100, 300)
     rib_at, rib_mm = rng.uniform(-25, 25), rng.uniform(3.0, 6.0)
-    fat_mm, has_rib = rng.exponential(1.2), rng.random() < 0.6
+    fat_mm, has_rib = rng.exponential(1.2), rng.random() < 0.65
     if not (attached or near):
         return hu, np.zeros_like(hu)
     across = columns * np.cos(angle) + rows * np.sin(angle)
@@ -225,8 +228,10 @@ def add_wall(
     fat = np.clip((depth - 1.2) / 0.6, 0, 1) * np.clip((1.2 + fat_mm - depth) / 0.6, 0, 1)
     tissue += fat * (layers[1] - layers[0])
     if has_rib:
-        bone = np.hypot((depth - 3 - rib_mm) / rib_mm, (along - rib_at) / (2.2 * rib_mm))
-        tissue += np.clip((1 - bone) * 3, 0, 1) * (0.55 + 0.45 * (bone > 0.65)) * layers[2]
+        bone = np.hypot((depth - 2.5 - rib_mm) / rib_mm, (along - rib_at) / (3.0 * rib_mm))
+        shell = np.clip((1 - bone) * rib_mm, 0, 1)
+        marrow = np.clip((1 - bone) * rib_mm - 1.2, 0, 1)
+        tissue += shell * layers[2] - marrow * (layers[2] - marrow_hu)
     opacity = np.clip(depth / 0.7 + 0.5, 0.0, 1.0)
     return hu * (1 - opacity) + tissue * opacity, opacity
 
@@ -243,16 +248,19 @@ def add_nodule(
     ratings = lesion.ratings
     radius_mm = max(np.sqrt(inside.sum() / np.pi) * grid.spacing_mm, 1.0)
     border_mm = 0.25 + 0.28 * (5 - ratings["margin"]) + rng.uniform(0, 0.2)
-    soft = gaussian_filter(inside, border_mm / grid.spacing_mm)
-    # Thick slices hold air above and below a small nodule.
-    loss = np.clip(0.5 * lesion.thickness_mm / (2 * radius_mm), 0.0, 0.6) * rng.uniform(0.5, 1.3)
+    # Readers draw the first pixels outside: the tissue ends half a scan pixel further in.
     depth_mm = distance_transform_edt(inside > 0.5) * grid.spacing_mm
+    ends_mm = 0.5 * lesion.spacing_mm * rng.uniform(0.8, 2.0)
+    body = np.clip((depth_mm - ends_mm) / grid.spacing_mm + 0.5, 0, 1)
+    soft = gaussian_filter(body, border_mm / grid.spacing_mm)
+    # Thick slices hold air above and below a small nodule.
+    loss = np.clip(0.9 * lesion.thickness_mm / (2 * radius_mm), 0.0, 0.6) * rng.uniform(0.4, 1.3)
     core = nodule_hu(ratings["texture"], depth_mm / radius_mm, grid, rng)
     core -= loss * np.maximum(core + 850, 0) * (1 - 0.5 * np.clip(depth_mm / radius_mm, 0, 1))
     if ratings["calcification"] <= NO_CALCIUM:
         core += calcium(ratings["calcification"], radius_mm, soft, grid, rng)
-    if ratings["spiculation"] >= 2.5:
-        hu = np.maximum(hu, strands(inside, radius_mm, grid, rng))
+    if ratings["spiculation"] >= 2.0:
+        hu = np.maximum(hu, strands(ratings["spiculation"], radius_mm, grid, rng))
     soft = soft * (1 - wall)
     return hu * (1 - soft) + np.maximum(core, hu) * soft
 
@@ -260,8 +268,8 @@ def add_nodule(
 def nodule_hu(texture: float, depth: Floats, grid: Grid, rng: np.random.Generator) -> Floats:
     """Attenuation of tissue by texture rating (1 ground glass ... 5 solid); depth in radii."""
     fine, coarse = correlated(grid, 0.9, rng), correlated(grid, 2.2, rng)
-    solid = rng.normal(20.0, 35.0) + 28 * fine + 22 * coarse
-    glass = rng.normal(-590.0, 70.0) + 45 * fine + 55 * coarse + 60 * depth
+    solid = rng.normal(-10.0, 60.0) + 28 * fine + 22 * coarse
+    glass = rng.normal(-640.0, 70.0) + 45 * fine + 55 * coarse + 60 * depth
     if texture >= SOLID_TEXTURE:
         return solid
     if texture <= GROUND_GLASS_TEXTURE:
@@ -292,20 +300,20 @@ def calcium(
     return level * np.exp(-((spot / 0.4) ** 2))
 
 
-def strands(inside: Floats, radius_mm: float, grid: Grid, rng: np.random.Generator) -> Floats:
+def strands(rating: float, radius_mm: float, grid: Grid, rng: np.random.Generator) -> Floats:
     """Thin strands that run out from a spiculated border; -1024 elsewhere."""
-    canvas = np.full_like(inside, float(LOWEST_HU))
+    canvas = np.full((grid.size, grid.size), float(LOWEST_HU))
     turn = rng.uniform(0, 2 * np.pi)
-    number = int(rng.integers(5, 11))
+    number = int(rng.integers(1, 3) + rating)
     for strand in range(number):
-        angle = turn + 2 * np.pi * (strand + rng.uniform(-0.35, 0.35)) / number
+        angle = turn + 2 * np.pi * (strand + rng.uniform(-0.5, 0.5)) / number
         heading = np.array([np.sin(angle), np.cos(angle)])
         reach = radius_mm + rng.uniform(1.5, 5.0)
         for distance in np.arange(0.6 * radius_mm, reach, 0.4):
-            thin = 0.35 + 0.35 * max(1 - (distance - radius_mm) / 4, 0)
-            fade = np.clip(1.15 - (distance / reach) ** 3, 0.2, 0.9)
+            thin = 0.3 + 0.35 * max(1 - (distance - radius_mm) / 4, 0)
+            fade = np.clip(1.0 - (distance / reach) ** 3, 0.1, 0.8)
             _stamp(canvas, distance * heading, thin, thin, 0.0, -60.0, fade, grid)
-            heading = heading + rng.normal(0, 0.02, 2)
+            heading = heading + rng.normal(0, 0.04, 2)
     return canvas
 
 
@@ -313,22 +321,29 @@ def scan(
     hu: Floats, lesion: Lesion, look: Look, grid: Grid, rng: np.random.Generator
 ) -> NDArray[np.int16]:
     """The scanner: blur of kernel and pixel, correlated noise, 12-bit range."""
-    blur_mm = 0.32 * lesion.spacing_mm + rng.uniform(0.1, 0.35)
+    blur_mm = 0.42 * lesion.spacing_mm + rng.uniform(0.1, 0.4)
     hu = gaussian_filter(hu, blur_mm / grid.spacing_mm)
     noise = look.noise_hu * np.exp(0.45 * rng.standard_normal()) * lesion.thickness_mm**-0.25
-    hu = hu + noise * scanner_noise(grid, lesion.spacing_mm, rng)
+    hu = hu + noise * scanner_noise(grid, lesion.spacing_mm, rng.random() < look.streaks, rng)
     return np.clip(np.rint(hu), LOWEST_HU, HIGHEST_HU).astype(np.int16)
 
 
-def scanner_noise(grid: Grid, native_mm: float, rng: np.random.Generator) -> Floats:
+def scanner_noise(grid: Grid, native_mm: float, streaks: bool, rng: np.random.Generator) -> Floats:
     """Noise of standard deviation 1 whose power rises with frequency, then falls.
 
     Filtered back-projection takes low frequencies out (the ramp), the kernel the high ones;
     beyond the scan's own pixel there is nothing.
     """
     square = _square_frequency(grid)
-    cut = rng.uniform(0.22, 0.42) / native_mm
-    response = (square + 0.02) ** 0.25 * np.exp(-square / (2 * cut**2))
+    cut = rng.uniform(0.17, 0.36) / native_mm
+    response = (square + 0.01) ** 0.25 * np.exp(-square / (2 * cut**2))
+    if streaks:
+        # Rays through the shoulders are starved of photons: their noise runs along them.
+        turn = rng.normal(0.0, 0.35)
+        down = fftfreq(grid.size, grid.spacing_mm)[:, None]
+        right = rfftfreq(grid.size, grid.spacing_mm)[None, :]
+        along = right * np.cos(turn) + down * np.sin(turn)
+        response = response * np.exp(-(along**2) / (2 * rng.uniform(0.08, 0.3) ** 2))
     return _filtered(grid, response, rng)
 
 
