@@ -8,8 +8,7 @@ from torch import Tensor
 from namd.config.seeding import generator
 from namd.data.cohort import Cohort
 from namd.data.rotation import rotated_crops
-from namd.diffusion.conditioning import conditioned_input
-from namd.diffusion.ddim import ddim_sample
+from namd.diffusion.ddim import ddim_sample, inference_timesteps
 from namd.diffusion.noise import draw_noise
 from namd.diffusion.schedule import noise_schedule
 from namd.methods.base import StageContext
@@ -18,6 +17,7 @@ from namd.methods.stages.latents import encode_crops
 from namd.methods.stages.pretrain import load_denoiser
 from namd.models.language import load_context
 from namd.models.vae import load_vae
+from namd.sample.denoiser import PreparedUNet
 from namd.train.loop import autocast
 
 BATCH = 128
@@ -39,7 +39,11 @@ class LatentDiffusionDrawer:
         self.unet, self.null = load_denoiser(context.inputs["finetune"])
         for module in (self.vae, self.unet, self.null):
             module.requires_grad_(False).eval().to(self.device)
-        self.unet.to(memory_format=torch.channels_last)
+        with autocast(self.precision, self.device):
+            steps = inference_timesteps(
+                settings.noise_schedule, self.settings.ddim.num_inference_steps
+            )
+            self.prepared = PreparedUNet(self.unet, steps)
         hu = rotated_crops(cohort.baseline, 0, settings.image.size)
         self.condition = encode_crops(self.vae, hu, context).mean * self.scale
         self.states = self._read_records(context, cohort)
@@ -54,26 +58,22 @@ class LatentDiffusionDrawer:
         condition = self.condition[cases].to(self.device)
         states = self.states[cases].to(self.device)
 
-        def predict_noise(latents: Tensor, timestep: int) -> Tensor:
-            joined = conditioned_input(latents, condition)
-            predicted = self._predict(joined, timestep, states)
-            if self.settings.guidance_scale == 1.0:
-                return predicted
-            unguided = self._predict(joined, timestep, self.null(len(cases)))
+        with autocast(self.precision, self.device):
+            predict_noise = self.prepared.bind(condition, states)
+            unconditional = self.prepared.bind(condition, self.null(len(cases)))
+
+        def guided(latents: Tensor, timestep: int) -> Tensor:
+            with autocast(self.precision, self.device):
+                predicted = predict_noise(latents, timestep).float()
+                if self.settings.guidance_scale == 1.0:
+                    return predicted
+                unguided = unconditional(latents, timestep).float()
             return unguided + self.settings.guidance_scale * (predicted - unguided)
 
-        latents = ddim_sample(
-            predict_noise, noise.to(self.device), self.schedule, self.settings.ddim
-        )
+        latents = ddim_sample(guided, noise.to(self.device), self.schedule, self.settings.ddim)
         with autocast(self.precision, self.device):
             images = self.vae.decode(latents / self.scale)
         return images.float().clamp(-1, 1)
-
-    def _predict(self, latents: Tensor, timestep: int, states: Tensor) -> Tensor:
-        with autocast(self.precision, self.device):
-            return self.unet(latents, timestep, encoder_hidden_states=states, return_dict=False)[
-                0
-            ].float()
 
     @torch.no_grad()
     def _read_records(self, context: StageContext, cohort: Cohort) -> Tensor:
