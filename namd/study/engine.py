@@ -190,7 +190,9 @@ class Engine:
 
     def _sample(self, number: int) -> Proposal:
         known = self._known_outcomes(number)
-        if self._view is None:
+        if self._view is None or self.search.sampler == "nsga2":
+            # NSGA-II keeps its parents in the study from one proposal to the next, which a
+            # resumed search could not know; made anew they are a function of the outcomes.
             self._view = _OptunaView(self.search, self._warm)
         self._view.bring_up(self._proposals, known)
         seed = derive_seed("proposal", self.search.seed, number) % 2**32
@@ -254,7 +256,7 @@ class _OptunaView:
         return len(self._search.objectives) == 1
 
     def _finish(self, number: int, outcome: Outcome) -> None:
-        trial = self._storage.get_trial_id_from_study_id_and_trial_number(
+        trial = self._storage.get_trial_id_from_study_id_trial_number(
             self._study_id, self._num_warm + number
         )
         if self._reports and outcome.state in ("completed", "pruned"):

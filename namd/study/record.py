@@ -244,11 +244,11 @@ class StudyRecord:
         An empty list means: wait for a running one to end, or (see `finished`) nothing is left.
         A trial is handed out once per opening and attempt.
         """
-        self._queue_more(limit)
         for name in self.withdrawn():
             if self.view.trials[name].state == "pending":
                 view, reason = self.view.trials[name], {"reason": "its proposal was pruned"}
                 self._append(name, view.attempt, schema.PRUNED, reason)
+        self._queue_more(limit)
         found: list[Trial] = []
         for trial in self._pending():
             if len(found) == limit:

@@ -1,0 +1,195 @@
+"""The study file: strict, checked against the method before anything starts."""
+
+import copy
+import json
+
+import jsonschema
+import pytest
+import toy
+import yaml
+
+from namd.config.document import parse_yaml
+from namd.config.errors import ConfigError, InputError
+from namd.config.parsing import to_mapping
+from namd.study.json_schema import json_schema
+from namd.study.spec import parse_study, require_extension
+from namd.study.trials import ablation_arms, ablation_trials
+
+ABLATION = """
+name: toy-ablation
+question: Does alignment help?
+base: {method: toy, cohort: phantom, store: ...}
+seeds: 3
+ablation:
+  design: leave-one-out
+  toggles:
+    align:   {encoder.align.weight: 0}
+    predict: {encoder.predict.weight: 0}
+    record:  {prompt.include: []}
+evaluate: {split: test, num_draws: 5, primary: auroc, secondary: [auprc]}
+budget: {device_hours: 4}
+"""
+
+SEARCH = {
+    "name": "toy-search",
+    "base": {"method": "toy"},
+    "search": {
+        "sampler": "tpe",
+        "num_trials": 8,
+        "objective": {"metric": "auroc", "split": "validation", "mode": "max"},
+        "space": toy.SPACE,
+        "stop_early": {"asha": {"reduction": 3}},
+    },
+}
+
+
+def ablation(**changes):
+    return parse_study({**parse_yaml(ABLATION, "test"), **changes})
+
+
+def test_an_ablation_is_arms_times_the_same_seeds():
+    spec = ablation()
+    trials = ablation_trials(spec, toy.configurator(spec))
+    assert [trial.arm for trial in trials[:4]] == ["full", "no_align", "no_predict", "no_record"]
+    assert len(trials) == 4 * 3 == len({trial.trial for trial in trials})
+    seeds = {arm: [t.seed for t in trials if t.arm == arm] for arm in {t.arm for t in trials}}
+    assert set(map(tuple, seeds.values())) == {(0, 1, 2)}
+    config = trials[1].configuration.config
+    assert (config.encoder.align.weight, config.train_seed) == (0, 0)
+    assert (config.evaluate.split, config.evaluate.num_draws) == ("test", 5)
+
+
+def test_a_search_is_evaluated_on_validation():
+    spec = parse_study(SEARCH)
+    config = toy.configurator(spec).configure({}, 0).config
+    assert config.evaluate.split == "validation"
+
+
+def test_toggles_of_one_configuration_are_one_arm():
+    toggles = {"align": {"encoder.align.weight": 0}, "again": {"encoder.align.weight": 0.0}}
+    spec = ablation(ablation={"design": "leave-one-out", "toggles": toggles})
+    arms = ablation_arms(spec, toy.configurator(spec))
+    assert [(arm.name, arm.aliases) for arm in arms] == [("full", ()), ("no_align", ("no_again",))]
+
+
+def test_ids_do_not_depend_on_how_a_configuration_is_said():
+    spec = ablation()
+    configurator = toy.configurator(spec)
+    same = configurator.trial({"encoder.align.weight": 1.0}, 0)
+    assert same.trial == configurator.trial({}, 0).trial
+    assert same.trial != configurator.trial({"encoder.align.weight": 2.0}, 0).trial
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("encoder.align.wieght", 0, "ablation.toggles.align: encoder.align.wieght=0: unknown key"),
+        ("encoder.align.weight", "none", "expected a number"),
+        ("encoder.align.weight", -1, "too small"),
+        ("prompt.num_sets", 1.5, "expected a whole number"),
+        ("prompt.include", "age", "expected a list"),
+        ("train_seed", 3, "set by the study file's own"),
+        ("evaluate.split", "validation", "set by the study file's own"),
+    ],
+)
+def test_every_toggled_path_is_checked_first(place, value, message):
+    spec = ablation(ablation={"design": "arms", "toggles": {"align": {place: value}}})
+    with pytest.raises(ConfigError, match=message):
+        toy.configurator(spec).check()
+    toy.configurator(ablation()).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "message"),
+    [
+        ("encoder.align.weight", {"uniform": [-1, 1]}, "too small"),
+        ("encoder.align.sclae", {"uniform": [1, 2]}, "did you mean encoder.align.scale"),
+        ("prompt.num_sets", {"uniform": [1, 8]}, "whole number"),
+        ("prompt.include", {"choice": ["age"]}, "expected a list"),
+        ("encoder", {"choice": [1]}, "neither a path"),
+    ],
+)
+def test_every_searched_path_and_bound_is_checked_first(name, entry, message):
+    changed = copy.deepcopy(SEARCH)
+    changed["search"]["space"] = {name: entry}
+    with pytest.raises(ConfigError, match=message):
+        toy.configurator(parse_study(changed)).check()
+    toy.configurator(parse_study(SEARCH)).check()
+
+
+def changed(path: str, value: object) -> dict:
+    mapping = copy.deepcopy(SEARCH)
+    *parents, leaf = path.split(".")
+    place = mapping
+    for name in parents:
+        place = place.setdefault(name, {})
+    place[leaf] = value
+    return mapping
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("search.objective.split", "test", "validation split only"),
+        ("evaluate.split", "test", "validation only"),
+        ("seeds", 3, "search.seeds"),
+        ("search.sampler", "tpee", "expected one of"),
+        ("search.num_trials", 0, "1 or more"),
+        ("search.numtrials", 3, "did you mean search.num_trials"),
+        ("search.stop_early.asha.rungs", [{"stage": "vae", "metric": "loss"}], "a loss"),
+        ("ablation", {"design": "arms", "toggles": {"a": {"b.c": 1}}}, "either"),
+        ("name", "../x", "study name"),
+        ("budget", {"device_hours": 0}, "above 0"),
+    ],
+)
+def test_impossible_studies_are_refused(path, value, message):
+    with pytest.raises(InputError, match=message):
+        parse_study(changed(path, value))
+    assert parse_study(SEARCH).split == "validation"
+
+
+def test_a_resolution_belongs_to_a_fraction():
+    toggles = {f"t{n}": {"encoder.align.weight": 0} for n in range(3)}
+    assert ablation(ablation={"design": "fractional", "toggles": toggles, "resolution": 3})
+    for wrong in ({"design": "fractional"}, {"design": "arms", "resolution": 3}):
+        with pytest.raises(ConfigError, match="resolution"):
+            ablation(ablation={"toggles": toggles, **wrong})
+
+
+def test_a_place_left_open_is_the_command_lines():
+    spec = ablation()
+    assert (spec.base.given("store"), spec.base.given("cohort")) == (None, "phantom")
+
+
+def test_a_finished_study_may_be_extended_but_not_changed():
+    old = json.loads(json.dumps(to_mapping(parse_study(SEARCH))))
+    require_extension(old, parse_study(changed("search.num_trials", 20)))
+    require_extension(old, parse_study(changed("budget", {"device_hours": 3})))
+    with pytest.raises(ConfigError, match="only be raised"):
+        require_extension(old, parse_study(changed("search.num_trials", 4)))
+    with pytest.raises(ConfigError, match=r"search\.seed"):
+        require_extension(old, parse_study(changed("search.seed", 4)))
+    before = to_mapping(ablation())
+    require_extension(before, ablation(seeds=5))
+    with pytest.raises(ConfigError, match="only be added"):
+        require_extension(before, ablation(seeds=2))
+    toggles = {"align": {"encoder.align.weight": 0.5}}
+    other = ablation(ablation={"design": "leave-one-out", "toggles": toggles})
+    with pytest.raises(ConfigError, match=r"encoder\.align\.weight"):
+        require_extension(before, other)
+
+
+def test_the_json_schema_accepts_what_the_parser_does_and_little_else():
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.validate(yaml.safe_load(ABLATION))
+    validator.validate(SEARCH)
+    for path, value in (
+        ("search.numtrials", 3),
+        ("search.sampler", "tpee"),
+        ("search.num_trials", "many"),
+        ("search.space", {"a.b": {"unifrom": [0, 1]}}),
+        ("search.space", {"a.b": {"uniform": [0]}}),
+    ):
+        assert not validator.is_valid(changed(path, value)), path
