@@ -17,7 +17,7 @@ from torch import Tensor
 from namd.diffusion.schedule import NoiseSchedule
 from namd.diffusion.settings import DDIMSettings, NoiseScheduleSettings
 
-PredictNoise = Callable[[Tensor, int], Tensor]
+Predict = Callable[[Tensor, int], Tensor]
 CLIP_RANGE = 1.0
 
 
@@ -80,7 +80,7 @@ def ddim_steps(schedule: NoiseSchedule, settings: DDIMSettings) -> list[DDIMStep
 
 @torch.no_grad()
 def ddim_sample(
-    predict_noise: PredictNoise,
+    predict: Predict,
     noise: Float[Tensor, "B C h w"],
     schedule: NoiseSchedule,
     settings: DDIMSettings,
@@ -89,8 +89,8 @@ def ddim_sample(
     """Return scaled latents drawn from noise, in the noise's dtype and device.
 
     Args:
-        predict_noise: From noisy latents and a timestep to the noise in them; may answer in a
-            narrower dtype.
+        predict: From noisy latents and a timestep to what the schedule's `prediction_type`
+            names; may answer in a narrower dtype.
         noise: Standard normal.
         schedule: That of the network's training.
         settings: Steps and eta.
@@ -103,7 +103,9 @@ def ddim_sample(
     clip = schedule.settings.clip_sample
     latents = noise
     for index, step in enumerate(ddim_steps(schedule, settings)):
-        predicted = predict_noise(latents, step.timestep).to(latents.dtype)
+        predicted = predict(latents, step.timestep).to(latents.dtype)
+        if schedule.settings.prediction_type == "v_prediction":
+            predicted = step.signal * predicted + step.noise * latents
         latents = _advance(latents, predicted, step, clip=clip)
         if step_noise is not None and step.deviation > 0:
             latents = latents + step.deviation * step_noise(index)

@@ -52,6 +52,23 @@ def noise_schedule(settings: NoiseScheduleSettings) -> NoiseSchedule:
     return NoiseSchedule(settings, scheduler.alphas_cumprod, float(scheduler.final_alpha_cumprod))
 
 
+def prediction_target(
+    latents: Float[Tensor, "B C h w"],
+    noise: Float[Tensor, "B C h w"],
+    timesteps: Int[Tensor, " B"],
+    schedule: NoiseSchedule,
+) -> Float[Tensor, "B C h w"]:
+    """Return what the network is to predict: the noise, or v (Salimans and Ho 2022, Eq 24).
+
+    v = sqrt(abar_t) noise - sqrt(1 - abar_t) latents.
+    """
+    if schedule.settings.prediction_type == "epsilon":
+        return noise
+    signal = schedule.alphas_cumprod.to(timesteps.device)[timesteps].to(latents)
+    signal = signal[:, None, None, None]
+    return signal.sqrt() * noise - (1 - signal).sqrt() * latents
+
+
 def add_noise(
     latents: Float[Tensor, "B C h w"],
     noise: Float[Tensor, "B C h w"],

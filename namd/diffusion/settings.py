@@ -15,7 +15,10 @@ class NoiseScheduleSettings:
         beta_start: Variance added by the first step.
         beta_end: Variance added by the last.
         kind: `scaled_linear` is linear in sqrt(beta), `linear` in beta.
-        prediction_type: What the network predicts; the paper's loss allows only the noise.
+        prediction_type: What the network predicts: the noise (`epsilon`, the paper's), or
+            `v_prediction` (Salimans and Ho 2022): its squared error weighs the clean image at
+            every noise level alike, where epsilon's all but ignores it at the highest, which is
+            where a record decides between a benign and a malignant follow-up.
         timestep_spacing: `leading` or `trailing` (Lin et al. 2024, Table 2). `linspace` is not
             offered: its last step, at timestep 0, changes nothing, and diffusers' step length
             does not fit its grid.
@@ -28,7 +31,7 @@ class NoiseScheduleSettings:
     beta_start: float = 8.5e-4
     beta_end: float = 1.2e-2
     kind: Literal["scaled_linear", "linear"] = "scaled_linear"
-    prediction_type: Literal["epsilon"] = "epsilon"
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
     timestep_spacing: Literal["leading", "trailing"] = "leading"
     steps_offset: int = 1
     set_alpha_to_one: bool = False

@@ -6,7 +6,7 @@ from torch.nn.functional import mse_loss
 
 
 def noise_prediction_loss(
-    predicted_noise: Float[Tensor, "B C h w"], noise: Float[Tensor, "B C h w"]
+    predicted: Float[Tensor, "B C h w"], target: Float[Tensor, "B C h w"]
 ) -> Float[Tensor, ""]:
-    """Return the mean squared error of the predicted noise over all elements."""
-    return mse_loss(predicted_noise, noise)
+    """Return the mean squared error over all elements; the target is the noise, or v."""
+    return mse_loss(predicted, target)

@@ -1,13 +1,28 @@
 """The stages that every method shares: the judge, rows without training, draws and their scores."""
 
-from namd.data.schema import EHR_FEATURES, FOLLOWUP_DIAMETERS
+from dataclasses import replace
+
+from namd.data.schema import EHR_FEATURES, NODULE_FEATURES
 from namd.evaluate.settings import EvaluateSettings
 from namd.methods.base import CohortSlice, Stage
+from namd.models.weights import locate
 
 BODIES = "namd.methods.stages"
 CROPS = ("case_id", "patient_id", "baseline", "followup")
+TRUNKS = ("evaluate.lpips", "evaluate.fid")
 SUBSET = ("evaluate.num_cases", "evaluate.minimum_malignant")
 TRUTH = ("case_id", "patient_id", "label", "followup", "baseline", "spacing_mm")
+LAW = ("mask", "sim_p", "card.simulation", *NODULE_FEATURES)
+
+
+def resolve_evaluation(evaluate: EvaluateSettings) -> EvaluateSettings:
+    """Replace every `auto` by what this machine has the weights for."""
+    lpips, fid = evaluate.lpips, evaluate.fid
+    if lpips == "auto":
+        lpips = "off" if locate("lpips-alex") is None else "alex"
+    if fid == "auto":
+        fid = "off" if locate("inception") is None else "inception"
+    return replace(evaluate, lpips=lpips, fid=fid)
 
 
 def judge_stage() -> Stage:
@@ -60,7 +75,7 @@ def score_stages(evaluate: EvaluateSettings) -> list[Stage]:
             code_version=1,
             kind="mapping",
             body=f"{BODIES}.scores:run",
-            reads=("image", *SUBSET),
+            reads=("image", "precision", *SUBSET, *TRUNKS),
             upstream=(f"draws-{split}", "judge"),
             cohort=CohortSlice(TRUTH, (split,)),
             index=index,
@@ -68,3 +83,49 @@ def score_stages(evaluate: EvaluateSettings) -> list[Stage]:
         )
         for index in range(evaluate.num_draws)
     ]
+
+
+def reference_stages(evaluate: EvaluateSettings) -> list[Stage]:
+    """Return the rows without training, and one redraw of the ideal sampler per draw index."""
+    split = evaluate.split
+    reference = Stage(
+        name=f"reference-{split}",
+        code_version=1,
+        kind="mapping",
+        body=f"{BODIES}.reference:run",
+        reads=("image", "precision", *SUBSET, *TRUNKS),
+        upstream=("judge",),
+        cohort=CohortSlice((*TRUTH, *EHR_FEATURES, "sim_p"), ("train", split)),
+        values={"split": split},
+    )
+    ideal = [
+        Stage(
+            name=f"ideal-{split}",
+            code_version=1,
+            kind="mapping",
+            body=f"{BODIES}.ideal:run",
+            reads=("image", "precision", *SUBSET, *TRUNKS),
+            upstream=("judge",),
+            cohort=CohortSlice((*TRUTH, *LAW), (split,)),
+            seeds=("evaluate.ideal_seed",),
+            index=index,
+            values={"split": split},
+        )
+        for index in range(evaluate.num_draws)
+    ]
+    return [reference, *ideal]
+
+
+def reconstruction_stage(evaluate: EvaluateSettings) -> Stage:
+    """Return the row of real follow-ups through the VAE: what the autoencoder alone costs."""
+    split = evaluate.split
+    return Stage(
+        name=f"reconstruction-{split}",
+        code_version=1,
+        kind="mapping",
+        body=f"{BODIES}.reconstruction:run",
+        reads=("image", "precision", *SUBSET, *TRUNKS),
+        upstream=("vae", "judge"),
+        cohort=CohortSlice(TRUTH, (split,)),
+        values={"split": split},
+    )

@@ -18,6 +18,7 @@ from namd.methods.evaluation import (
     judge_stage,
     reconstruction_stage,
     reference_stages,
+    resolve_evaluation,
     score_stages,
 )
 from namd.methods.judge_settings import JudgeSettings
@@ -32,7 +33,7 @@ from namd.methods.settings import (
 )
 from namd.models.language_settings import LanguageSettings
 from namd.models.settings import PerceptualSettings, UNetArchitecture
-
+from namd.models.weights import has_lpips_vgg
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,12 @@ class NAMDConfig:
 
 def resolve(config: NAMDConfig) -> NAMDConfig:
     """Replace every `auto` by what this machine will do, so that keys say what was done."""
-    from namd.models.weights import has_lpips_vgg
-
     perceptual = config.perceptual
     if perceptual.source == "auto":
         perceptual = replace(perceptual, source="lpips" if has_lpips_vgg() else "embedded")
     precision = "fp32" if config.precision == "auto" else config.precision
-    return replace(config, perceptual=perceptual, precision=precision)
+    evaluate = resolve_evaluation(config.evaluate)
+    return replace(config, perceptual=perceptual, precision=precision, evaluate=evaluate)
 
 
 def stages(config: NAMDConfig) -> tuple[Stage, ...]:
@@ -93,8 +93,15 @@ def stages(config: NAMDConfig) -> tuple[Stage, ...]:
         config.evaluate,
         drawer=f"{BODIES}.latent_diffusion:LatentDiffusionDrawer",
         reads=(
-            "image", "precision", "noise_schedule", "draws", "language",
-            "finetune.report", "finetune.soft_prompt", "finetune.lora", "finetune.readout",
+            "image",
+            "precision",
+            "noise_schedule",
+            "draws",
+            "language",
+            "finetune.report",
+            "finetune.soft_prompt",
+            "finetune.lora",
+            "finetune.readout",
         ),
         upstream=("vae", "finetune", *_language(config)),
         columns=(*CROPS, *NODULE_FEATURES, *PATIENT_FEATURES, "label"),
@@ -126,7 +133,14 @@ def _training(config: NAMDConfig) -> list[Stage]:
             code_version=1,
             kind="training",
             body=f"{BODIES}.vae:run",
-            reads=("vae", "features", "image", "precision", "perceptual.source", "perceptual.channels"),
+            reads=(
+                "vae",
+                "features",
+                "image",
+                "precision",
+                "perceptual.source",
+                "perceptual.channels",
+            ),
             upstream=("perceptual",) if perceptual else (),
             cohort=CohortSlice((*CROPS, *features), ("train", "validation")),
             seeds=("train_seed",),
@@ -176,7 +190,8 @@ def _training(config: NAMDConfig) -> list[Stage]:
             reads=("finetune", "noise_schedule", "precision", "language"),
             upstream=("latents", "pretrain", *language),
             cohort=CohortSlice(
-                ("case_id", "patient_id", *NODULE_FEATURES, *PATIENT_FEATURES), ("train", "validation")
+                ("case_id", "patient_id", *NODULE_FEATURES, *PATIENT_FEATURES),
+                ("train", "validation"),
             ),
             seeds=("train_seed",),
             weights=("language.source",),

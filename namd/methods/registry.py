@@ -1,4 +1,4 @@
-"""The methods that exist, as one explicit table: what a worker happened to import changes nothing."""
+"""The methods that exist, as one explicit table: it does not depend on what was imported."""
 
 from types import MappingProxyType
 

@@ -6,7 +6,7 @@ from diffusers import DDIMScheduler
 
 from namd.diffusion.ddim import ddim_sample
 from namd.diffusion.noise import draw_noise
-from namd.diffusion.schedule import add_noise, noise_schedule
+from namd.diffusion.schedule import add_noise, noise_schedule, prediction_target
 from namd.diffusion.settings import DDIMSettings, NoiseScheduleSettings
 
 NOISE = draw_noise(0, range(3), 0, (4, 8, 8)).double()
@@ -21,7 +21,7 @@ def oracle_scheduler(settings, **changes):
         "clip_sample": settings.clip_sample,
         "set_alpha_to_one": settings.set_alpha_to_one,
         "steps_offset": settings.steps_offset,
-        "prediction_type": "epsilon",
+        "prediction_type": settings.prediction_type,
         "timestep_spacing": settings.timestep_spacing,
     }
     return DDIMScheduler(**fields | changes)
@@ -52,6 +52,23 @@ def assert_parity(settings, num_steps, **options):
     )
     # diffusers keeps its coefficients in float32, whatever the latents are.
     torch.testing.assert_close(drawn, expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("num_steps", [2, 20, 50])
+def test_sampling_with_velocity_equals_diffusers(num_steps):
+    assert_parity(NoiseScheduleSettings(prediction_type="v_prediction"), num_steps)
+
+
+def test_velocity_target_equals_diffusers():
+    settings = NoiseScheduleSettings(prediction_type="v_prediction")
+    latents, noise = draw_noise(1, range(3), 0, (4, 8, 8)), draw_noise(2, range(3), 0, (4, 8, 8))
+    timesteps = torch.tensor([0, 500, 999])
+    ours = prediction_target(latents, noise, timesteps, noise_schedule(settings))
+    theirs = oracle_scheduler(settings).get_velocity(latents, noise, timesteps)
+    torch.testing.assert_close(ours, theirs)
+    plain = prediction_target(latents, noise, timesteps, noise_schedule(NoiseScheduleSettings()))
+    assert torch.equal(plain, noise)
+    assert not torch.allclose(plain, theirs)
 
 
 @pytest.mark.parametrize("num_steps", [2, 7, 20, 30, 50, 333])

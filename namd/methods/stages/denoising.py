@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from namd.config.seeding import generator
 from namd.diffusion.conditioning import conditioned_input
 from namd.diffusion.noise import training_noise
-from namd.diffusion.schedule import NoiseSchedule, add_noise
+from namd.diffusion.schedule import NoiseSchedule, add_noise, prediction_target
 from namd.losses.noise_prediction import noise_prediction_loss
 from namd.losses.total import StepOutput
 from namd.methods.stages.latents import PairedLatents
 from namd.train.loop import autocast
 from namd.train.order import CaseOrder
-from namd.train.world import LocalWorld, share_of
+from namd.train.workers import World
+from namd.train.world import share_of
 
 VALIDATION_TIMESTEPS = 4
 VALIDATION_CASES = 512
@@ -30,7 +31,7 @@ ContextFor = Callable[[np.ndarray, bool], Tensor]
 
 @dataclass(frozen=True)
 class DenoisingBatch:
-    """One batch of the epsilon objective.
+    """One batch of the denoising objective.
 
     Attributes:
         latents: Clean scaled latents.
@@ -50,7 +51,7 @@ class DenoisingBatch:
 
 
 class DenoisingObjective(nn.Module):
-    """Epsilon MSE (Eq 9 without a condition, Eq 10 with one)."""
+    """Squared error of the predicted noise, or v (Eq 9 without a condition, Eq 10 with one)."""
 
     def __init__(
         self, unet: UNet2DConditionModel, context: nn.Module, schedule: NoiseSchedule
@@ -61,7 +62,7 @@ class DenoisingObjective(nn.Module):
         self.schedule = schedule
 
     def forward(self, batch: DenoisingBatch) -> StepOutput:
-        """Return the mean squared error of the predicted noise."""
+        """Return the mean squared error of the prediction."""
         noisy = add_noise(batch.latents, batch.noise, batch.timesteps, self.schedule)
         if batch.condition is not None:
             noisy = conditioned_input(noisy, batch.condition)
@@ -69,8 +70,9 @@ class DenoisingObjective(nn.Module):
         predicted = self.unet(
             noisy, batch.timesteps, encoder_hidden_states=states, return_dict=False
         )[0]
-        loss = noise_prediction_loss(predicted.float(), batch.noise)
-        return StepOutput(loss, {"noise_mse": loss.detach()})
+        target = prediction_target(batch.latents, batch.noise, batch.timesteps, self.schedule)
+        loss = noise_prediction_loss(predicted.float(), target)
+        return StepOutput(loss, {"mse": loss.detach()})
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class BatchSource:
     seed: int
     latents: PairedLatents
     schedule: NoiseSchedule
-    world: LocalWorld
+    world: World
     paired: bool
     batch_size: int
     drop_rate: float = 0.0

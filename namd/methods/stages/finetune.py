@@ -111,5 +111,7 @@ def run(context: StageContext) -> Iterator[Step]:
     for step in fit(state, sources["train"].at, validate, context.checkpoints):
         yield Step(step.index, step.total, step.metrics)
     save_denoiser(unet, null, context.out)
-    adapter = {name: value.cpu().contiguous() for name, value in soft_prompt.adapter_state().items()}
+    adapter = {
+        name: value.cpu().contiguous() for name, value in soft_prompt.adapter_state().items()
+    }
     save_file(adapter, context.out / "adapter.safetensors")

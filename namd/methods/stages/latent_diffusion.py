@@ -60,14 +60,16 @@ class LatentDiffusionDrawer:
 
         with autocast(self.precision, self.device):
             predict_noise = self.prepared.bind(condition, states)
-            unconditional = self.prepared.bind(condition, self.null(len(cases)))
+            unguided_predict = predict_noise
+            if self.settings.guidance_scale != 1.0:
+                unguided_predict = self.prepared.bind(condition, self.null(len(cases)))
 
         def guided(latents: Tensor, timestep: int) -> Tensor:
             with autocast(self.precision, self.device):
                 predicted = predict_noise(latents, timestep).float()
                 if self.settings.guidance_scale == 1.0:
                     return predicted
-                unguided = unconditional(latents, timestep).float()
+                unguided = unguided_predict(latents, timestep).float()
             return unguided + self.settings.guidance_scale * (predicted - unguided)
 
         latents = ddim_sample(guided, noise.to(self.device), self.schedule, self.settings.ddim)
