@@ -41,6 +41,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="DIR",
         help="folder of a cohort, or `phantom`: rendered here, beside the artifacts",
     )
+    parser.add_argument(
+        "--picture", type=Path, metavar="F.png", help="also write a picture of drawn cases"
+    )
     parser.add_argument("--plan", action="store_true", help="say what would be built, and stop")
     add_store_option(parser)
     add_json_option(parser)

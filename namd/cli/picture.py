@@ -1,0 +1,74 @@
+"""The picture of a finished run: cases of the evaluated split with their draws."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from namd.pipeline.run import RunResult
+    from namd.pipeline.run_configuration import RunConfiguration
+
+CASES_PER_LABEL = 3
+
+
+def write_picture(
+    result: "RunResult", configuration: "RunConfiguration", cohort: Path, path: Path
+) -> None:
+    """Write baseline, follow-up, draws and their spread for a few malignant and benign cases.
+
+    The cases are the first by a hash of their ids, not chosen by hand.
+
+    Raises InputError where the run has no draws.
+    """
+    import numpy as np
+    import pandas as pd
+    from safetensors.numpy import load_file
+
+    from analysis.draws_figure import DrawnCase, draws_figure
+    from namd.config.errors import InputError
+    from namd.data.cohort import Cohort
+    from namd.data.intensity import to_unit
+    from namd.data.rotation import centre_cut
+
+    config: Any = configuration.config
+    name = f"draws-{config.evaluate.split}"
+    drawn = [result.artifacts.get(f"{name}[{k}]") for k in range(config.evaluate.num_draws)]
+    folders = [artifact.payload for artifact in drawn if artifact is not None]
+    if not folders:
+        raise InputError(f"{path}: this run has no draws to show")
+    images = np.stack([load_file(folder / "images.safetensors")["images"] for folder in folders])
+    case_ids = pd.read_parquet(folders[0] / "cases.parquet")["case_id"].tolist()
+    whole = Cohort.read(cohort, splits=(config.evaluate.split,))
+    place = {case: row for row, case in enumerate(whole.table["case_id"])}
+    cohort_cases = whole.select(np.array([place[case] for case in case_ids]))
+    size = config.image.size
+    shown = []
+    for row in chosen_cases(cohort_cases.table):
+        line = cohort_cases.table.iloc[row]
+        label = "malignant" if line["label"] == 1 else "benign"
+        diameter = line["SCT_LONG_DIA"]
+        followup = np.asarray(cohort_cases.followup)[row]
+        shown.append(
+            DrawnCase(
+                f"{label}\n{diameter:.0f} mm",
+                to_unit(centre_cut(cohort_cases.baseline[row], size)),
+                to_unit(centre_cut(followup, size)),
+                images[:, row].astype(np.float32),
+            )
+        )
+    spacing = float(cohort_cases.table["spacing_mm"].iloc[0])
+    simulated = bool(cohort_cases.card.get("simulation"))
+    draws_figure(shown, path, simulated=simulated, size_mm=size * spacing)
+
+
+def chosen_cases(table: "pd.DataFrame") -> list[int]:
+    """Return row numbers of a few malignant, then a few benign cases with a follow-up."""
+    from namd.config.seeding import derive_seed
+
+    ids = table["case_id"].tolist()
+    order = sorted(range(len(ids)), key=lambda row: derive_seed("picture", ids[row]))
+    chosen: list[int] = []
+    for label in (1, 0):
+        chosen += [row for row in order if table["label"].iloc[row] == label][:CASES_PER_LABEL]
+    return chosen
