@@ -24,7 +24,7 @@ COMMIT = "COMMIT"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 PAYLOAD = "payload"
-NOT_STAGES = frozenset({"runs", "probe", "cache", "cohorts"})
+NOT_STAGES = frozenset({"runs", "probe", "cache", "cohorts", "studies"})
 
 
 @dataclass(frozen=True)

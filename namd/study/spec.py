@@ -222,6 +222,66 @@ class BudgetSpec:
 
 
 @dataclass(frozen=True)
+class StageResources:
+    """What a builder of one stage reserves.
+
+    Attributes:
+        workers: Size of the gang of a training stage.
+        minimum_workers: An elastic gang may shrink to so many; None: it may not.
+        cpus: Cores per worker.
+        gpus: Accelerators per worker; a fraction where several stages fit on one.
+    """
+
+    workers: int = 1
+    minimum_workers: int | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Reject gangs of nobody and nothing."""
+        if self.workers < 1:
+            raise ValueError(f"workers is 1 or more, not {self.workers}")
+        if self.minimum_workers is not None and not 1 <= self.minimum_workers <= self.workers:
+            raise ValueError(
+                f"minimum_workers lies in 1..{self.workers}, not {self.minimum_workers}"
+            )
+        if self.cpus <= 0 or self.gpus < 0:
+            raise ValueError(f"cpus {self.cpus} is above 0 and gpus {self.gpus} is 0 or more")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus above 1 are whole, not {self.gpus}")
+
+    @property
+    def least(self) -> int:
+        """The smallest gang it runs with."""
+        return self.minimum_workers or self.workers
+
+
+@dataclass(frozen=True)
+class ResourcesSpec:
+    """What builders reserve, by stage. None of it enters a key.
+
+    Attributes:
+        default: Of every stage that is not named.
+        stages: By stage name; `draws` also stands for `draws-test` and `draws-validation`.
+        concurrency: Most stages built at once; None: what the cluster has room for.
+    """
+
+    default: StageResources = field(default_factory=StageResources)
+    stages: dict[str, StageResources] = field(default_factory=dict)
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        """Reject a study that may do nothing."""
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ValueError(f"concurrency is 1 or more, not {self.concurrency}")
+
+    def of(self, stage: str) -> StageResources:
+        """Return what a stage's builder reserves."""
+        family = stage.partition("-")[0]
+        return self.stages.get(stage, self.stages.get(family, self.default))
+
+
+@dataclass(frozen=True)
 class TrackingSpec:
     """What is written to Weights & Biases besides the numbers.
 
@@ -245,6 +305,7 @@ class StudySpec:
         search: or this.
         evaluate: How each trial is judged.
         budget: None: no limit.
+        resources: What builders reserve.
         tracking: What W&B gets.
     """
 
@@ -256,6 +317,7 @@ class StudySpec:
     search: SearchSpec | None = None
     evaluate: EvaluateSpec = field(default_factory=EvaluateSpec)
     budget: BudgetSpec | None = None
+    resources: ResourcesSpec = field(default_factory=ResourcesSpec)
     tracking: TrackingSpec = field(default_factory=TrackingSpec)
 
     def __post_init__(self) -> None:
@@ -300,8 +362,8 @@ def read_study(path: Path) -> StudySpec:
 def require_extension(old: Mapping[str, Any], new: StudySpec) -> None:
     """Check that a study file only extends what the ledger says was run.
 
-    More proposals, added seeds, another budget, question or tracking are extensions; so are
-    another store or cohort path, whose contents enter the keys.
+    More proposals, added seeds, another budget, resources, question or tracking are extensions;
+    so are another store or cohort path, whose contents enter the keys.
 
     Raises ConfigError naming the first path that changes what was already decided.
     """
@@ -327,6 +389,7 @@ _FREE = {
     "question",
     "seeds",
     "budget",
+    "resources",
     "tracking",
     "base.cohort",
     "base.store",

@@ -1,0 +1,429 @@
+"""What a study will run and cost, before it runs. Nothing is built and nothing is written here."""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from namd.config.errors import InputError
+from namd.ledger.view import StudyView
+from namd.methods.source_hash import source_hash
+from namd.pipeline.digests import DigestCache
+from namd.pipeline.graph import Fingerprint, Node, make_plan
+from namd.pipeline.store import COMMIT, MANIFEST, Store, key_folder
+from namd.study.engine import Engine, Exhausted, Outcome
+from namd.study.spec import ResourcesSpec, StudySpec
+from namd.study.trials import (
+    Configurator,
+    Trial,
+    ablation_arms,
+    ablation_trials,
+    confirmation_seeds,
+    proposal_trials,
+)
+
+SECONDS_PER_HOUR = 3600.0
+
+_RECORDED = 20
+"""Manifests read per stage name: the nearest is found among the latest so many keys."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What there is to run on.
+
+    Attributes:
+        cpus: Cores of all nodes together.
+        gpus: Accelerators of all nodes together.
+        node_cpus: Cores of the largest node; None: one node has them all.
+        node_gpus: Accelerators of the largest node; None: one node has them all.
+    """
+
+    cpus: float
+    gpus: float = 0.0
+    node_cpus: float | None = None
+    node_gpus: float | None = None
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """What one stage of a study comes to.
+
+    Attributes:
+        stage: Its name.
+        distinct: Artifacts the study needs, each counted once.
+        in_store: How many of them are there.
+        seconds_each: Device seconds to build one; None: unknown.
+        source: Where that number comes from: `recorded`, `calibration`, `nothing to build` or
+            `unknown`.
+        other_source: How many of those in the store were made by other project source.
+    """
+
+    stage: str
+    distinct: int
+    in_store: int
+    seconds_each: float | None
+    source: str
+    other_source: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Device seconds still to spend; 0 where unknown."""
+        return (self.distinct - self.in_store) * (self.seconds_each or 0.0)
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """The answer of `namd study plan`.
+
+    Attributes:
+        study: Its name.
+        arms: Arm names with the names merged into each; empty for a search.
+        trials: Trials, confirmation of a search's winner included.
+        stages: One line per stage name, upstream first.
+        stages_total: Artifacts that the trials need, each counted in every trial.
+        peak_concurrency: Most stages that are built at once.
+        spent_hours: Device hours that the ledger has already recorded.
+        budget_hours: None: no limit.
+        estimated: Whether later proposals were guessed, since they depend on outcomes.
+        refused: None, or why it cannot run, with the numbers.
+    """
+
+    study: str
+    arms: Mapping[str, tuple[str, ...]]
+    trials: int
+    stages: Sequence[StageEstimate]
+    stages_total: int
+    peak_concurrency: int
+    spent_hours: float
+    budget_hours: float | None
+    estimated: bool
+    refused: str | None
+
+    @property
+    def device_hours(self) -> float:
+        """Device hours still to spend, unknown stages left out."""
+        return sum(stage.seconds for stage in self.stages) / SECONDS_PER_HOUR
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Stages to build whose cost nothing is known of; device_hours is then a lower bound."""
+        return tuple(s.stage for s in self.stages if s.source == "unknown")
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return what `namd study plan --json` prints."""
+        return {
+            "study": self.study,
+            "arms": [{"arm": arm, "aliases": list(same)} for arm, same in self.arms.items()],
+            "trials": self.trials,
+            "stages_total": self.stages_total,
+            "stages_distinct": sum(stage.distinct for stage in self.stages),
+            "stages_in_store": sum(stage.in_store for stage in self.stages),
+            "device_hours": round(self.device_hours, 4),
+            "unknown_stages": list(self.unknown),
+            "spent_device_hours": round(self.spent_hours, 4),
+            "budget_device_hours": self.budget_hours,
+            "peak_concurrency": self.peak_concurrency,
+            "estimated": self.estimated,
+            "refused": self.refused,
+            "stages": [
+                {
+                    "stage": s.stage,
+                    "distinct": s.distinct,
+                    "in_store": s.in_store,
+                    "device_seconds_each": s.seconds_each,
+                    "source": s.source,
+                    "made_by_other_source": s.other_source,
+                }
+                for s in self.stages
+            ],
+        }
+
+
+@dataclass
+class Holdings:
+    """What a store holds, looked up without fetching a payload.
+
+    Attributes:
+        store: None: nothing is held.
+    """
+
+    store: Store | None
+    _manifests: dict[tuple[str, str], Mapping[str, Any] | None] = field(default_factory=dict)
+    _recorded: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+
+    def manifest(self, stage: str, key: str) -> Mapping[str, Any] | None:
+        """Return an artifact's manifest, or None where it is not published."""
+        if self.store is None:
+            return None
+        if (stage, key) not in self._manifests:
+            self._manifests[stage, key] = self._read(stage, key)
+        return self._manifests[stage, key]
+
+    def recorded(self, stage: str) -> list[Mapping[str, Any]]:
+        """Return manifests of other artifacts of a stage name."""
+        if self.store is None:
+            return []
+        if stage not in self._recorded:
+            keys = self.store.backend.list(stage)[:_RECORDED]
+            found = [self.manifest(stage, key) for key in keys]
+            self._recorded[stage] = [manifest for manifest in found if manifest is not None]
+        return self._recorded[stage]
+
+    def _read(self, stage: str, key: str) -> Mapping[str, Any] | None:
+        if self.store is None:
+            return None
+        raw = self.store.backend.read(f"{key_folder(stage, key)}/{COMMIT}")
+        if raw is None:
+            return None
+        attempt = json.loads(raw)["attempt"]
+        place = f"{key_folder(stage, key)}/attempts/{attempt}/{MANIFEST}"
+        text = self.store.backend.read(place)
+        return json.loads(text) if text is not None else {}
+
+
+def make_study_plan(
+    spec: StudySpec,
+    configurator: Configurator,
+    cluster: Cluster,
+    *,
+    cohort: Path | None = None,
+    store: Store | None = None,
+    view: StudyView | None = None,
+    calibration: Mapping[str, float] | None = None,
+    cohort_digest: Fingerprint | None = None,
+    hash_source: Callable[[Any], str] = source_hash,
+) -> StudyPlan:
+    """Plan a study.
+
+    Args:
+        spec: The study.
+        configurator: Makes its configurations.
+        cluster: What there is to run on.
+        cohort: The cohort's folder.
+        store: Where artifacts may already be.
+        view: The study's ledger, if it was started before.
+        calibration: Stage name to device seconds, for stages that no manifest tells of.
+        cohort_digest: Replaces the cohort's own fingerprint.
+        hash_source: Replaces the digest of a stage's source.
+
+    Raises:
+        InputError: A path does not fit, the cohort cannot be read, or weights are missing.
+    """
+    configurator.check()
+    trials, estimated = planned_trials(spec, configurator, view)
+    digests = DigestCache()
+    nodes: dict[tuple[str, str], Node] = {}
+    families: dict[str, list[str]] = {}
+    total = 0
+    for trial in trials:
+        configuration = trial.configuration
+        plan = make_plan(
+            configuration.stages(),
+            configuration.config,
+            cohort,
+            digests=digests,
+            cohort_digest=cohort_digest,
+        )
+        total += len(plan.nodes)
+        for node in plan.nodes:
+            if (node.stage.name, node.key) not in nodes:
+                nodes[node.stage.name, node.key] = node
+                families.setdefault(node.stage.name, []).append(node.key)
+    holdings = Holdings(store)
+    estimates = [
+        _estimate(
+            name, [nodes[name, key] for key in keys], holdings, calibration or {}, hash_source
+        )
+        for name, keys in families.items()
+    ]
+    missing = [node for place, node in nodes.items() if holdings.manifest(*place) is None]
+    spent = view.device_seconds() / SECONDS_PER_HOUR if view is not None else 0.0
+    budget = spec.budget.device_hours if spec.budget is not None else None
+    remaining = sum(estimate.seconds for estimate in estimates) / SECONDS_PER_HOUR
+    refused = gang_refusal(families, spec.resources, cluster) or _over_budget(
+        spent, remaining, budget
+    )
+    return StudyPlan(
+        study=spec.name,
+        arms=_arms(spec, configurator),
+        trials=len(trials),
+        stages=estimates,
+        stages_total=total,
+        peak_concurrency=peak_concurrency(missing, spec.resources, cluster),
+        spent_hours=spent,
+        budget_hours=budget,
+        estimated=estimated,
+        refused=refused,
+    )
+
+
+def planned_trials(
+    spec: StudySpec, configurator: Configurator, view: StudyView | None = None
+) -> tuple[list[Trial], bool]:
+    """Return the trials of a study, and whether some of them are guesses.
+
+    Grid and random proposals do not depend on outcomes and are exact. Of tpe and nsga2 the
+    proposals in the ledger are exact, the rest stands in: random points of the same space. So
+    does the first proposal for the winner that is confirmed on fresh seeds.
+    """
+    if spec.search is None:
+        return ablation_trials(spec, configurator), False
+    overrides, guessed = _search_overrides(spec, view)
+    found = {
+        trial.trial: trial
+        for number, values in enumerate(overrides)
+        for trial in proposal_trials(spec, configurator, number, values)
+    }
+    for seed in confirmation_seeds(spec):
+        trial = configurator.trial(overrides[0], seed)
+        found.setdefault(trial.trial, trial)
+    return list(found.values()), guessed
+
+
+def gang_refusal(stages: Iterable[str], resources: ResourcesSpec, cluster: Cluster) -> str | None:
+    """Return why a stage's smallest gang can never be placed, or None."""
+    for stage in stages:
+        need = resources.of(stage)
+        for word, per_worker, whole, node in (
+            ("GPUs", need.gpus, cluster.gpus, cluster.node_gpus),
+            ("CPUs", need.cpus, cluster.cpus, cluster.node_cpus),
+        ):
+            if need.least * per_worker > whole:
+                return (
+                    f"stage {stage} needs {need.least} workers x {per_worker:g} {word} = "
+                    f"{need.least * per_worker:g}, the cluster has {whole:g}"
+                )
+            if node is not None and per_worker > node:
+                return (
+                    f"stage {stage} needs {per_worker:g} {word} for one worker, the largest node "
+                    f"has {node:g}"
+                )
+    return None
+
+
+def peak_concurrency(nodes: Sequence[Node], resources: ResourcesSpec, cluster: Cluster) -> int:
+    """Return how many of the missing stages are built at once at most.
+
+    Stages at the same depth are independent of each other; the widest depth bounds what there
+    is to do, the cluster's resources and `resources.concurrency` what can be done.
+    """
+    depths: dict[str, int] = {}
+    widths: dict[int, dict[str, int]] = {}
+    for node in nodes:
+        depth = 1 + max((depths.get(key, 0) for _, key in node.inputs.values()), default=0)
+        depths[node.key] = depth
+        names = widths.setdefault(depth, {})
+        names[node.stage.name] = names.get(node.stage.name, 0) + 1
+    peak = max((_placed(names, resources, cluster) for names in widths.values()), default=0)
+    return peak if resources.concurrency is None else min(peak, resources.concurrency)
+
+
+def _placed(names: Mapping[str, int], resources: ResourcesSpec, cluster: Cluster) -> int:
+    """Return how many of the stages of one depth fit side by side, the smallest first."""
+    gpus, cpus, placed = cluster.gpus, cluster.cpus, 0
+    needs = [(resources.of(name), count) for name, count in names.items()]
+    for need, count in sorted(needs, key=lambda pair: (pair[0].gpus, pair[0].cpus)):
+        fit = math.floor(cpus / (need.least * need.cpus))
+        if need.gpus:
+            fit = min(fit, math.floor(gpus / (need.least * need.gpus)))
+        taken = min(count, fit)
+        gpus -= taken * need.least * need.gpus
+        cpus -= taken * need.least * need.cpus
+        placed += taken
+    return placed
+
+
+def _estimate(
+    name: str,
+    nodes: Sequence[Node],
+    holdings: Holdings,
+    calibration: Mapping[str, float],
+    hash_source: Callable[[Any], str],
+) -> StageEstimate:
+    manifests = [holdings.manifest(name, node.key) for node in nodes]
+    held = [(n, m) for n, m in zip(nodes, manifests, strict=True) if m is not None]
+    other = sum(m.get("source_hash") != hash_source(n.stage) for n, m in held)
+    missing = [node for node, manifest in zip(nodes, manifests, strict=True) if manifest is None]
+    if not missing:
+        return StageEstimate(name, len(nodes), len(nodes), 0.0, "nothing to build", other)
+    recorded = [nearest_cost(node, holdings.recorded(name)) for node in missing]
+    known = [cost for cost in recorded if cost is not None]
+    if known:
+        return StageEstimate(
+            name, len(nodes), len(held), statistics.fmean(known), "recorded", other
+        )
+    if name in calibration:
+        return StageEstimate(name, len(nodes), len(held), calibration[name], "calibration", other)
+    return StageEstimate(name, len(nodes), len(held), None, "unknown", other)
+
+
+def nearest_cost(node: Node, manifests: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the device seconds of the recorded artifacts most like a node, or None.
+
+    Likeness is the number of configuration leaves that differ; the median is taken among the
+    most alike, so that one artifact made on a busy machine does not decide.
+    """
+    wanted = _leaves(node.identity["slice"])
+    distances = []
+    for manifest in manifests:
+        if "device_seconds" in manifest and "identity" in manifest:
+            leaves = _leaves(manifest["identity"]["slice"])
+            differing = sum(
+                leaves.get(path) != wanted.get(path) for path in leaves.keys() | wanted.keys()
+            )
+            distances.append((differing, float(manifest["device_seconds"])))
+    if not distances:
+        return None
+    least = min(distance for distance, _ in distances)
+    return statistics.median(cost for distance, cost in distances if distance == least)
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401 - JSON
+    if isinstance(value, Mapping):
+        found: dict[str, Any] = {}
+        for key, item in value.items():
+            found |= _leaves(item, f"{path}.{key}")
+        return found
+    return {path: json.dumps(value)}
+
+
+def _over_budget(spent: float, remaining: float, budget: float | None) -> str | None:
+    if budget is None or spent + remaining <= budget:
+        return None
+    return (
+        f"{remaining:.2f} device hours to go and {spent:.2f} spent exceed the budget of "
+        f"{budget:g}; raise budget.device_hours, or take fewer seeds, arms, trials or steps"
+    )
+
+
+def _arms(spec: StudySpec, configurator: Configurator) -> dict[str, tuple[str, ...]]:
+    if spec.ablation is None:
+        return {}
+    return {arm.name: arm.aliases for arm in ablation_arms(spec, configurator)}
+
+
+def _search_overrides(
+    spec: StudySpec, view: StudyView | None
+) -> tuple[list[Mapping[str, Any]], bool]:
+    """Return the overrides of every proposal, and whether some are guesses."""
+    if spec.search is None:
+        raise InputError(f"study {spec.name} is no search")
+    known = view.proposals if view is not None else {}
+    found: list[Mapping[str, Any]] = [known[n]["overrides"] for n in sorted(known)]
+    engine = Engine(spec.search)
+    guessed = spec.search.sampler in ("tpe", "nsga2")
+    for number in range(engine.limit):
+        try:
+            proposal = engine.propose(number)
+        except Exhausted:
+            break
+        if guessed:
+            # Outcomes that teach nothing keep the sampler at random points.
+            engine.tell(number, Outcome("failed"))
+        if number >= len(found):
+            found.append(proposal.overrides)
+    return found, guessed and len(known) < engine.limit

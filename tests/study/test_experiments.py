@@ -1,0 +1,49 @@
+"""The studies that ship fit the method they are about, and say what the plan promises."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from namd.study.spec import read_study
+from namd.study.trials import Configurator, ablation_trials
+
+FOLDER = Path(__file__).resolve().parents[2] / "experiments"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_path_and_value_of_a_shipped_study_is_allowed(path):
+    spec = read_study(path)
+    assert spec.name == path.stem
+    Configurator(spec).check()
+
+
+def test_the_table_ablation_is_eighteen_trials_of_six_arms():
+    spec = read_study(FOLDER / "table-ablation.yaml")
+    trials = ablation_trials(spec, Configurator(spec))
+    assert len({trial.trial for trial in trials}) == len(trials) == 18
+    assert len({trial.arm for trial in trials}) == 6
+
+
+def test_the_search_ships_with_all_that_was_asked_for():
+    space = read_study(FOLDER / "soft-prompt-search.yaml").search.parsed_space
+    names = {parameter.name for parameter in space.parameters}
+    ablated = read_study(FOLDER / "alignment-ablation.yaml").ablation.toggles
+    for values in ablated.values():
+        assert set(values) <= names
+    assert {"vae.alignment.sigma_f", "vae.alignment.sigma_z"} <= names
+    assert "finetune.soft_prompt.num_sets" in names
+
+
+def test_the_study_and_ledger_rooms_load_neither_torch_nor_ray():
+    program = (
+        "import sys, namd.study.record, namd.study.plan, namd.study.json_schema, namd.ledger.view\n"
+        "from pathlib import Path\n"
+        "from namd.study.spec import read_study\n"
+        "from namd.study.trials import Configurator\n"
+        f"Configurator(read_study(Path({str(FOLDER / 'table-ablation.yaml')!r}))).check()\n"
+        "assert 'torch' not in sys.modules and 'ray' not in sys.modules, 'heavy'\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
