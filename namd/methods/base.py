@@ -6,7 +6,9 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
+
+from namd.train.workers import World
 
 StageKind = Literal["training", "mapping"]
 
@@ -23,26 +25,6 @@ class Step:
     total: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     finished: int | None = None
-
-
-@runtime_checkable
-class World(Protocol):
-    """The workers that carry one stage: this one's rank, their number, its device."""
-
-    @property
-    def rank(self) -> int:
-        """This worker's number, from 0."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """How many workers carry the stage."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Where this worker computes, in torch's words."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from namd.config.errors import StageError
 from namd.config.seeding import derive_seed
 from namd.losses.total import StepOutput
 from namd.train.settings import TrainingSettings
-from namd.train.world import LocalWorld
+from namd.train.workers import World
 
 Objective = nn.Module
 """A module whose forward(batch) returns a StepOutput; its trainable parameters are trained."""
@@ -66,7 +66,7 @@ class TrainState:
     objective: Objective
     settings: TrainingSettings
     num_steps: int
-    world: LocalWorld
+    world: World
     precision: str
     seed: int
     step: int = 0
