@@ -1,0 +1,136 @@
+"""The front door: quick, one line for a mistake, one object for a machine."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from namd.cli import main as front
+from namd.cli import run as run_command
+from namd.cli.output import cell, duration, score_table, size
+from namd.config.errors import InputError, StageError
+
+
+def test_every_command_is_declared_without_importing_what_it_uses():
+    code = (
+        "import sys; from namd.cli.main import build_parser; build_parser().format_help();"
+        "heavy = ('torch', 'ray', 'numpy', 'pandas', 'pyarrow', 'transformers', 'rich');"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_takes_less_than_half_a_second_of_computing():
+    code = (
+        "import time; from namd.cli.main import build_parser; build_parser().format_help();"
+        "print(time.process_time())"
+    )
+    best = min(
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(3)
+    )
+    assert best < 0.5
+
+
+def test_help_ends_with_zero(capsys):
+    with pytest.raises(SystemExit) as ended:
+        front.main(["--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    for name in front.COMMANDS:
+        assert name in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runn"],
+        ["run", "--preset", "tiny"],
+        ["run", "--cohort", "x"],
+        ["run", "--cohort", "x", "--preset", "tinny"],
+        ["run", "--cohort", "x", "--config", "absent.yaml"],
+        ["run", "--cohort", "x", "--preset", "tiny", "--set", "vae.num_stepz=3"],
+        ["run", "--cohort", "x", "--preset", "tiny", "--set", "vae.num_steps=lots"],
+        ["run", "--cohort", "x", "--preset", "tiny", "--set", "vae"],
+        ["run", "--cohort", "x", "--preset", "tiny"],
+        ["store", "ls", "--store", "absent"],
+        ["store", "show", "abcdef"],
+        ["presets", "tinny"],
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NAMD_STORE", raising=False)
+    assert front.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_with_json_is_also_one_object(capsys):
+    assert front.main(["presets", "tinny", "--json"]) == 2
+    captured = capsys.readouterr()
+    answer = json.loads(captured.out.splitlines()[-1])
+    assert answer["exit"] == 2
+    assert "did you mean tiny?" in answer["error"]
+
+
+def test_without_mistake_there_is_no_error(capsys):
+    assert front.main(["presets", "tiny", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out.splitlines()[-1])["method"] == "namd"
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(InputError("a\nb"), 2), (StageError("vae: loss is not finite"), 1), (KeyboardInterrupt(), 1)],
+)
+def test_errors_become_exit_codes(error, code, monkeypatch, capsys):
+    def fail(_arguments):
+        raise error
+
+    monkeypatch.setattr(run_command, "run_command", fail)
+    assert front.main(["run", "--cohort", "x"]) == code
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
+    def fail(_arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(run_command, "run_command", fail)
+    with pytest.raises(ZeroDivisionError):
+        front.main(["run", "--cohort", "x"])
+
+
+def test_methods_name_their_papers_and_presets(capsys):
+    assert front.main(["methods", "--json"]) == 0
+    (namd, *_) = json.loads(capsys.readouterr().out)
+    assert {"name", "paper", "stochastic", "presets"} <= set(namd)
+    assert namd["name"] == "namd"
+    assert front.main(["methods"]) == 0
+    assert "arXiv" in capsys.readouterr().out
+
+
+def test_values_are_told_in_words():
+    assert cell(None) == "-"
+    assert cell(0.5) == "0.500"
+    assert (
+        cell({"mean": 0.8, "std": 0.01, "low": 0.7, "high": 0.9}) == "0.800 ± 0.010 [0.700, 0.900]"
+    )
+    assert cell({"mean": 0.8, "std": None}) == "0.800"
+    assert [duration(s) for s in (8, 725, 11400)] == ["8 s", "12 min 05 s", "3 h 10 min"]
+    assert [size(b) for b in (12, 2048, 3 << 20, 5 << 30)] == [
+        "12 B",
+        "2.0 KiB",
+        "3.0 MiB",
+        "5.0 GiB",
+    ]
+    text = score_table([{"row": "a", "auroc": 0.5}, {"row": "b", "fid": None}])
+    assert text.splitlines()[0].split() == ["row", "auroc", "fid"]
+    assert text.splitlines()[3].split() == ["b", "-", "-"]

@@ -1,0 +1,115 @@
+"""`namd store` and the progress of a run, over a store that the toy method filled."""
+
+import json
+
+import pytest
+from toy_run import toy_run
+
+from namd.cli.main import main
+from namd.cli.progress import PlainReporter, RichReporter, forecast
+from namd.pipeline.estimate import estimator
+
+
+@pytest.fixture
+def call(toy_store, capsys):
+    store, _ = toy_store
+
+    def run(*words):
+        code = main(["store", *words, "--store", store.backend.name, "--json"])
+        captured = capsys.readouterr()
+        return code, json.loads(captured.out.splitlines()[-1]), captured.err
+
+    return run
+
+
+def test_ls_lists_every_artifact_and_a_word_narrows_it(call, toy_store):
+    _, result = toy_store
+    code, listed, _ = call("ls")
+    assert code == 0
+    assert sorted(a["key"] for a in listed["artifacts"]) == sorted(s.key for s in result.stages)
+    assert {a["state"] for a in listed["artifacts"]} == {"published"}
+    _, narrowed, _ = call("ls", "draws-test")
+    assert [a["label"].partition("[")[0] for a in narrowed["artifacts"]] == ["draws-test"] * 2
+    assert call("ls", "nothing")[1]["artifacts"] == []
+
+
+def test_show_prints_a_manifest_or_a_run(call, toy_store):
+    _, result = toy_store
+    assert call("show", "train")[1]["identity"]["stage"] == "train"
+    assert call("show", result.run[:10])[1]["config"]["train"]["rate"] == 0.5
+    code, answer, _ = call("show", "draws-test")
+    assert code == 2
+    assert "2 match" in answer["error"]
+    assert call("show", "nothing")[0] == 2
+
+
+def test_rm_removes_what_is_named_and_nothing_else(call, toy_store):
+    store, result = toy_store
+    key = result.artifacts["encode"].key
+    assert call("rm", f"encode/{key[:8]}")[1]["removed"] == [f"encode/{key}"]
+    assert store.find("encode", key) is None
+    assert store.find("train", result.artifacts["train"].key)
+    assert call("rm", "encode")[0] == 2
+    assert call("rm", result.run)[1]["removed"] == [f"runs/{result.run}"]
+
+
+def test_gc_unused_keeps_what_a_recorded_run_needs(call, toy_store):
+    store, result = toy_store
+    other = toy_run(store, "evaluate.num_draws=2", "encode.scale=9")
+    assert call("gc", "--unused")[1]["removed"] == []
+    call("rm", other.run)
+    promised = call("gc", "--unused", "--dry-run")[1]["removed"]
+    removed = call("gc", "--unused")[1]["removed"]
+    assert promised == removed
+    assert len(removed) == 5
+    assert all(s.cached for s in toy_run(store, "evaluate.num_draws=2").stages)
+    assert result.run != other.run
+
+
+def test_verify_passes_a_sound_store_and_fails_a_damaged_one(call, toy_store):
+    _, result = toy_store
+    code, answer, _ = call("verify")
+    assert (code, answer["checked"], answer["damaged"]) == (0, 6, [])
+    (result.artifacts["encode"].payload / "z.npy").write_bytes(b"x")
+    code, answer, told = call("verify")
+    assert code == 1
+    assert answer["damaged"][0]["problems"] == ["payload/z.npy has changed"]
+    assert "z.npy" in told
+    states = {a["stage"]: a["state"] for a in call("ls")[1]["artifacts"]}
+    assert states["encode"] == "damaged"
+    assert states["train"] == "published"
+
+
+def test_a_log_hears_the_plan_each_stage_and_the_end(toy_store, capsys):
+    store, _ = toy_store
+    toy_run(
+        store, "evaluate.num_draws=3", "encode.scale=5", reporter=PlainReporter(estimator(store))
+    )
+    told = capsys.readouterr().err
+    assert told.splitlines()[0] == "8 artifacts: 1 in the store, 7 to build"
+    assert "encode: started" in told
+    assert "draws-test (3): 3 of 3" in told
+    assert "scores-test[2]: done in 0 s" in told
+    assert "judged by earlier builds" in told
+
+
+def test_bars_end_with_the_same_artifacts(toy_store):
+    from rich.console import Console
+    from rich.progress import Progress
+
+    store, _ = toy_store
+    console = Console(record=True, width=80)
+    with Progress(console=console) as bars:
+        toy_run(
+            store,
+            "evaluate.num_draws=3",
+            "encode.scale=5",
+            reporter=RichReporter(estimator(store), bars),
+        )
+    assert "draws-test[2]: done" in console.export_text()
+
+
+def test_a_forecast_counts_only_what_is_known():
+    assert forecast({"vae": 60.0, "draws[0]": 5.0, "draws[1]": 5.0}).startswith("about 1 min 10 s")
+    assert "not counting judge" in forecast({"vae": 60.0, "judge": None})
+    assert forecast({"vae": None}).startswith("no estimate")
