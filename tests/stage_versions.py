@@ -168,14 +168,19 @@ def differing_outputs(commit: str) -> dict[str, bool]:
     return result
 
 
-TINY_COHORT = ("--simulate-followup", "--seed", "23")
+TINY_COHORT = ("--cases", "200", "--seed", "23")
 
 
 def tiny_outputs(source: Path, cohort: Path, store: Path) -> dict[str, dict[str, str]]:
-    """Return the digests of every payload file of a tiny run, by stage label."""
+    """Run the tiny preset with a source tree; see `payload_digests`."""
     namd(
         source, "run", "--preset", PRESET, "--cohort", str(cohort), "--store", str(store), "--json"
     )
+    return payload_digests(store)
+
+
+def payload_digests(store: Path) -> dict[str, dict[str, str]]:
+    """Return the digests of every payload file in a store, by stage label."""
     outputs = {}
     for commit in sorted(store.glob("*/*/COMMIT")):
         published = json.loads(commit.read_text(encoding="utf-8"))
@@ -200,8 +205,14 @@ def namd(source: Path, *arguments: str) -> None:
 
 
 def base_commit(record: Path) -> str:
-    """Return the commit at which the record was last changed: there it told the truth."""
-    return git("log", "-1", "--format=%H", "--", str(record))
+    """Return the commit at which the record was last changed: there it told the truth.
+
+    Raises SystemExit where it was never committed, so that there is nothing to compare with.
+    """
+    commit = git("log", "-1", "--format=%H", "--", str(record))
+    if not commit:
+        raise SystemExit(f"{record.name} was never committed: delete it to record afresh")
+    return commit
 
 
 def git(*arguments: str) -> str:
