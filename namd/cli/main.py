@@ -21,6 +21,7 @@ COMMANDS = {
     "methods": "namd.cli.methods",
     "presets": "namd.cli.presets",
     "weights": "namd.cli.weights",
+    "demo": "namd.cli.demo",
 }
 DESCRIPTION = (
     "Plans, runs and judges nodule-progression models, and never trains the same thing twice. "

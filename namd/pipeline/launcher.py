@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,17 +131,19 @@ class Launcher:
     def _take(self, nodes: Sequence[Node]) -> list[_Task]:
         """Lease the nodes that no living process holds."""
         tasks = []
-        for node in nodes:
-            lease = self.store.leases.acquire(key_folder(node.stage.name, node.key))
-            if lease is None:
-                continue
-            # The last holder may have published between the look and the lease.
-            if self.store.find(node.stage.name, node.key) is not None:
-                lease.stop()
-                self.store.tidy(node.stage.name, node.key)
-                continue
-            with explained(self.store.backend.name):
+        with ExitStack() as undo, explained(self.store.backend.name):
+            for node in nodes:
+                lease = self.store.leases.acquire(key_folder(node.stage.name, node.key))
+                if lease is None:
+                    continue
+                undo.callback(_give_back, lease)
+                # The last holder may have published between the look and the lease.
+                if self.store.find(node.stage.name, node.key) is not None:
+                    lease.stop()
+                    self.store.tidy(node.stage.name, node.key)
+                    continue
                 tasks.append(self._task(node, lease))
+            undo.pop_all()
         return tasks
 
     def _task(self, node: Node, lease: Lease) -> _Task:
@@ -278,12 +280,17 @@ class Launcher:
 
     def _give_up(self, task: _Task) -> None:
         """Leave a node unpublished: its checkpoints stay, its half-filled attempt goes."""
-        try:
+        with suppress(StoreError):
             self.store.abandon(task.attempt)
-            task.lease.release()
-        except StoreError:
-            # On a full or lost disk nothing can be said there; the first error is the one to tell.
-            task.lease.stop()
+        _give_back(task.lease)
+
+
+def _give_back(lease: Lease) -> None:
+    """Release a lease, or only fall silent where the disk is full: the first error is the news."""
+    try:
+        lease.release()
+    except StoreError:
+        lease.stop()
 
 
 class _LeaseWatch:

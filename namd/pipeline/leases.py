@@ -105,7 +105,12 @@ class Leases:
             path, json.dumps(asdict(holder)).encode(), lasting=False
         ):
             return None
-        return Lease(self, folder, epoch + 1, holder, self.seconds_spent(folder))
+        try:
+            return Lease(self, folder, epoch + 1, holder, self.seconds_spent(folder))
+        except StoreError:
+            # A lease without a heartbeat would keep everybody waiting for its time to run out.
+            self.backend.remove(path)
+            raise
 
     def holder(self, folder: str) -> Holder | None:
         """Return who holds a key's folder, as far as this process can tell yet."""

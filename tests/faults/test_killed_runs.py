@@ -79,9 +79,13 @@ CRASHES = [
     "before-record",
     "after-record",
 ]
+QUICK = {"after-lease", "train-step-7", "during-checkpoint:2", "before-commit", "after-commit:3"}
 
 
-@pytest.mark.parametrize("crash", CRASHES)
+@pytest.mark.parametrize(
+    "crash",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CRASHES],
+)
 def test_killed_at_every_transition_a_second_run_ends_the_same(
     crash, tmp_path, diary, start, undisturbed
 ):
