@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from namd.config.errors import ConfigError
 from namd.config.parsing import nearest
@@ -29,6 +29,7 @@ class _Absent:
 ABSENT = _Absent()
 
 
+@runtime_checkable
 class Suggester(Protocol):
     """What of an Optuna trial is used: the value of one parameter."""
 
