@@ -119,7 +119,9 @@ def _mean_near(
     smooth: np.ndarray, rows: np.ndarray, columns: np.ndarray, radius: float
 ) -> np.ndarray:
     reach = int(np.floor(radius))
-    offsets = np.argwhere(_distance((2 * reach + 1,) * 2, reach, reach) <= radius) - reach
+    offsets = (
+        np.argwhere(_distance((2 * reach + 1,) * 2, float(reach), float(reach)) <= radius) - reach
+    )
     at_rows = np.clip(rows[:, None] + offsets[:, 0], 0, smooth.shape[1] - 1)
     at_columns = np.clip(columns[:, None] + offsets[:, 1], 0, smooth.shape[2] - 1)
     return smooth[np.arange(len(smooth))[:, None], at_rows, at_columns].mean(axis=1)

@@ -113,7 +113,7 @@ def to_text(table: ResultTable, width: int = WIDTH) -> str:
         for number, name in enumerate(header):
             shown.add_column(name, justify="left" if number == 0 else "right")
         for cells in lines:
-            shown.add_row(*cells)
+            shown.add_row(*(cell.replace(" [", "\n[") for cell in cells))
         console.print(shown)
     for line in footnotes(table):
         console.print(line, soft_wrap=True)

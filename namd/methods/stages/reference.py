@@ -32,7 +32,7 @@ def run(context: StageContext) -> Iterator[Step]:
     cohort = evaluation_cases(context)
     rows = _real_rows(cohort, make_scorer(context, cohort), context.settings.image.size)
     rows |= _predictor_rows(context, cohort)
-    if cohort.card.get("simulation") and "sim_p" in cohort.table:
+    if "sim_p" in cohort.table:
         rows["ideal_predictor"] = (_plain(cohort, cohort.table["sim_p"].to_numpy()), [])
     save_rows(context.out, rows)
     yield Step(1, 1, {})
