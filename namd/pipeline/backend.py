@@ -237,7 +237,8 @@ def sync_folder(folder: Path) -> None:
 
 def probe(backend: Backend) -> None:
     """Refuse a place where `create_if_absent` lets two callers win. Raises StoreError."""
-    name = f"probe/{uuid.uuid4().hex}"
+    # Hidden, so that no stage can be called alike.
+    name = f".probe/{uuid.uuid4().hex}"
     try:
         first = backend.create_if_absent(name, b"1")
         second = backend.create_if_absent(name, b"2")

@@ -7,7 +7,7 @@ from namd.pipeline.run_configuration import resolve
 
 DRAWN = {"draws-test", "scores-test"}
 DENOISED = {"finetune", *DRAWN}
-FROM_VAE = {"vae", "latents", "pretrain", "reconstruction-test", *DENOISED}
+FROM_VAE = {"vae", "latents", "probe", "pretrain", "reconstruction-test", *DENOISED}
 
 
 def keys(*overrides):
