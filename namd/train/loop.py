@@ -95,15 +95,20 @@ class TrainState:
         return {k: v for k, v in self.objective.named_parameters() if v.requires_grad}
 
     def kept(self) -> dict[str, Tensor]:
-        """Return a copy of the weights to validate and keep: averaged if averaging is on."""
+        """Return a copy of what to validate and keep: averaged weights if averaging is on."""
         source = self.average if self.average is not None else self.trained()
-        return {k: v.detach().cpu().clone() for k, v in source.items()}
+        return {k: v.detach().cpu().clone() for k, v in (source | self.buffers()).items()}
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Return what training changes without a gradient, such as a batch norm's statistics."""
+        return dict(self.objective.named_buffers())
 
     def put(self, weights: Mapping[str, Tensor]) -> None:
-        """Write weights into the objective in place."""
+        """Write weights, and buffers where given, into the objective in place."""
+        places = self.trained() | self.buffers()
         with torch.no_grad():
-            for name, parameter in self.trained().items():
-                parameter.copy_(weights[name])
+            for name, value in weights.items():
+                places[name].copy_(value)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -120,7 +125,7 @@ class TrainState:
         """Return what all ranks have in common."""
         return {
             "step": self.step,
-            "weights": {k: v.detach().cpu() for k, v in self.trained().items()},
+            "weights": {k: v.detach().cpu() for k, v in (self.trained() | self.buffers()).items()},
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "average": self.average,
         }
