@@ -39,7 +39,7 @@ def demo(arguments: argparse.Namespace) -> int:
     picture = arguments.out / "draws.png"
     write_picture(result, configuration, cohort, picture)
     text = (
-        f"{score_table(result.rows)}\n\nrun {result.run}\npicture {picture}\n"
+        f"{result.table.text or score_table(result.rows)}\n\nrun {result.run}\npicture {picture}\n"
         f"Preset {PRESET} shows the path; its numbers mean nothing. Research use only."
     )
     answer(arguments, result.to_mapping() | {"picture": str(picture)}, text)

@@ -24,7 +24,7 @@ COMMIT = "COMMIT"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 PAYLOAD = "payload"
-NOT_STAGES = frozenset({"runs", "probe", "cache", "cohorts", "studies"})
+NOT_STAGES = frozenset({"runs", "cache", "cohorts", "studies"})
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Store:
                 if not dry:
                     self._remove_place(entry, place, folder)
         if not dry:
-            self.backend.remove("probe")
+            self.backend.remove(".probe")
         return freed
 
     def _remove_place(self, entry: Entry, place: str, folder: str) -> None:
@@ -317,7 +317,9 @@ def open_store(url: str, timing: LeaseTiming | None = None, create: bool = True)
 
 
 def key_folder(stage: str, key: str) -> str:
-    """Return the place of a key in the store."""
+    """Return the place of a key in the store. Raises ValueError for a name that is taken."""
+    if stage in NOT_STAGES or "." in stage or "/" in stage:
+        raise ValueError(f"a stage cannot be called {stage!r}: the store uses such names itself")
     return f"{stage}/{key}"
 
 

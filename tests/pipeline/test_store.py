@@ -192,6 +192,22 @@ def test_collection_leaves_what_is_being_built(tmp_path):
     assert store.collect(wanted=set()).removed == [f"train/{KEY}"]
 
 
+@pytest.mark.parametrize("name", ["runs", "cache", "cohorts", ".probe", "a/b"])
+def test_a_stage_cannot_take_a_name_of_the_stores_own(store, name):
+    with pytest.raises(ValueError, match="cannot be called"):
+        store.find(name, KEY)
+    assert store.find("probe", KEY) is None
+
+
+def test_collection_spares_a_stage_called_probe(store):
+    attempt = store.open_attempt("probe", KEY)
+    (attempt.payload / "x.txt").write_text("data")
+    store.publish(attempt)
+    store.collect()
+    assert [entry.stage for entry in store.entries()] == ["probe"]
+    assert store.verify("probe", KEY) == []
+
+
 def test_a_time_to_live_shorter_than_two_heartbeats_is_refused():
     with pytest.raises(ValueError, match="two heartbeats"):
         LeaseTiming(5.0, 6.0)
