@@ -158,6 +158,16 @@ def _training(config: NAMDConfig) -> list[Stage]:
             cohort=CohortSlice(CROPS, ("train", "validation")),
         )
     )
+    found.append(
+        Stage(
+            name="probe",
+            code_version=1,
+            kind="mapping",
+            body=f"{BODIES}.probe:run",
+            upstream=("latents",),
+            cohort=CohortSlice(("case_id", "patient_id", "label"), ("train", "validation")),
+        )
+    )
     language = _language(config)
     if language:
         found.append(

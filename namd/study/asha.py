@@ -51,8 +51,8 @@ class Rung:
         return index >= math.ceil(self.fraction * total)
 
 
-DEFAULT_RUNGS = (Rung("vae", "probe_auroc"),)
-"""After the VAE, before any diffusion is paid for."""
+DEFAULT_RUNGS = (Rung("probe", "probe_auroc"),)
+"""After the VAE and a linear probe of its latents, before any diffusion is paid for."""
 
 
 @dataclass(frozen=True)

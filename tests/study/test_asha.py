@@ -37,14 +37,14 @@ def test_a_value_that_is_not_finite_is_no_loser_but_divergence():
 
 
 def records(values: list[float]) -> list[RungRecord]:
-    return [RungRecord(f"t{n}", "vae", value, n) for n, value in enumerate(values)]
+    return [RungRecord(f"t{n}", "probe", value, n) for n, value in enumerate(values)]
 
 
 @given(VALUES)
 def test_asynchronous_decisions_replay_from_the_records(values):
     live, seen = [], []
     for record in records(values):
-        peers = peers_of(record.trial, "vae", seen)
+        peers = peers_of(record.trial, "probe", seen)
         live.append(decide(record.value, peers, "max", SETTINGS))
         seen.append(record)
     assert replay(SETTINGS, seen) == live

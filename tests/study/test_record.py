@@ -19,7 +19,8 @@ from namd.study.spec import StudySpec, parse_study
 from namd.study.trials import Trial
 
 STILL = LeaseTiming(ttl_s=4000.0, beat_s=1000.0, poll_s=0.01)
-ASHA = {"asha": {"reduction": 3, "minimum_peers": 2}}
+RUNGS = [{"stage": "vae", "metric": "probe_auroc"}]
+ASHA = {"asha": {"reduction": 3, "minimum_peers": 2, "rungs": RUNGS}}
 TOGGLES = {
     "align": {"encoder.align.weight": 0},
     "predict": {"encoder.predict.weight": 0},
