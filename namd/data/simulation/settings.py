@@ -54,11 +54,11 @@ class SignSettings:
     strength: float = 1.0
     sensitivity: float = 0.85
     false_rate: float = 0.05
-    core_share: float = 0.6
+    core_share: float = 0.65
     core_hu: float = 30.0
     num_spicules: tuple[int, int] = (5, 8)
     spicule_mm: tuple[float, float] = (2.0, 4.0)
-    spicule_width_mm: float = 2.2
+    spicule_width_mm: float = 2.4
     solid_hu: float = 50.0
     consolidation: float = 0.5
 
