@@ -1,0 +1,182 @@
+"""Laws of the result table: paired rows, per draw against mean of draws, what is absent."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from namd.config.seeding import generator
+from namd.evaluate.rendering import to_csv, to_markdown, to_text
+from namd.evaluate.scores import SetMetrics, plain_scores
+from namd.evaluate.settings import EvaluateSettings
+from namd.evaluate.table import RowScores, build_table
+
+SETTINGS = EvaluateSettings(num_bootstrap=200)
+
+
+def make_cases(num_patients=80, per_patient=3):
+    random = generator("test-table", 0)
+    count = num_patients * per_patient
+    p = random.beta(1, 3, size=count)
+    return pd.DataFrame(
+        {
+            "case_id": [f"c{i:04d}" for i in range(count)],
+            "patient_id": np.repeat([f"p{i}" for i in range(num_patients)], per_patient),
+            "label": (random.random(count) < p).astype(float),
+            "followup_SCT_LONG_DIA": random.uniform(5, 20, count),
+            "sim_p": p,
+        }
+    )
+
+
+def frame(cases, num_draws, signal, seed, noise=1.0):
+    random = generator("test-row", seed)
+    parts = []
+    for k in range(num_draws):
+        logit = signal * cases["label"] - 1 + noise * random.normal(size=len(cases))
+        probability = 1 / (1 + np.exp(-logit))
+        drawn = cases["followup_SCT_LONG_DIA"] + random.normal(size=len(cases))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "case_id": cases["case_id"],
+                    "k": k,
+                    "score": probability,
+                    "probability": probability,
+                    "ssim": 0.7,
+                    "psnr": 20.0 + k,
+                    "lpips": np.nan,
+                    "diameter_mm": drawn,
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return make_cases()
+
+
+@pytest.fixture(scope="module")
+def rows(cases):
+    twin = frame(cases, 5, 0.8, 4)
+    sets = [SetMetrics(k, fid_judge=1.0 + k, kid_judge=0.1) for k in range(5)]
+    return {
+        "real_baseline": RowScores(frame(cases, 1, 0.5, 1)),
+        "real_followup": RowScores(frame(cases, 1, 2.5, 2)),
+        "ideal_predictor": RowScores(
+            plain_scores(cases["case_id"].to_numpy(), cases["sim_p"].to_numpy())
+        ),
+        "ideal_sampler": RowScores(frame(cases, 5, 1.0, 3)),
+        "namd": RowScores(twin, sets, "NAMD"),
+        "namd_again": RowScores(twin.sample(frac=1, random_state=0), sets),
+    }
+
+
+@pytest.fixture(scope="module")
+def table(rows, cases):
+    return build_table(rows, cases, SETTINGS, simulated=True)
+
+
+def test_values_are_scikit_learns_per_draw_and_for_the_mean_of_draws(table, rows, cases):
+    wide = rows["namd"].frame.pivot(index="k", columns="case_id", values="score").to_numpy()
+    labels = cases["label"]
+    per_draw = [roc_auc_score(labels, draw) for draw in wide]
+    row = table.row("namd")
+    assert row.auroc.mean == pytest.approx(np.mean(per_draw))
+    assert row.auroc.std == pytest.approx(np.std(per_draw, ddof=1))
+    assert row.auroc.std_population == pytest.approx(np.std(per_draw))
+    of_mean = roc_auc_score(labels, wide.mean(axis=0))
+    assert row.auroc_mean_of_draws["value"] == pytest.approx(of_mean)
+    assert of_mean > np.mean(per_draw) + 0.02  # averaging independent noise ranks better
+    expected = np.mean([average_precision_score(labels, draw) for draw in wide])
+    assert row.auprc.mean == pytest.approx(expected, abs=1e-6)
+
+
+def test_one_draw_has_no_spread_and_both_aurocs_agree(table):
+    row = table.row("real_followup")
+    assert row.auroc.std is None
+    assert row.auroc.mean == row.auroc_mean_of_draws["value"]
+    assert row.auroc.low < row.auroc.mean < row.auroc.high
+    assert table.row("namd").auroc.std is not None
+
+
+def test_rows_are_paired(table):
+    baseline = table.row("real_baseline")
+    zero = {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert all(d == zero for d in baseline.difference_to_baseline.values())
+    one, other = table.row("namd"), table.row("namd_again")
+    assert one.auroc_mean_of_draws == other.auroc_mean_of_draws
+    assert one.difference_to_baseline["auroc_mean_of_draws"]["low"] != 0.0
+
+
+def test_gap_and_share_of_ideal_are_the_stated_ratios(table):
+    row, base = table.row("namd"), table.row("real_baseline")
+    follow, ideal = table.row("real_followup"), table.row("ideal_sampler")
+    gap = (row.auroc.mean - base.auroc.mean) / (follow.auroc.mean - base.auroc.mean)
+    assert row.gap_recovered == pytest.approx(gap)
+    assert follow.gap_recovered == pytest.approx(1.0)
+    numerator = row.auroc_mean_of_draws["value"] - base.auroc_mean_of_draws["value"]
+    whole = ideal.auroc_mean_of_draws["value"] - base.auroc_mean_of_draws["value"]
+    assert row.share_of_ideal.value == pytest.approx(numerator / whole)
+    assert ideal.share_of_ideal.value == pytest.approx(1.0)
+    assert row.share_of_ideal.numerator["low"] < numerator < row.share_of_ideal.numerator["high"]
+
+
+def test_faithfulness_tells_a_calibrated_row_from_a_narrow_one(rows, cases):
+    narrow = rows["ideal_sampler"].frame.copy()
+    centre = narrow.groupby("case_id")["diameter_mm"].transform("mean")
+    narrow["diameter_mm"] = centre + 0.1 * (narrow["diameter_mm"] - centre)
+    settings = replace(SETTINGS, coverage=0.6)
+    table = build_table({**rows, "narrow": RowScores(narrow)}, cases, settings, simulated=True)
+    honest, squeezed = table.row("ideal_sampler").diameter, table.row("narrow").diameter
+    assert honest.rule.coverage["value"] == pytest.approx(0.6, abs=0.1)
+    assert squeezed.rule.coverage["value"] < 0.3
+    assert squeezed.rule.crps_mm["value"] > honest.rule.crps_mm["value"]
+    assert honest.table.crps_mm["value"] < honest.rule.crps_mm["value"]
+    quintiles = table.row("ideal_sampler").quintiles
+    assert [q.cases for q in quintiles] == [48] * 5
+    assert all(q.mean == q.ideal for q in quintiles)
+    assert any(q.mean != q.ideal for q in table.row("namd").quintiles)
+
+
+def test_missing_weights_give_none_and_a_note(table):
+    row = table.row("namd")
+    assert row.lpips is None
+    assert row.fid is None
+    assert row.fid_judge == pytest.approx(3.0)
+    assert row.psnr == pytest.approx(22.0)
+    assert any("LPIPS" in note for note in table.notes)
+    assert any("FID" in note for note in table.notes)
+    assert table.row("ideal_predictor").diameter is None
+
+
+def test_cases_without_label_or_score_are_left_out_of_every_row(rows, cases):
+    fewer = cases.copy()
+    fewer.loc[:4, "label"] = np.nan
+    holed = rows["namd"].frame.copy()
+    holed.loc[holed["case_id"] == "c0010", "score"] = np.nan
+    table = build_table({**rows, "namd": RowScores(holed)}, fewer, SETTINGS, simulated=True)
+    assert table.cases == len(cases) - 6
+    assert any("6 cases" in note for note in table.notes)
+    one_class = cases.assign(label=0.0)
+    table = build_table(rows, one_class, SETTINGS, simulated=False)
+    assert table.row("namd").auroc.mean is None
+    assert any("one class" in note for note in table.notes)
+
+
+def test_it_is_json_and_says_simulated_wherever_it_is_shown(table, rows, cases):
+    plain = json.loads(json.dumps(table.to_mapping(), allow_nan=False))
+    names = {"row", "num_draws", "auroc", "auprc", "lpips", "fid", "gap_recovered"}
+    assert names <= set(plain["rows"][0])
+    assert {"mean", "std", "low", "high"} <= set(plain["rows"][0]["auroc"])
+    for shown in (to_text(table), to_markdown(table), to_csv(table)):
+        assert "simulated" in shown.lower()
+        assert "namd" in shown.lower()
+    real = build_table(rows, cases.drop(columns="sim_p"), SETTINGS, simulated=False)
+    assert "simulated" not in (to_text(real) + to_markdown(real)).lower()
+    assert "Research use only" in to_text(real)
