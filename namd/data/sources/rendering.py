@@ -53,7 +53,7 @@ class Grid:
     @property
     def axis(self) -> Floats:
         """Pixel centres along one side, mm."""
-        return (np.arange(self.size) - (self.size - 1) / 2) * self.spacing_mm
+        return (np.arange(self.size, dtype=np.float64) - (self.size - 1) / 2) * self.spacing_mm
 
     def mesh(self) -> tuple[Floats, Floats]:
         """Rows and columns in mm, (S, S) each."""

@@ -47,8 +47,8 @@ class CropSet:
     def __init__(
         self, cohort: Cohort, image: ImageSettings, features: NoduleFeatures | None
     ) -> None:
-        has = np.flatnonzero(cohort.has_followup)
-        stored = np.concatenate([cohort.baseline, cohort.followup[has]])
+        has = np.flatnonzero(np.asarray(cohort.has_followup))
+        stored = np.concatenate([cohort.baseline, np.asarray(cohort.followup)[has]])
         table = pd.concat([cohort.table, followup_table(cohort.table.iloc[has])], ignore_index=True)
         self.angles = angles_for(stored.shape[-1], image.size, image.rotations)
         self.hu = np.stack([rotated_crops(stored, angle, image.size) for angle in self.angles])
@@ -88,8 +88,7 @@ def followup_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     later = table.copy()
     for name in FOLLOWUP_DIAMETERS:
-        column = f"followup_{name}"
-        later[name] = table[column] if column in table else np.nan
+        later[name] = table.get(f"followup_{name}", np.nan)
     return later
 
 

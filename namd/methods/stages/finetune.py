@@ -69,14 +69,15 @@ def run(context: StageContext) -> Iterator[Step]:
             context.inputs.get("language"),
             seed,
         )
+    record = RecordContext(soft_prompt, null)
     objective = DenoisingObjective(
-        unet, RecordContext(soft_prompt, null), noise_schedule(context.settings.noise_schedule)
+        unet, record, noise_schedule(context.settings.noise_schedule)
     ).to(device)
     sources, reports = {}, {}
     for split in ("train", "validation"):
         latents = load_latents(context.inputs["latents"], split)
         cohort = read_split(context.cohort_path, split)
-        cohort = cohort.select(np.flatnonzero(cohort.has_followup))
+        cohort = cohort.select(np.flatnonzero(np.asarray(cohort.has_followup)))
         reports[split] = reports_of(cohort, settings.report)
         sources[split] = BatchSource(
             NAME,
@@ -102,12 +103,12 @@ def run(context: StageContext) -> Iterator[Step]:
     )
 
     def validate() -> dict[str, float]:
-        objective.context.reports = reports["validation"]
+        record.reports = reports["validation"]
         metrics = held_out()
-        objective.context.reports = reports["train"]
+        record.reports = reports["train"]
         return metrics
 
-    objective.context.reports = reports["train"]
+    record.reports = reports["train"]
     for step in fit(state, sources["train"].at, validate, context.checkpoints):
         yield Step(step.index, step.total, step.metrics)
     save_denoiser(unet, null, context.out)

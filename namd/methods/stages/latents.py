@@ -59,7 +59,7 @@ def run(context: StageContext) -> Iterator[Step]:
     vae.to(context.world.device)
     for number, split in enumerate(SPLITS):
         cohort = read_split(context.cohort_path, split)
-        cohort = cohort.select(np.flatnonzero(cohort.has_followup))
+        cohort = cohort.select(np.flatnonzero(np.asarray(cohort.has_followup)))
         tensors = _encode_split(context, vae, scale, cohort, split)
         save_file(tensors, context.out / f"{split}.safetensors")
         (context.out / f"{split}.txt").write_text("\n".join(cohort.table["case_id"]))
@@ -74,7 +74,7 @@ def _encode_split(
     if split != "train":
         angles = angles[:1]
     tensors = {}
-    for name, stored in (("baseline", cohort.baseline), ("followup", cohort.followup)):
+    for name, stored in (("baseline", cohort.baseline), ("followup", np.asarray(cohort.followup))):
         turned = [
             encode_crops(vae, rotated_crops(stored, angle, image.size), context) for angle in angles
         ]

@@ -44,7 +44,8 @@ def run(context: StageContext) -> Iterator[Step]:
     width = context_width(context.settings.language, context.inputs.get("language"))
     with initialised_from(NAME, seed):
         unet = build_unet(context.settings.unet, channels, channels, width, size)
-        objective = DenoisingObjective(unet, NullRecord(NullContext(width)), _schedule(context))
+        null = NullContext(width)
+        objective = DenoisingObjective(unet, NullRecord(null), _schedule(context))
     objective.to(context.world.device)
     source = BatchSource(
         NAME,
@@ -78,7 +79,7 @@ def run(context: StageContext) -> Iterator[Step]:
     )
     for step in fit(state, source.at, validate, context.checkpoints):
         yield Step(step.index, step.total, step.metrics)
-    save_denoiser(unet, objective.context.null, context.out)
+    save_denoiser(unet, null, context.out)
 
 
 def save_denoiser(unet: UNet2DConditionModel, null: NullContext, folder: Path) -> None:
