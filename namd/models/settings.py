@@ -43,7 +43,7 @@ class VAEArchitecture:
         _divisible(self.block_out_channels, self.norm_num_groups)
         if self.pixel_unshuffle < 1 or (self.pixel_unshuffle > 1 and self.weights is not None):
             raise ValueError(
-                f"pixel_unshuffle is 1 or more, and 1 with given weights, not {self.pixel_unshuffle}"
+                f"pixel_unshuffle is 1 or more, and 1 with weights, not {self.pixel_unshuffle}"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout lies in [0, 1), not {self.dropout}")
