@@ -1,0 +1,56 @@
+"""A search shown in an Optuna storage, for optuna-dashboard and Optuna's own importances.
+
+The ledger stays the truth: nothing is ever read back from there.
+"""
+
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+
+from namd.config.errors import InputError
+from namd.study.engine import directions, frozen_trial
+from namd.study.record import StudyState
+
+PROPOSAL = "namd_proposal"
+TRIALS = "namd_trials"
+
+
+def publish_to_optuna(state: StudyState, storage: BaseStorage | str) -> int:
+    """Add the proposals that are over and not there yet; return how many were added.
+
+    Args:
+        state: The search, folded from its ledger.
+        storage: An Optuna storage, or the URL of one (`sqlite:///studies.db`). For a journal
+            file: `JournalStorage(JournalFileBackend(path))`.
+
+    Raises:
+        InputError: The study is an ablation, which has no space to show.
+    """
+    search = state.spec.search
+    if search is None:
+        raise InputError(f"study {state.spec.name} is an ablation: Optuna shows searches only")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=storage,
+        study_name=state.spec.name,
+        directions=directions(search),
+        load_if_exists=True,
+    )
+    there = {_number(trial.user_attrs) for trial in study.get_trials(deepcopy=False)}
+    added = 0
+    for number, outcome in sorted(state.engine.outcomes.items()):
+        if number in there:
+            continue
+        proposal = state.engine.proposals[number]
+        trial = frozen_trial(search.parsed_space, proposal, outcome, len(directions(search)) == 1)
+        trial.set_user_attr(PROPOSAL, number)
+        trial.set_user_attr(TRIALS, list(state.members(number)))
+        trial.set_user_attr("ended", outcome.state)
+        study.add_trial(trial)
+        added += 1
+    return added
+
+
+def _number(attributes: dict[str, Any]) -> int | None:
+    return attributes.get(PROPOSAL)
