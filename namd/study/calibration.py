@@ -1,0 +1,151 @@
+"""What stages cost on this machine, from two short runs of a study's base configuration.
+
+For stages that no manifest tells of. A stage's cost is taken as a fixed part and a part in
+proportion to its optimiser steps, or to the cases it draws and scores; two lengths give both.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from namd.config.parsing import to_mapping
+from namd.pipeline.graph import make_plan
+from namd.pipeline.launcher import Launcher
+from namd.pipeline.reporting import SilentReporter
+from namd.pipeline.run_configuration import RunConfiguration, from_mapping
+from namd.pipeline.store import open_store
+
+Measure = Callable[[RunConfiguration], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class CalibrationLengths:
+    """How short the two runs are.
+
+    Attributes:
+        steps: Optimiser steps of every training stage in the first and second run.
+        cases: Cases that are drawn and scored, likewise.
+    """
+
+    steps: tuple[int, int] = (4, 12)
+    cases: tuple[int, int] = (16, 48)
+
+    def __post_init__(self) -> None:
+        """Reject runs of one length, which give no slope."""
+        for name in ("steps", "cases"):
+            first, second = getattr(self, name)
+            if not 0 < first < second:
+                raise ValueError(f"{name} rise from above 0, not {first}, {second}")
+
+
+@dataclass(frozen=True)
+class CohortSize:
+    """Cases of the cohort: those trained on, and those of the evaluated split."""
+
+    train: int
+    evaluated: int
+
+
+def calibrate(
+    configuration: RunConfiguration,
+    size: CohortSize,
+    measure: Measure,
+    lengths: CalibrationLengths | None = None,
+    methods: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Return device seconds of one artifact of each stage of a configuration.
+
+    Args:
+        configuration: What will be run at full length.
+        size: Of the cohort.
+        measure: Runs a configuration and returns device seconds per stage name.
+        lengths: Of the two short runs.
+        methods: Replaces the registry.
+    """
+    lengths = lengths or CalibrationLengths()
+    whole = to_mapping(configuration.config)
+    measured = []
+    for run in (0, 1):
+        short = _shortened(whole, lengths.steps[run], lengths.cases[run])
+        short["method"] = configuration.method.name
+        measured.append(measure(from_mapping(short, None, methods)))
+    found = {}
+    for stage, first in measured[0].items():
+        low, high, full = _amounts(stage, whole, size, lengths)
+        # Noise may make the longer run the faster one; a cost never falls with the length.
+        slope = max(0.0, (measured[1][stage] - first) / (high - low)) if high > low else 0.0
+        found[stage] = max(0.0, first + slope * (full - low))
+    return found
+
+
+def measure_with_launcher(cohort: Path) -> Measure:
+    """Return a measure that builds the stages here, in a scratch store that is then removed."""
+
+    def measure(configuration: RunConfiguration) -> dict[str, float]:
+        with tempfile.TemporaryDirectory(prefix="namd-calibration-") as folder:
+            launcher = Launcher(open_store(f"{folder}/store"), cohort, SilentReporter())
+            plan = make_plan(configuration.stages(), configuration.config, cohort)
+            _, artifacts = launcher.build(plan)
+            return {
+                artifact.stage: float(artifact.manifest()["device_seconds"])
+                for artifact in artifacts.values()
+            }
+
+    return measure
+
+
+def _amounts(
+    stage: str, whole: Mapping[str, Any], size: CohortSize, lengths: CalibrationLengths
+) -> tuple[int, int, int]:
+    """Return what a stage's cost is in proportion to: in the two short runs and at full length."""
+    section = _training(whole.get(stage))
+    if section is not None:
+        full = _steps(section, size.train)
+        return min(lengths.steps[0], full), min(lengths.steps[1], full), full
+    if stage.partition("-")[0] in ("draws", "scores"):
+        full = min(whole["evaluate"].get("num_cases") or size.evaluated, size.evaluated)
+        return min(lengths.cases[0], full), min(lengths.cases[1], full), full
+    return 0, 0, 0
+
+
+def _training(section: Any) -> Mapping[str, Any] | None:  # noqa: ANN401 - a configuration value
+    """Return the mapping that states a section's steps: itself, or one right inside it."""
+    if not isinstance(section, Mapping):
+        return None
+    if "num_steps" in section:
+        return section
+    inside = [v for v in section.values() if isinstance(v, Mapping) and "num_steps" in v]
+    return inside[0] if inside else None
+
+
+def _steps(section: Mapping[str, Any], num_cases: int) -> int:
+    if section.get("num_epochs") is not None:
+        return int(section["num_epochs"]) * max(1, num_cases // int(section["batch_size"]))
+    return int(section["num_steps"])
+
+
+def _shortened(whole: Mapping[str, Any], steps: int, cases: int) -> dict[str, Any]:
+    """Return the configuration with every training cut to `steps` and one draw of `cases`."""
+
+    def cut(value: Any) -> Any:  # noqa: ANN401 - any configuration value
+        if not isinstance(value, Mapping):
+            return value
+        result = {name: cut(item) for name, item in value.items()}
+        if "num_steps" in result:
+            epochs = result.get("num_epochs")
+            result["num_steps"] = steps if epochs else min(steps, result["num_steps"])
+            if "num_epochs" in result:
+                result["num_epochs"] = None
+        return result
+
+    short = cut(whole)
+    known = short["evaluate"].get("num_cases")
+    short["evaluate"]["num_draws"] = 1
+    if "num_cases" in short["evaluate"]:
+        short["evaluate"]["num_cases"] = min(cases, known or cases)
+        short["evaluate"]["minimum_malignant"] = min(
+            2, short["evaluate"].get("minimum_malignant", 2)
+        )
+    return short
