@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,9 @@ class NoduleFeatures:
             )
 
     @classmethod
-    def fit(cls, table: pd.DataFrame, normalisation: Normalisation = "standardised") -> Self:
+    def fit(
+        cls, table: pd.DataFrame, normalisation: Normalisation = "standardised"
+    ) -> "NoduleFeatures":
         """Measure mean and deviation on the train split's table; missing values are skipped.
 
         Raises:
@@ -88,7 +90,7 @@ class NoduleFeatures:
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "NoduleFeatures":
         """Rebuild from `to_mapping`."""
         mean, std = mapping["mean_mm"], mapping["std_mm"]
         return cls(

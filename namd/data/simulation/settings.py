@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Literal
 
 Law = Literal["nlst", "doubling-time", "marked"]
 
@@ -143,7 +143,7 @@ class SimulationSettings:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
 
     @classmethod
-    def for_law(cls, law: Law, replicates: int | None = None) -> Self:
+    def for_law(cls, law: Law, replicates: int | None = None) -> "SimulationSettings":
         """Return the settings that go with a law.
 
         `marked` is the calibrated default. `nlst` and `doubling-time` are the laws as
