@@ -1,0 +1,136 @@
+"""Preset tiny, every stage for real, from a phantom cohort to the table. One store serves all."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from namd.cli.main import main
+from namd.data.cohort import Cohort
+from namd.methods.base import StageContext
+from namd.methods.stages.draws import evaluation_cases
+from namd.methods.stages.latent_diffusion import LatentDiffusionDrawer
+from namd.pipeline.run import RunResult, plan_run, run
+from namd.pipeline.run_configuration import RunConfiguration, resolve
+from namd.pipeline.store import Store, open_store
+from namd.sample.draws import draw
+from namd.train.world import LocalWorld
+
+CASES = 160
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    cohort: Path
+    store: Store
+    configuration: RunConfiguration
+    result: RunResult
+
+    def context(self, label: str) -> StageContext:
+        nodes = {node.label: node for node in plan_run(self.configuration, self.cohort).nodes}
+        node = nodes[label]
+        found = {name: self.store.find(*pair) for name, pair in node.inputs.items()}
+        return StageContext(
+            settings=node.settings,
+            values=node.stage.values,
+            cohort_path=self.cohort,
+            inputs={name: item.payload for name, item in found.items() if item is not None},
+            outputs={},
+            checkpoints=self.cohort,
+            world=LocalWorld(),
+            warn=lambda _line: None,
+        )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("tiny")
+    cohort = folder / "cohort"
+    build = ["cohort", "build", "phantom", "--cases", str(CASES), "--replicates", "2"]
+    assert main([*build, "--seed", "7", "--out", str(cohort)]) == 0
+    store = open_store(str(folder / "store"))
+    configuration = resolve("tiny")
+    return Finished(cohort, store, configuration, run(configuration, cohort, store))
+
+
+def missing(finished: Finished, *overrides: str) -> list[str]:
+    plan = plan_run(resolve("tiny", None, overrides), finished.cohort)
+    return [n.label for n in plan.nodes if finished.store.find(n.stage.name, n.key) is None]
+
+
+def test_the_table_has_every_row(finished: Finished):
+    rows = {row["row"]: row for row in finished.result.rows}
+    untrained = {
+        "real_baseline",
+        "real_followup",
+        "copied_baseline",
+        "longest_diameter",
+        "ehr_logistic_regression",
+        "ideal_predictor",
+        "ideal_sampler",
+        "reconstruction",
+    }
+    assert untrained | {"namd"} == set(rows)
+    assert rows["namd"]["num_draws"] == 2
+    for row in rows.values():
+        assert 0 <= row["auroc"]["low"] <= row["auroc"]["mean"] <= row["auroc"]["high"] <= 1
+
+
+def test_a_second_run_trains_nothing(finished: Finished):
+    again = run(finished.configuration, finished.cohort, finished.store)
+    assert all(stage.cached for stage in again.stages)
+    assert again.run == finished.result.run
+    assert again.rows == finished.result.rows
+
+
+def test_sigma_f_retrains_from_vae_and_leaves_what_does_not_read_it(finished: Finished):
+    names = missing(finished, "vae.alignment.sigma_f=2")
+    assert names[0] == "vae"
+    assert {"latents", "pretrain", "finetune", "draws-test[0]", "scores-test[1]"} <= set(names)
+    assert not {"perceptual", "language", "judge", "reference-test", "ideal-test[0]"} & set(names)
+
+
+def test_num_sets_retrains_finetune_only(finished: Finished):
+    names = missing(finished, "finetune.soft_prompt.num_sets=3")
+    assert names[0] == "finetune"
+    assert {name.split("[")[0] for name in names} == {"finetune", "draws-test", "scores-test"}
+
+
+def test_more_draws_add_draws_only(finished: Finished):
+    names = missing(finished, "evaluate.num_draws=5")
+    assert names == [
+        f"{family}-test[{k}]" for family in ("ideal", "draws", "scores") for k in (2, 3, 4)
+    ]
+    assert missing(finished, "evaluate.num_draws=1") == []
+
+
+def test_a_draw_does_not_depend_on_the_batch_it_is_drawn_in(finished: Finished):
+    context = finished.context("draws-test[0]")
+    cases = evaluation_cases(context)
+    drawer = LatentDiffusionDrawer(context, cases)
+    whole = draw(drawer, 1)
+    drawer.batch_size = 5
+    torch.testing.assert_close(draw(drawer, 1), whole, rtol=0, atol=1e-4)
+    some = cases.select(np.arange(3, 7))
+    torch.testing.assert_close(
+        draw(LatentDiffusionDrawer(context, some), 1), whole[3:7], rtol=0, atol=1e-4
+    )
+    assert not torch.allclose(draw(drawer, 0), whole, rtol=0, atol=1e-3)
+
+
+def test_the_evaluated_cases_are_whole_patients_of_the_test_split(finished: Finished):
+    cases = evaluation_cases(finished.context("draws-test[0]"))
+    test = Cohort.read(finished.cohort, splits=("test",))
+    patients = set(cases.table["patient_id"])
+    assert set(cases.table["split"]) == {"test"}
+    assert int(test.table["patient_id"].isin(patients).sum()) == len(cases)
+
+
+def test_the_picture_of_a_run(finished: Finished, tmp_path: Path):
+    from namd.cli.picture import write_picture
+
+    path = tmp_path / "draws.png"
+    write_picture(finished.result, finished.configuration, finished.cohort, path)
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
