@@ -98,6 +98,7 @@ def test_the_status_agrees_with_the_view(tmp_path):
     assert status.num_events == view.num_events
 
 
+@pytest.mark.slow
 def test_ten_thousand_trials_are_counted_in_three_seconds_and_bounded_memory(tmp_path):
     count = write_segments(tmp_path, 10_000)
     program = (
