@@ -27,6 +27,7 @@ class EmbeddedLanguageSettings:
         max_prefix: Up to this many random vectors stand between BOS and a training report, so
             that the model reads behind soft prompts as well as without.
         number_smoothing: Width, in years or mm, of the targets where a number is written.
+        words_weight: Weight of naming the report's words from EOS, beside rewriting it.
         probe_records: Records that the linear probes are fitted on; as many are held out.
         checkpoint_every: Steps between checkpoints.
     """
@@ -36,13 +37,14 @@ class EmbeddedLanguageSettings:
     num_heads: int = 4
     intermediate_size: int = 192
     vocabulary_size: int = 1024
-    num_steps: int = 1500
+    num_steps: int = 800
     batch_size: int = 64
     learning_rate: float = 3e-3
-    warmup_steps: int = 100
+    warmup_steps: int = 80
     max_prefix: int = 16
     number_smoothing: float = 0.7
-    probe_records: int = 1500
+    words_weight: float = 1.0
+    probe_records: int = 1000
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
@@ -67,8 +69,11 @@ class EmbeddedLanguageSettings:
             raise ValueError(f"probe_records is 100 or more, not {self.probe_records}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate is above 0, not {self.learning_rate}")
-        if self.number_smoothing < 0:
-            raise ValueError(f"number_smoothing is 0 or more, not {self.number_smoothing}")
+        if min(self.number_smoothing, self.words_weight) < 0:
+            raise ValueError(
+                f"number_smoothing and words_weight are 0 or more, not {self.number_smoothing}, "
+                f"{self.words_weight}"
+            )
 
 
 @dataclass(frozen=True)

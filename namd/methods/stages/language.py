@@ -7,6 +7,8 @@ which is where any other language model is read from. No cohort is read.
 import json
 from collections.abc import Callable, Iterator
 
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -39,20 +41,43 @@ PROBED_PROMPTS = (0, 8)
 
 
 class RewritingObjective(nn.Module):
-    """Cross-entropy, in nats per token, of the report written behind EOS."""
+    """Cross-entropies, in nats: of each token written behind EOS, and of the words told, from EOS.
 
-    def __init__(self, model: nn.Module, targets: Tensor) -> None:
+    The second is ours: it asks the state that is read, not only the keys and values below it,
+    for every word of the report at once, which makes it linearly readable.
+    """
+
+    def __init__(self, model: nn.Module, targets: Tensor, words_weight: float) -> None:
         super().__init__()
         self.model = model
+        self.words_weight = words_weight
         self.register_buffer("smoothed", targets, persistent=False)
 
     def forward(self, batch: Rewriting) -> StepOutput:
-        """Return the loss and the share of tokens written right."""
+        """Return the loss, its terms and the share of tokens written right."""
         logits = rewriting_logits(self.model, batch)
-        targets = batch.targets
-        loss = nn.functional.cross_entropy(logits, self.smoothed[targets])
-        correct = (logits.argmax(1) == targets).float().mean()
-        return StepOutput(loss, {"rewriting_loss": loss.detach(), "accuracy": correct})
+        targets = self.smoothed[batch.targets]
+        rewriting_loss = nn.functional.cross_entropy(logits, targets)
+        starts, told = words_told(batch, targets)
+        words_loss = nn.functional.cross_entropy(logits[starts], told)
+        correct = (logits.argmax(1) == batch.targets).float().mean()
+        metrics = {
+            "rewriting_loss": rewriting_loss.detach(),
+            "words_loss": words_loss.detach(),
+            "accuracy": correct,
+        }
+        return StepOutput(rewriting_loss + self.words_weight * words_loss, metrics)
+
+
+def words_told(
+    batch: Rewriting, targets: Float[Tensor, "W V"]
+) -> tuple[Int[Tensor, " B"], Float[Tensor, "B V"]]:
+    """Return where each report's EOS stands among the written rows, and its mean target."""
+    counts = batch.writes.sum(dim=1)
+    row = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    told = torch.zeros(len(counts), targets.shape[1], device=targets.device)
+    told.index_add_(0, row, targets)
+    return counts.cumsum(0) - counts, told / counts[:, None]
 
 
 def run(context: StageContext) -> Iterator[Step]:
@@ -63,7 +88,9 @@ def run(context: StageContext) -> Iterator[Step]:
     with initialised_from(NAME, settings.seed):
         model = build_embedded(shape, tokenizer)
     control = {name: value.clone() for name, value in model.state_dict().items()}
-    objective = RewritingObjective(model, number_smoothing(tokenizer, shape.number_smoothing))
+    objective = RewritingObjective(
+        model, number_smoothing(tokenizer, shape.number_smoothing), shape.words_weight
+    )
     objective.to(context.world.device)
     state = TrainState(
         NAME,
