@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from jaxtyping import Bool, Float, Int
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -171,7 +171,7 @@ def bottleneck_mask(blocks: Int[Tensor, "B L"]) -> Bool[Tensor, "B 1 L L"]:
     return (causal & ~hidden)[:, None]
 
 
-def rewriting_logits(model: nn.Module, batch: Rewriting) -> Float[Tensor, "W V"]:
+def rewriting_logits(model: Gemma3ForCausalLM, batch: Rewriting) -> Float[Tensor, "W V"]:
     """Return logits of the tokens to be written, in row order."""
     embedded = model.get_input_embeddings()(batch.ids) * batch.scale[..., None]
     lowest = torch.finfo(embedded.dtype).min

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import Gemma3ForCausalLM, PreTrainedTokenizerBase
 
 from namd.config.seeding import generator
 from namd.data.records import RandomRecords
@@ -47,7 +47,9 @@ class RewritingObjective(nn.Module):
     for every word of the report at once, which makes it linearly readable.
     """
 
-    def __init__(self, model: nn.Module, targets: Tensor, words_weight: float) -> None:
+    smoothed: Tensor
+
+    def __init__(self, model: Gemma3ForCausalLM, targets: Tensor, words_weight: float) -> None:
         super().__init__()
         self.model = model
         self.words_weight = words_weight
@@ -165,7 +167,7 @@ def _tokenizer_reports(seed: int) -> list[str]:
 
 
 def _probes(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, settings: LanguageSettings
+    model: Gemma3ForCausalLM, tokenizer: PreTrainedTokenizerBase, settings: LanguageSettings
 ) -> dict[str, dict[str, float]]:
     """Probe behind no prompts and behind fresh ones."""
     return {
