@@ -1,6 +1,6 @@
 """What is evaluated and how its intervals are formed, as values. Torch-free."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 
@@ -48,14 +48,3 @@ class EvaluateSettings:
         for name in ("interval", "coverage"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} lies between 0 and 1, not {getattr(self, name)}")
-
-    def resolved(self) -> "EvaluateSettings":
-        """Replace `auto` by what this machine's weights allow, so that keys say what was done."""
-        from namd.models.weights import locate
-
-        lpips, fid = self.lpips, self.fid
-        if lpips == "auto":
-            lpips = "alex" if locate("lpips-alex") else "off"
-        if fid == "auto":
-            fid = "inception" if locate("inception") else "off"
-        return replace(self, lpips=lpips, fid=fid)

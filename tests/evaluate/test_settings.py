@@ -20,11 +20,3 @@ def test_impossible_values_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EvaluateSettings(**wrong)
     EvaluateSettings(num_draws=1, num_cases=1, interval=0.5)
-
-
-def test_auto_is_replaced_by_what_the_disk_allows(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    resolved = EvaluateSettings().resolved()
-    assert (resolved.lpips, resolved.fid) == ("off", "off")
-    named = EvaluateSettings(lpips="alex", fid="inception").resolved()
-    assert (named.lpips, named.fid) == ("alex", "inception")
