@@ -12,7 +12,7 @@ CROPS = ("case_id", "patient_id", "baseline", "followup")
 TRUNKS = ("evaluate.lpips", "evaluate.fid")
 SUBSET = ("evaluate.num_cases", "evaluate.minimum_malignant")
 TRUTH = ("case_id", "patient_id", "label", "followup", "baseline", "spacing_mm")
-LAW = ("mask", "sim_p", "card.simulation", *NODULE_FEATURES)
+LAW = ("mask", "months", "sim_p", "card.simulation", *NODULE_FEATURES)
 
 
 def resolve_evaluation(evaluate: EvaluateSettings) -> EvaluateSettings:
