@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum
 # Small tensors lose more to thread hand-over than they win; float sums depend on the count.
 TEST_ENV := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=$${MKL_NUM_THREADS:-2} \
 	TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
-PYTEST := $(TEST_ENV) $(BIN)/python -m pytest --jaxtyping-packages=namd,beartype.beartype
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest --jaxtyping-packages=namd,tests.typechecking.checked
 
 .PHONY: help env demo test test-fast test-slow lint format bench lock stages-unchanged
 
