@@ -24,13 +24,13 @@ _SCALARS: dict[type, str] = {
 }
 
 
-def parse(cls: type[Config], mapping: Mapping[str, Any], path: str = "") -> Config:
+def parse(cls: type[Config], mapping: object, path: str = "") -> Config:
     """Build a dataclass from a mapping; nested dataclasses from nested mappings.
 
     Args:
         cls: A dataclass whose fields are str, int, float, bool, Literal, tuples, unions,
             `dict[str, X]` or dataclasses of these.
-        mapping: Its values; absent fields take their defaults.
+        mapping: Its values, a mapping; absent fields take their defaults.
         path: Dotted place of the mapping in the whole, for messages.
 
     Raises:
