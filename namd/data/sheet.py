@@ -42,7 +42,7 @@ def write_sheet(cohort: Cohort, path: str | Path, num: int = 24) -> Path:
         axis.axis("off")
     for place, row in enumerate(rows):
         line, column = divmod(place, columns)
-        _draw_case(cohort, row, axes[line, 2 * column], axes[line, 2 * column + 1])
+        _draw_case(cohort, int(row), axes[line, 2 * column], axes[line, 2 * column + 1])
     figure.suptitle(_title(cohort), fontsize=8)
     figure.subplots_adjust(0.005, 0.005, 0.995, 1 - 0.6 / figure.get_figheight(), 0.04, 0.28)
     try:

@@ -32,9 +32,13 @@ FEMALE_CODE = 2
 UPPER_LOBE_CODES = (1, 4, 5)
 
 Floats = NDArray[np.float64]
+Numbers = NDArray[np.number]
+"""Codes: whole numbers, or floats where some are missing."""
 
 
-def image_logit(long_mm: Floats, perp_mm: Floats, attenuation: Floats, margins: Floats) -> Floats:
+def image_logit(
+    long_mm: Numbers, perp_mm: Numbers, attenuation: Numbers, margins: Numbers
+) -> Floats:
     """Log-odds of what the scan shows: size (mean of two diameters, mm), type, spiculation.
 
     Codes are NLST's (SCT_PRE_ATT, SCT_MARGINS); a missing code counts as solid or smooth.
@@ -49,7 +53,7 @@ def image_logit(long_mm: Floats, perp_mm: Floats, attenuation: Floats, margins: 
 
 
 def record_logit(
-    age: Floats, gender: Floats, family: Floats, emphysema: Floats, lobe: ArrayLike
+    age: Numbers, gender: Numbers, family: Numbers, emphysema: Numbers, lobe: ArrayLike
 ) -> Floats:
     """Log-odds of age (years), sex, any family history, emphysema and lobe (SCT_EPI_LOC).
 

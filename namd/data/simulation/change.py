@@ -140,7 +140,7 @@ def sign_of(nodule: Nodule, change: Change) -> signs.Sign:
     )
 
 
-def noise_field(size: int, correlation_px: float, rng: np.random.Generator) -> warp.Floats:
+def noise_field(size: int, correlation_px: float, rng: np.random.Generator) -> NDArray[np.floating]:
     """Correlated noise of standard deviation 1, (size, size): white noise through a Gaussian."""
     white = rng.standard_normal((size, size), dtype=np.float32)
     smooth = irfft2(rfft2(white) * _response(size, correlation_px), (size, size))
@@ -148,7 +148,7 @@ def noise_field(size: int, correlation_px: float, rng: np.random.Generator) -> w
 
 
 @lru_cache(maxsize=16)
-def _response(size: int, correlation_px: float) -> warp.Floats:
+def _response(size: int, correlation_px: float) -> NDArray[np.floating]:
     square = fftfreq(size)[:, None] ** 2 + rfftfreq(size)[None, :] ** 2
     return np.exp(-2 * (np.pi * correlation_px) ** 2 * square).astype(np.float32)
 

@@ -25,10 +25,10 @@ DOUBLING_LOG_SD = 0.5
 STABLE_LOG_SD = 0.04
 DAYS_PER_MONTH = 30.4375
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.float64] | float
 
 
-def ratio(law: Law, quantile: Floats, label: NDArray[np.integer], months: Floats) -> Floats:
+def ratio(law: Law, quantile: Floats, label: NDArray[np.integer] | int, months: Floats) -> Floats:
     """Ratio of diameters, follow-up over baseline.
 
     Args:

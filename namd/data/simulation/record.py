@@ -34,7 +34,7 @@ def draw_patient(
 
 
 def draw_records(
-    settings: RecordSettings, seed: int, patients: pd.Series, replicates: pd.Series
+    settings: RecordSettings, seed: int, patients: pd.Series, replicates: pd.Series | pd.Index
 ) -> pd.DataFrame:
     """Draw the records of cases; cases of one (patient, replicate) share theirs."""
     drawn: dict[Hashable, dict[str, float]] = {}

@@ -92,7 +92,7 @@ def simulate(
     return simulated
 
 
-def read_nodules(cohort: Cohort, index: Iterable[int]) -> Iterator[Nodule]:
+def read_nodules(cohort: Cohort, index: Iterable[int] | NDArray[np.integer]) -> Iterator[Nodule]:
     """Yield what drawing and rendering may know of cases. Their labels are not read."""
     spacing, months, attenuation = (
         cohort.table[name].to_numpy() for name in ("spacing_mm", "months", "SCT_PRE_ATT")

@@ -128,7 +128,7 @@ def group(annotations: list[Annotation]) -> list[list[Annotation]]:
 
 def _same(first: Annotation, second: Annotation) -> bool:
     reach = SAME_LESION * max(first.diameter_mm, second.diameter_mm)
-    return float(np.linalg.norm(first.centre_mm - second.centre_mm)) <= max(reach, 1.0)
+    return bool(np.linalg.norm(first.centre_mm - second.centre_mm) <= max(reach, 1.0))
 
 
 def _read_annotations(

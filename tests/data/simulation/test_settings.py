@@ -1,5 +1,6 @@
 import pytest
 
+from namd.config.errors import ConfigError
 from namd.config.parsing import parse, to_mapping
 from namd.data.simulation.settings import (
     RecordSettings,
@@ -24,7 +25,6 @@ def test_published_laws_show_no_sign_and_the_default_does():
 @pytest.mark.parametrize(
     ("cls", "wrong"),
     [
-        (SimulationSettings, {"law": "gompertz"}),
         (SimulationSettings, {"replicates": 0}),
         (SimulationSettings, {"prevalence": 1.0}),
         (SimulationSettings, {"image_factor": -1.0}),
@@ -41,3 +41,9 @@ def test_impossible_values_are_named(cls, wrong):
     cls()
     with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
         cls(**wrong)
+
+
+def test_an_unknown_law_is_refused_with_the_known_ones():
+    assert parse(SimulationSettings, {"law": "nlst"}).law == "nlst"
+    with pytest.raises(ConfigError, match="gompertz"):
+        parse(SimulationSettings, {"law": "gompertz"})
