@@ -18,7 +18,7 @@ from namd.pipeline.store import Store, open_store
 from namd.sample.draws import draw
 from namd.train.world import LocalWorld
 
-CASES = 160
+CASES = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("tiny")
     cohort = folder / "cohort"
-    build = ["cohort", "build", "phantom", "--cases", str(CASES), "--replicates", "2"]
-    assert main([*build, "--seed", "7", "--out", str(cohort)]) == 0
+    build = ["cohort", "build", "phantom", "--cases", str(CASES), "--replicates", "4"]
+    assert main([*build, "--seed", "2", "--out", str(cohort)]) == 0
     store = open_store(str(folder / "store"))
     configuration = resolve("tiny")
     return Finished(cohort, store, configuration, run(configuration, cohort, store))

@@ -104,7 +104,7 @@ def test_redraws_never_read_the_label_and_a_redraw_that_does_is_caught(simulated
         rng = np.random.default_rng(0)
         return np.stack(
             [
-                render(SETTINGS, nodule, draw(SETTINGS, nodule, labels[row], rng), rng)
+                render(SETTINGS, nodule, draw(SETTINGS, nodule, int(labels[row]), rng), rng)
                 for row, nodule in enumerate(read_nodules(cohort, index))
             ]
         )
