@@ -62,9 +62,14 @@ def train_tokenizer(reports: Iterable[str], vocabulary_size: int) -> PreTrainedT
 
 
 def number_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
-    """Return the whole numbers that are one token, each with its token id."""
-    vocabulary = tokenizer.get_vocab()
-    return {int(word): token for word, token in vocabulary.items() if re.fullmatch(r"\d+", word)}
+    """Return the whole numbers that are one token, ascending, each with its token id.
+
+    Sorted because a tokenizer lists its vocabulary in another order each time, and sums over it
+    would differ in their last bit.
+    """
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+    found = {int(word): token for word, token in vocabulary if re.fullmatch(r"[0-9]+", word)}
+    return dict(sorted(found.items()))
 
 
 def build_embedded(

@@ -136,6 +136,14 @@ def test_tokenizer_is_the_same_every_time(tokenizer):
     assert train_tokenizer(REPORTS * 5, 600).get_vocab() == tokenizer.get_vocab()
 
 
+def test_smoothing_is_the_same_bit_for_bit_every_time(tokenizer):
+    """A tokenizer's own order of words changes from call to call; sums over it must not."""
+    made = [number_smoothing(tokenizer, 0.7) for _ in range(5)]
+    assert all(torch.equal(one, made[0]) for one in made)
+    numbers = list(number_tokens(tokenizer))
+    assert numbers == sorted(numbers)
+
+
 def test_smoothing_spreads_numbers_over_their_neighbours_only(tokenizer):
     smoothed, tokens = number_smoothing(tokenizer, 0.7), number_tokens(tokenizer)
     torch.testing.assert_close(smoothed.sum(dim=1), torch.ones(len(tokenizer)))
