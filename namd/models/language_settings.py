@@ -37,10 +37,10 @@ class EmbeddedLanguageSettings:
     num_heads: int = 4
     intermediate_size: int = 192
     vocabulary_size: int = 1024
-    num_steps: int = 800
+    num_steps: int = 600
     batch_size: int = 64
     learning_rate: float = 3e-3
-    warmup_steps: int = 80
+    warmup_steps: int = 60
     max_prefix: int = 16
     number_smoothing: float = 0.7
     words_weight: float = 1.0

@@ -78,5 +78,5 @@ def test_linear_probes_read_the_record_from_eos_and_not_from_random_weights(tmp_
     for behind in ("0_prompts", "8_prompts"):
         trained, control = found["trained"][behind], found["random"][behind]
         assert min(trained.values()) >= 0.9, (behind, trained)
-        assert min(control.values()) < 0.9, (behind, control)
+        assert min(control.values()) < min(trained.values()) - 0.05, (behind, control)
         assert sum(control.values()) < sum(trained.values())
