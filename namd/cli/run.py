@@ -64,6 +64,11 @@ def run_command(arguments: argparse.Namespace) -> int:
         return _plan(arguments, configuration, cohort, store)
     result = run_shown(configuration, cohort, store)
     text = f"{result.table.text or score_table(result.rows)}\nrun {result.run}"
+    if arguments.picture is not None:
+        from namd.cli.picture import write_picture
+
+        write_picture(result, configuration, cohort, arguments.picture)
+        text += f"\npicture {arguments.picture}"
     answer(arguments, result.to_mapping(), text)
     return 0
 

@@ -128,9 +128,9 @@ def test_the_evaluated_cases_are_whole_patients_of_the_test_split(finished: Fini
     assert int(test.table["patient_id"].isin(patients).sum()) == len(cases)
 
 
-def test_the_picture_of_a_run(finished: Finished, tmp_path: Path):
-    from namd.cli.picture import write_picture
-
+def test_the_command_finds_the_run_and_writes_its_picture(finished: Finished, tmp_path: Path):
     path = tmp_path / "draws.png"
-    write_picture(finished.result, finished.configuration, finished.cohort, path)
+    words = ["run", "--preset", "tiny", "--cohort", str(finished.cohort)]
+    store = ["--store", str(finished.store.backend.name), "--picture", str(path)]
+    assert main([*words, *store]) == 0
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
