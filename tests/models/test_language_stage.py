@@ -69,6 +69,7 @@ def test_resumed_equals_uninterrupted_and_the_folder_loads(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_linear_probes_read_the_record_from_eos_and_not_from_random_weights(tmp_path):
     shape = EmbeddedLanguageSettings()
     context = stage_context(tmp_path, shape)
