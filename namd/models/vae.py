@@ -113,7 +113,13 @@ def load_diffusers(model_class: type[Model], folder: Path, part: str) -> Model:
         raise InputError(f"{folder}: no diffusers model there (expected {part}/config.json)")
     if not any(place.glob("*.safetensors")):
         raise InputError(f"{place}: no .safetensors file (pickled weights are never read)")
-    return model_class.from_pretrained(place, use_safetensors=True, local_files_only=True)  # type: ignore[attr-defined]
+    model = model_class.from_pretrained(  # type: ignore[attr-defined]
+        place, use_safetensors=True, local_files_only=True
+    )
+    # diffusers remembers where a model came from and would write this machine's path into the
+    # next artifact.
+    model.register_to_config(_name_or_path="")
+    return model
 
 
 def _diffusers_arguments(architecture: VAEArchitecture) -> dict[str, object]:
