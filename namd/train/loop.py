@@ -83,7 +83,7 @@ class TrainState:
             lr=self.settings.learning_rate,
             betas=self.settings.betas,
             weight_decay=self.settings.weight_decay,
-            # One pass over each tensor: unfused, a third of a small U-Net's step on a CPU.
+            # One pass over each tensor: unfused, its many passes weigh on a small net on a CPU.
             fused=True,
         )
         self.wrapped = self.objective
