@@ -25,7 +25,7 @@ class Tracker(Protocol):
     def step(
         self, label: str, key: str, index: int, total: int, metrics: Mapping[str, float]
     ) -> None:
-        """A stage that is being built is further on. `label` is the stage's, `key` its artifact's."""
+        """A stage that is being built is further on."""
         ...
 
     def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
