@@ -120,6 +120,7 @@ class StudyView:
         ended: `closed`, `stopped`, or empty while it is open.
         num_events: Records read.
         last_time: Clock time of the last record, seconds since 1970.
+        about: What else the last opening told: cohort, host, versions, ...
     """
 
     study: str
@@ -134,6 +135,7 @@ class StudyView:
     ended: str = ""
     num_events: int = 0
     last_time: float = 0.0
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def fold(self, event: Event) -> None:
         """Take in one record."""
@@ -170,6 +172,8 @@ class StudyView:
         if kind == schema.OPENED:
             self.specification = body.get("specification", {})
             self.configuration = body.get("configuration", {})
+            known = ("specification", "configuration")
+            self.about = {name: told for name, told in body.items() if name not in known}
             self.attempt = event.identity.attempt
             self.ended = ""
         elif kind in (schema.CLOSED, schema.STOPPED):

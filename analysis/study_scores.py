@@ -1,0 +1,186 @@
+"""What a study's trials left in the store: score frames per trial, and the cases they scored.
+
+Files are read through the ledger's storage, so a study on S3 needs no other code. What the scores
+mean is `study_table`'s.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.parquet as pq
+
+from namd.data.cohort import CASES_FILE, read_card
+from namd.data.schema import MALIGNANT
+from namd.ledger.storage import Storage
+from namd.ledger.view import StudyView, TrialView
+
+IMAGE_METRICS = ("lpips", "ssim", "psnr")
+SET_METRICS = ("fid", "kid", "fid_judge", "kid_judge")
+
+
+@dataclass(frozen=True)
+class TrialScores:
+    """One trial's scores, draws first.
+
+    Attributes:
+        seed: Its training seed.
+        case_ids: Of the scored cases, (N,).
+        score: Judge probability, (K, N).
+        images: Per-image metrics averaged over draws, by name, (N,); NaN without follow-up.
+        sets: Set metrics averaged over draws, by name, where they were measured.
+    """
+
+    seed: int
+    case_ids: npt.NDArray[np.str_]
+    score: npt.NDArray[np.floating]
+    images: Mapping[str, npt.NDArray[np.floating]]
+    sets: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The cohort's side of the scored cases.
+
+    Attributes:
+        table: case_id, patient_id, label, of every case of the evaluated split.
+        simulated: Whether labels or follow-ups are simulated.
+        card: The cohort's data card.
+    """
+
+    table: pd.DataFrame
+    simulated: bool
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+def completed(view: StudyView, arm: str) -> dict[int, TrialView]:
+    """Return an arm's completed trials by training seed, in order of seed."""
+    found = {
+        int(trial.body["seed"]): trial
+        for trial in view.trials.values()
+        if trial.body.get("arm") == arm and trial.state == "completed"
+    }
+    return dict(sorted(found.items()))
+
+
+def stage_keys(trial: TrialView) -> dict[str, str]:
+    """Return the keys of the artifacts that a trial needed, by label (`scores-test[3]`)."""
+    return {stage.name: stage.key for stage in trial.stages}
+
+
+def payload_file(storage: Storage, stage: str, key: str, name: str) -> bytes | None:
+    """Return a file of a published artifact's payload, or None where it is not in the store."""
+    return artifact_file(storage, stage, key, f"payload/{name}")
+
+
+def artifact_file(storage: Storage, stage: str, key: str, name: str) -> bytes | None:
+    """Return a file of the attempt that counts, or None where it is not in the store."""
+    folder = f"{stage}/{key}"
+    try:
+        commit = json.loads(storage.read(f"{folder}/COMMIT"))
+        return storage.read(f"{folder}/attempts/{commit['attempt']}/{name}")
+    except FileNotFoundError:
+        return None
+
+
+def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores | None:
+    """Return a trial's scores of a split; None where a draw of it is not in the store."""
+    family = f"scores-{split}"
+    frames, sets = [], []
+    for label, key in stage_keys(trial).items():
+        if label.partition("[")[0] != family:
+            continue
+        scores = payload_file(storage, family, key, "scores.parquet")
+        if scores is None:
+            return None
+        frames.append(pd.read_parquet(io.BytesIO(scores)))
+        sets += json.loads(payload_file(storage, family, key, "sets.json") or b"[]")
+    if not frames:
+        return None
+    frame = pd.concat(frames, ignore_index=True)
+    wide = frame.pivot(index="k", columns="case_id", values="score").sort_index()
+    ids = wide.columns.to_numpy(dtype=str)
+    means = frame.groupby("case_id")[[n for n in IMAGE_METRICS if n in frame]].mean().reindex(ids)
+    return TrialScores(
+        seed=int(trial.body["seed"]),
+        case_ids=ids,
+        score=wide.to_numpy(float),
+        images={name: means[name].to_numpy(float) for name in means},
+        sets=_set_means(sets),
+    )
+
+
+def find_cases(
+    storage: Storage,
+    view: StudyView,
+    case_ids: Iterable[str],
+    split: str,
+    cohort: Path | None = None,
+) -> Cases | None:
+    """Return the cohort's rows of the scored cases, or None where no cohort on disk has them.
+
+    Looked for, in this order: the folder given, the one that the ledger names, the one that the
+    study file names, and the cohorts that lie in the store.
+    """
+    wanted = set(case_ids)
+    for folder in _cohorts(storage, view, cohort):
+        if not (folder / CASES_FILE).is_file():
+            continue
+        columns = ["case_id", "patient_id", "label", "split"]
+        table = pq.read_table(folder / CASES_FILE, columns=columns).to_pandas()
+        table = table[table["split"] == split].reset_index(drop=True)
+        if wanted <= set(table["case_id"]):
+            card = read_card(folder)
+            return Cases(table, bool(card.get("simulation")), card)
+    return None
+
+
+def aligned(
+    trials: Sequence[TrialScores], cases: Cases
+) -> tuple[pd.DataFrame, list[TrialScores], int]:
+    """Bring all trials to the same labelled cases; return them, and how many cases were left out.
+
+    A case counts where its label is known and every trial scored all its draws.
+    """
+    scored = [set(trial.case_ids[np.isfinite(trial.score).all(axis=0)]) for trial in trials]
+    seen = set().union(*(set(trial.case_ids) for trial in trials))
+    common = set.intersection(*scored)
+    table = cases.table
+    kept = table[table["case_id"].isin(common) & table["label"].isin((0, MALIGNANT))]
+    kept = kept.sort_values("case_id").reset_index(drop=True)
+    ids = kept["case_id"].to_numpy(dtype=str)
+    return kept, [_select(trial, ids) for trial in trials], len(seen) - len(ids)
+
+
+def _select(trial: TrialScores, ids: npt.NDArray[np.str_]) -> TrialScores:
+    place = pd.Index(trial.case_ids).get_indexer(ids)
+    images = {name: values[place] for name, values in trial.images.items()}
+    return TrialScores(trial.seed, ids, trial.score[:, place], images, trial.sets)
+
+
+def _set_means(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    found = {}
+    for name in SET_METRICS:
+        known = [entry[name] for entry in entries if entry.get(name) is not None]
+        if known:
+            found[name] = float(np.mean(known))
+    return found
+
+
+def _cohorts(storage: Storage, view: StudyView, cohort: Path | None) -> Iterable[Path]:
+    if cohort is not None:
+        yield cohort
+    told = view.about.get("cohort")
+    if told:
+        yield Path(str(told))
+    base = view.specification.get("base") or {}
+    if base.get("cohort"):
+        yield Path(str(base["cohort"])).expanduser()
+    for name in storage.names("cohorts"):
+        yield Path(storage.root) / "cohorts" / name
