@@ -48,8 +48,16 @@ class StageResult:
 
 
 @dataclass
-class _Task:
-    """A node under construction."""
+class Task:
+    """A node under construction: leased to this process, with a folder to fill.
+
+    Attributes:
+        node: What is built.
+        lease: This process's, with a thread that shows life.
+        attempt: The folder.
+        log: Receives the measurements of its steps.
+        started: Monotonic time from which `Launcher.publish` counts its seconds.
+    """
 
     node: Node
     lease: Lease
@@ -118,18 +126,18 @@ class Launcher:
         """Build or await every node of a group; return the labels of those built here."""
         built: set[str] = set()
         while missing := [n for n in group if self.store.find(n.stage.name, n.key) is None]:
-            tasks = self._take(missing)
+            tasks = self.take(missing)
             if tasks:
                 try:
                     built |= self._run_body(tasks)
                 except LeaseLost:
                     continue
             else:
-                self._wait(missing[0])
+                self.wait(missing[0])
         return built
 
-    def _take(self, nodes: Sequence[Node]) -> list[_Task]:
-        """Lease the nodes that no living process holds."""
+    def take(self, nodes: Sequence[Node]) -> list[Task]:
+        """Lease the nodes that no living process holds and nobody has published."""
         tasks = []
         with ExitStack() as undo, explained(self.store.backend.name):
             for node in nodes:
@@ -146,22 +154,23 @@ class Launcher:
             undo.pop_all()
         return tasks
 
-    def _task(self, node: Node, lease: Lease) -> _Task:
+    def _task(self, node: Node, lease: Lease) -> Task:
         attempt = self.store.open_attempt(node.stage.name, node.key)
         if node.stage.index is not None:
             log = MetricsLog(renumber=True)
         else:
             log = MetricsLog(self.store.checkpoints(node.stage.name, node.key) / METRICS)
-        return _Task(node, lease, attempt, log, time.monotonic())
+        return Task(node, lease, attempt, log, time.monotonic())
 
-    def _wait(self, node: Node) -> None:
+    def wait(self, node: Node) -> None:
+        """Sleep a moment while another process holds a node, and tell that it does."""
         folder = key_folder(node.stage.name, node.key)
         holder = self.store.leases.holder(folder)
         if holder is not None:
             self.reporter.waiting(node, f"process {holder.pid} on {holder.host}")
             time.sleep(POLL_S)
 
-    def _run_body(self, tasks: list[_Task]) -> set[str]:
+    def _run_body(self, tasks: list[Task]) -> set[str]:
         """Run one body for a node or for members of a family; publish each when complete."""
         open_tasks = {task.node.stage.index: task for task in tasks}
         nodes = [task.node for task in tasks]
@@ -170,16 +179,16 @@ class Launcher:
         try:
             with explained(self.store.backend.name):
                 context, warnings = self._context(tasks)
-                watch = _LeaseWatch(self.store.leases.timing.heartbeat_s)
+                watch = LeaseWatch(self.store.leases.timing.heartbeat_s)
                 body = nodes[0].stage.load_body()(context)
                 with closing(body):
                     for step in body:
                         self._note(step, nodes, open_tasks)
                         if step.finished is not None:
-                            built |= self._publish(open_tasks, step.finished, context, warnings)
+                            built |= self.publish(open_tasks, step.finished, context, warnings)
                         watch.look(open_tasks.values())
                 for index in list(open_tasks):
-                    built |= self._publish(open_tasks, index, context, warnings)
+                    built |= self.publish(open_tasks, index, context, warnings)
         except (OSError, RuntimeError) as error:
             # Whoever took a key over also clears its checkpoints away under the late body.
             if any(task.lease.lost() for task in open_tasks.values()):
@@ -187,10 +196,10 @@ class Launcher:
             raise
         finally:
             for task in open_tasks.values():
-                self._give_up(task)
+                self.give_up(task)
         return built
 
-    def _context(self, tasks: list[_Task]) -> tuple[StageContext, list[str]]:
+    def _context(self, tasks: list[Task]) -> tuple[StageContext, list[str]]:
         """Return what the body may touch, and the list that its warnings go to."""
         if self._world is None:
             self._world = self._make_world()
@@ -225,20 +234,27 @@ class Launcher:
         return artifact.payload
 
     def _note(
-        self, step: Step, nodes: Sequence[Node], open_tasks: Mapping[int | None, _Task]
+        self, step: Step, nodes: Sequence[Node], open_tasks: Mapping[int | None, Task]
     ) -> None:
         self.reporter.stepped(nodes, step)
         index = step.finished if step.finished is not None else next(iter(open_tasks))
         open_tasks[index].log.add(step)
 
-    def _publish(
+    def publish(
         self,
-        open_tasks: dict[int | None, _Task],
+        open_tasks: dict[int | None, Task],
         index: int | None,
         context: StageContext,
         warnings: list[str],
     ) -> set[str]:
-        """Publish one node; return its label if this process won."""
+        """Publish one node; return its label if this process won.
+
+        Args:
+            open_tasks: The nodes under construction; this one leaves them.
+            index: Which of them.
+            context: Tells the manifest of workers and notes.
+            warnings: Lines that the body said.
+        """
         task = open_tasks[index]
         node, folder = task.node, task.attempt.folder
         seconds = task.lease.spent_before_s + time.monotonic() - task.started
@@ -259,7 +275,7 @@ class Launcher:
         return {node.label} if won else set()
 
     def _manifest(
-        self, task: _Task, seconds: float, context: StageContext, warnings: list[str]
+        self, task: Task, seconds: float, context: StageContext, warnings: list[str]
     ) -> dict[str, Any]:
         node = task.node
         return {
@@ -278,7 +294,7 @@ class Launcher:
             "warnings": warnings,
         }
 
-    def _give_up(self, task: _Task) -> None:
+    def give_up(self, task: Task) -> None:
         """Leave a node unpublished: its checkpoints stay, its half-filled attempt goes."""
         with suppress(StoreError):
             self.store.abandon(task.attempt)
@@ -293,14 +309,18 @@ def _give_back(lease: Lease) -> None:
         lease.stop()
 
 
-class _LeaseWatch:
-    """Looks now and then whether this process was taken for dead."""
+class LeaseWatch:
+    """Looks now and then whether this process was taken for dead.
+
+    Args:
+        every_s: Seconds between two looks.
+    """
 
     def __init__(self, every_s: float) -> None:
         self.every_s = every_s
         self.last = time.monotonic()
 
-    def look(self, tasks: Iterable[_Task]) -> None:
+    def look(self, tasks: Iterable[Task]) -> None:
         """Raise LeaseLost where another process took one of the keys over."""
         if time.monotonic() - self.last < self.every_s:
             return
