@@ -81,26 +81,25 @@ def kernel_distance(ours: Float[Tensor, "N D"], theirs: Float[Tensor, "M D"]) ->
     return float(poly_mmd(theirs[:count].double().cpu(), ours[:count].double().cpu()))
 
 
-def inception_distances(
-    ours: Float[Tensor, "N 1 H W"], theirs: Float[Tensor, "N 1 H W"], device: str
-) -> tuple[float | None, float | None]:
-    """FID and KID on Inception's 2,048 features; None where it is not on disk."""
+def inception_features(device: str) -> Callable[[Tensor], Float[Tensor, "N 2048"]] | None:
+    """Return the function from grey images in [-1, 1] to Inception's features, or None.
+
+    The Frechet and the kernel distance of these features are FID and KID. None: Inception is not
+    on disk.
+    """
     weights = locate("inception")
     if weights is None:
-        return None, None
+        return None
     metric = FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(weights))
     network = metric.inception.eval().to(device)
-    sets = [
-        torch.cat([_inception(network, b.to(device)) for b in s.split(BATCH)])
-        for s in (ours, theirs)
-    ]
-    return frechet_distance(*sets), kernel_distance(*sets)
 
+    @torch.no_grad()
+    def features(images: Tensor) -> Tensor:
+        pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        batches = [b.to(device).expand(-1, 3, -1, -1) for b in pixels.split(BATCH)]
+        return torch.cat([network(batch).cpu() for batch in batches])
 
-@torch.no_grad()
-def _inception(network: nn.Module, images: Tensor) -> Tensor:
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return network(pixels.expand(-1, 3, -1, -1)).cpu()
+    return features
 
 
 class _AsTheyAre(nn.Module):

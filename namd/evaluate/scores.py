@@ -6,6 +6,7 @@ A score frame has one line per (case_id, k). What follows from several of them i
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from namd.evaluate.diameter import longest_diameter
 from namd.evaluate.metrics import (
     frechet_distance,
-    inception_distances,
+    inception_features,
     kernel_distance,
     lpips_alex,
     ssim_and_psnr,
@@ -49,13 +50,33 @@ class SetMetrics:
     kid: float | None = None
 
 
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What set metrics compare, per image.
+
+    Attributes:
+        judge: The judge's features, float32.
+        inception: Inception's; None without its weights.
+    """
+
+    judge: Float[Tensor, "N D"]
+    inception: Float[Tensor, "N 2048"] | None = None
+
+    def select(self, places: Num[np.ndarray, " N"] | np.ndarray) -> "ImageFeatures":
+        """Return those of some images."""
+        chosen = torch.from_numpy(np.asarray(places))
+        inception = None if self.inception is None else self.inception[chosen]
+        return ImageFeatures(self.judge[chosen], inception)
+
+
 class Scorer:
     """Scores images of the evaluated cases; what the real follow-ups give is computed once.
 
     Attributes:
         judge: Frozen, on `device`.
         case_ids: Of the evaluated cases, in their order.
-        followup: Real follow-ups in [-1, 1], (N, H, W).
+        followup: Real follow-ups in [-1, 1], (N, 1, H, W); what it holds where there is none
+            is not read.
         has_followup: Which of them exist, (N,).
         spacing_mm: Pixel size per case.
     """
@@ -76,10 +97,19 @@ class Scorer:
         self.case_ids = np.asarray(case_ids)
         self.spacing_mm = np.asarray(spacing_mm, float)
         self.has_followup = np.asarray(has_followup, bool)
-        self.real = _tensor(followup)[self.has_followup]
+        self.followup = _tensor(followup)
         self.lpips = lpips_alex(device) if lpips == "alex" else None
-        self.with_inception = fid == "inception"
-        self.real_features = judged(judge, self.real, device)[1]
+        self.inception = inception_features(device) if fid == "inception" else None
+
+    @cached_property
+    def real_features(self) -> ImageFeatures:
+        """Features of the real follow-ups, without the cases that have none."""
+        return self.features(self.followup[self.has_followup])
+
+    def features(self, images: Float[Tensor, "N 1 H W"]) -> ImageFeatures:
+        """Return the features of images in [-1, 1], on the CPU."""
+        judge = judged(self.judge, images, self.device)[1]
+        return ImageFeatures(judge, self.inception(images) if self.inception else None)
 
     def score(
         self, images: Num[np.ndarray, "N H W"], k: int = 0, *, is_followup: bool = False
@@ -92,48 +122,74 @@ class Scorer:
             is_followup: The images are the real follow-ups: comparing them with themselves says
                 nothing, so only the judge's probability and the diameter are given.
         """
+        cases = np.arange(len(self.case_ids))
+        frame, features = self.measure(images, cases, k, is_followup=is_followup)
+        if is_followup:
+            return frame, SetMetrics(k)
+        return frame, set_metrics(k, features.select(self.has_followup), self.real_features)
+
+    def measure(
+        self,
+        images: Num[np.ndarray, "B H W"],
+        cases: Num[np.ndarray, " B"],
+        k: int = 0,
+        *,
+        is_followup: bool = False,
+    ) -> tuple[pd.DataFrame, ImageFeatures]:
+        """Return what is measured image by image, and the features that set metrics need.
+
+        Args:
+            images: In [-1, 1].
+            cases: Places of their cases among all; any of them, in any order.
+            k: Draw index.
+            is_followup: As in `score`; there are no features then.
+        """
         ours = _tensor(images)
         logits, features = judged(self.judge, ours, self.device)
         probability = torch.sigmoid(logits).numpy()
         frame = pd.DataFrame(
             {
-                "case_id": self.case_ids,
+                "case_id": self.case_ids[cases],
                 "k": k,
                 "score": probability,
                 "probability": probability,
                 "ssim": np.nan,
                 "psnr": np.nan,
                 "lpips": np.nan,
-                "diameter_mm": longest_diameter(ours[:, 0].numpy(), self.spacing_mm),
+                "diameter_mm": longest_diameter(ours[:, 0].numpy(), self.spacing_mm[cases]),
             }
         )
+        places = self.has_followup[cases]
         if is_followup:
-            absent = ~self.has_followup
-            frame.loc[absent, ["score", "probability", "diameter_mm"]] = np.nan
-            return frame, SetMetrics(k)
-        return self._compare(frame, ours[self.has_followup], features[self.has_followup], k)
+            frame.loc[~places, ["score", "probability", "diameter_mm"]] = np.nan
+            return frame, ImageFeatures(features[:0])
+        if places.any():
+            self._compare(frame, places, ours[places], self.followup[cases[places]])
+        return frame, ImageFeatures(features, self.inception(ours) if self.inception else None)
 
-    def _compare(
-        self, frame: pd.DataFrame, ours: Tensor, features: Tensor, k: int
-    ) -> tuple[pd.DataFrame, SetMetrics]:
-        if not len(ours):
-            return frame, SetMetrics(k)
-        places = self.has_followup
-        ssim, psnr = ssim_and_psnr(ours, self.real)
+    def _compare(self, frame: pd.DataFrame, places: np.ndarray, ours: Tensor, real: Tensor) -> None:
+        ssim, psnr = ssim_and_psnr(ours, real)
         frame.loc[places, "ssim"], frame.loc[places, "psnr"] = ssim, psnr
         if self.lpips is not None:
-            frame.loc[places, "lpips"] = self.lpips(ours.to(self.device), self.real.to(self.device))
-        sets = SetMetrics(k)
-        if len(ours) > 1:
-            sets = replace(
-                sets,
-                fid_judge=frechet_distance(features, self.real_features),
-                kid_judge=kernel_distance(features, self.real_features),
-            )
-            if self.with_inception:
-                fid, kid = inception_distances(ours, self.real, self.device)
-                sets = replace(sets, fid=fid, kid=kid)
-        return frame, sets
+            frame.loc[places, "lpips"] = self.lpips(ours.to(self.device), real.to(self.device))
+
+
+def set_metrics(k: int, ours: ImageFeatures, real: ImageFeatures) -> SetMetrics:
+    """Return the distances of one draw's images from the real follow-ups of the same cases."""
+    if len(ours.judge) < 2:
+        return SetMetrics(k)
+    sets = SetMetrics(
+        k,
+        fid_judge=frechet_distance(ours.judge, real.judge),
+        kid_judge=kernel_distance(ours.judge, real.judge),
+    )
+    if ours.inception is None or real.inception is None:
+        return sets
+    return replace(
+        sets,
+        fid=frechet_distance(ours.inception, real.inception),
+        kid=kernel_distance(ours.inception, real.inception),
+    )
 
 
 def plain_scores(
