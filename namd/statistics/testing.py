@@ -103,11 +103,32 @@ def sign_flip(
     differences = np.asarray(differences, float)
     if not len(differences):
         raise ValueError("sign_flip needs at least one difference")
-    observed = abs(differences.sum())
-    slack = 1e-12 * np.abs(differences).sum()  # sums of the same numbers in another order
     if len(differences) <= EXACT_SIGN_FLIPS_UP_TO:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(differences))))
-        return float(np.mean(np.abs(signs @ differences) >= observed - slack))
+        return _exact_sign_flip(differences)
+    observed, slack = _observed(differences)
     signs = generator.choice((-1.0, 1.0), size=(num_permutations, len(differences)))
     extreme = np.count_nonzero(np.abs(signs @ differences) >= observed - slack)
     return (extreme + 1) / (num_permutations + 1)
+
+
+def sign_flip_p(differences: Num[np.ndarray, " S"]) -> float | None:
+    """Two-sided exact p of `sign_flip`; None where there are too many differences to list."""
+    if not 0 < len(differences) <= EXACT_SIGN_FLIPS_UP_TO:
+        return None
+    return _exact_sign_flip(np.asarray(differences, float))
+
+
+def sign_flip_floor(num_differences: int) -> float:
+    """Smallest two-sided p that flipping the signs of so many differences can give."""
+    return float(min(1.0, 2.0 ** (1 - num_differences)))
+
+
+def _exact_sign_flip(differences: np.ndarray) -> float:
+    observed, slack = _observed(differences)
+    signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(differences))))
+    return float(np.mean(np.abs(signs @ differences) >= observed - slack))
+
+
+def _observed(differences: np.ndarray) -> tuple[float, float]:
+    """The sum, and what two sums of the same numbers in another order may differ by."""
+    return abs(float(differences.sum())), 1e-12 * float(np.abs(differences).sum())

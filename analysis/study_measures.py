@@ -1,0 +1,87 @@
+"""What one arm of a study measured: each metric per training seed, and under resampled patients.
+
+From score matrices to numbers; which arms are compared is `study_table`'s.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.study_scores import IMAGE_METRICS, SET_METRICS, TrialScores
+from namd.ledger.view import TrialView
+from namd.statistics.ranking import weighted_ranking
+from namd.statistics.seeds import weighted_mean
+
+RANKING = ("auroc", "auprc", "auroc_per_draw", "auprc_per_draw")
+"""Of the probability averaged over draws, then of each draw, averaged over draws."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric of one arm.
+
+    Attributes:
+        seeds: Training seeds, (S,).
+        values: Of each seed, (S,).
+        replicates: Under resampled patients, (S, B); None where cases are not to be resampled.
+    """
+
+    seeds: tuple[int, ...]
+    values: npt.NDArray[np.floating]
+    replicates: npt.NDArray[np.floating] | None = None
+
+    def at(self, seeds: Sequence[int]) -> "Measured":
+        """Return the same for some of the seeds."""
+        places = [self.seeds.index(seed) for seed in seeds]
+        kept = None if self.replicates is None else self.replicates[places]
+        return Measured(tuple(seeds), self.values[places], kept)
+
+
+def measure(
+    trials: Sequence[TrialScores], labels: npt.NDArray[np.int_], weights: npt.NDArray[np.float32]
+) -> dict[str, Measured]:
+    """Return every metric of one arm; column 0 of a metric is the data itself."""
+    if not trials:
+        return {}
+    seeds = tuple(trial.seed for trial in trials)
+    everyone = np.concatenate([np.ones((len(labels), 1), np.float32), weights], axis=1)
+    found: dict[str, list[npt.NDArray[np.floating]]] = {name: [] for name in RANKING}
+    for trial in trials:
+        rows = np.concatenate([trial.score.mean(axis=0, keepdims=True), trial.score])
+        result = weighted_ranking(labels, rows, everyone)
+        for name, values in (("auroc", result.auroc), ("auprc", result.average_precision)):
+            found[name].append(values[0])
+            found[f"{name}_per_draw"].append(values[1:].mean(axis=0))
+    for name in IMAGE_METRICS:
+        images = [trial.images[name] for trial in trials if name in trial.images]
+        if len(images) == len(trials) and all(np.isfinite(image).any() for image in images):
+            found[name] = list(weighted_mean(np.stack(images), everyone))
+    measured = {
+        name: Measured(seeds, np.stack(values)[:, 0], np.stack(values)[:, 1:])
+        for name, values in found.items()
+    }
+    for name in SET_METRICS:
+        if all(name in trial.sets for trial in trials):
+            measured[name] = Measured(seeds, np.array([trial.sets[name] for trial in trials]))
+    return measured
+
+
+def told(trials: Mapping[int, TrialView]) -> dict[str, Measured]:
+    """Return what the ledger itself says of an arm's metrics."""
+    names = dict.fromkeys(
+        name
+        for trial in trials.values()
+        for name, value in trial.values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    )
+    found = {}
+    for name in names:
+        known = {s: t.values[name] for s, t in trials.items() if _is_number(t.values.get(name))}
+        found[name] = Measured(tuple(known), np.array(list(known.values()), float))
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))
