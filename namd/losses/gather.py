@@ -5,8 +5,13 @@ R ranks from gathered rows. The backward pass of `gather_rows` sums the ranks' g
 r receives R dL/dz_r and its parameters R (dL/dz_r) (dz_r/dtheta). DDP averages over ranks:
 (1/R) sum_r R (dL/dz_r)(dz_r/dtheta) = dL/dtheta. A loss formed on gathered rows is therefore
 neither multiplied nor divided by anything; a loss formed as a mean over a rank's own rows is right
-under the same averaging where all ranks hold equally many rows, and only there.
+under the same averaging where all ranks hold equally many rows; where they do not, it is to be
+multiplied by `uneven_share`.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -20,6 +25,28 @@ from torch.distributed import (
     is_initialized,
 )
 
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside this block nothing is gathered: what every rank computes on the same rows.
+
+    A validation is such: gathered, its cases would be there once per rank.
+    """
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def workers() -> int:
+    """Return how many ranks share a batch here; 1 without a process group."""
+    if _ALONE.get() or not (is_available() and is_initialized()):
+        return 1
+    return int(get_world_size())
+
 
 def gather_rows(rows: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "G ..."]:
     """Return the rows of all ranks in order of rank; the input itself without a process group.
@@ -27,7 +54,7 @@ def gather_rows(rows: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "G ..."]:
     Every rank must call it with the same shape: cases that a loss leaves out are marked in a mask
     that is gathered too, not cut from the rows. Integers and booleans carry no gradient.
     """
-    if not (is_available() and is_initialized()) or get_world_size() == 1:
+    if workers() == 1:
         return rows
     if rows.dtype == torch.bool:
         return _GatherRows.apply(rows.to(torch.uint8)).bool()
@@ -41,6 +68,39 @@ def global_masked_mean(values: Float[Tensor, " B"], mask: Bool[Tensor, " B"]) ->
     """
     gathered, known = gather_rows(values), gather_rows(mask)
     return gathered.masked_fill(~known, 0.0).sum() / known.sum().clamp(min=1)
+
+
+def sum_over_ranks(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return the sum of all ranks' values, with gradients; the input itself on one worker."""
+    return values if workers() == 1 else _SumOverRanks.apply(values)
+
+
+def uneven_share(count: int, device: torch.device | str) -> float | Float[Tensor, ""]:
+    """Return this rank's number of items over the mean number of the ranks; 1 on one worker.
+
+    A mean over a rank's own items, multiplied by it, averages over ranks to the global mean.
+    """
+    if workers() == 1:
+        return 1.0
+    total = torch.tensor(float(count), device=device)
+    all_reduce(total)
+    return count * workers() / total
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Own code for the same reason as `_GatherRows`."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, values: Tensor) -> Tensor:  # noqa: ARG004
+        total = values.clone(memory_format=torch.contiguous_format)
+        all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        all_reduce(total)
+        return total
 
 
 class _GatherRows(torch.autograd.Function):

@@ -91,6 +91,7 @@ class StageContext:
             step before it saves a checkpoint at that step, so that no measurement is lost
             between the two; a resumed body's first step tells from where it goes on.
         world: Rank, number and device of the workers.
+        workers: Mean number of workers over the wall time, where it changed meanwhile.
         notes: What the body wants recorded in the manifest (JSON-able).
         warn: Says one line to the user now, and keeps it in the manifest.
     """
@@ -103,6 +104,7 @@ class StageContext:
     checkpoints: Path
     world: World
     warn: Callable[[str], None]
+    workers: float | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property

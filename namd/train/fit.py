@@ -1,7 +1,5 @@
 """A whole training: resume, the loop, validations, checkpoints, and which weights are kept."""
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from namd.losses.gather import alone
 from namd.train.checkpoints import Checkpoints
 from namd.train.loop import TrainState, train
+from namd.train.stopping import stop_requests
+from namd.train.workers import World
+from namd.train.world import mean_over_workers
 
 Validate = Callable[[], dict[str, float]]
 
@@ -81,19 +83,19 @@ def fit(
 
     `validate` runs on the weights that would be kept (averaged, if averaging is on), in eval
     mode, and returns at least `validation_loss`, which the rule `settings.keep` reads. Every
-    rank must call it alike. On SIGTERM a checkpoint is written before the process ends with
-    143, so a preempted stage loses nothing.
+    rank runs it alike on all its cases. On SIGTERM, or `request_stop` on any rank, a checkpoint is
+    written before the process ends with 143, so a preempted stage loses nothing.
 
     Yields Progress at least every `log_every` steps and at every validation.
     """
-    checkpoints = Checkpoints(folder, state.world.rank)
+    checkpoints = Checkpoints(folder, state.world)
     kept = _resume(state, checkpoints)
     pending: list[dict[str, Tensor]] = []
     if validate is not None and not kept.history:
         metrics = _validate(state, validate, kept)
         yield Progress(state.step, state.num_steps, metrics)
-    with _sigterm() as told_to_stop:
-        for done in train(state, batches):
+    with stop_requests() as told_to_stop:
+        for done in train(state, batches, told_to_stop):
             pending.append(done.metrics)
             metrics = {}
             if validate is not None and _due(
@@ -101,15 +103,14 @@ def fit(
             ):
                 metrics |= _validate(state, validate, kept)
             if metrics or _due(done.index, log_every, state.num_steps):
-                yield Progress(done.index, state.num_steps, _mean(pending) | metrics)
+                measured = _mean(pending, state.world)
+                yield Progress(done.index, state.num_steps, measured | metrics)
                 pending = []
-            if told_to_stop.is_set() or _due(
-                done.index, state.settings.checkpoint_every, state.num_steps
-            ):
+            if done.leaving or _due(done.index, state.settings.checkpoint_every, state.num_steps):
                 shared = state.shared_state() | {"kept": kept.to_mapping()}
                 checkpoints.save(state.step, shared, state.own_state())
                 state.last_checkpoint = state.step
-            if told_to_stop.is_set():
+            if done.leaving:
                 raise SystemExit(143)
     if kept.weights is not None and state.settings.keep != "last":
         state.put({k: v.to(state.world.device) for k, v in kept.weights.items()})
@@ -130,7 +131,7 @@ def _resume(state: TrainState, checkpoints: Checkpoints) -> Kept:
 
 def _validate(state: TrainState, validate: Validate, kept: Kept) -> dict[str, float]:
     settings = state.settings
-    with torch.no_grad(), state.averaged():
+    with torch.no_grad(), state.averaged(), alone():
         state.objective.eval()
         metrics = validate()
         kept.offer(
@@ -147,23 +148,8 @@ def _due(step: int, every: int, total: int) -> bool:
     return step % every == 0 or step == total
 
 
-def _mean(rows: list[dict[str, Tensor]]) -> dict[str, float]:
-    names = {name: None for row in rows for name in row}
-    return {
-        n: float(torch.stack([r[n].float().cpu() for r in rows if n in r]).mean()) for n in names
-    }
-
-
-class _sigterm:  # noqa: N801 - reads as a context: `with _sigterm() as told_to_stop`
-    """An event that is set by SIGTERM inside the block; only the main thread can listen."""
-
-    def __enter__(self) -> threading.Event:
-        self.event = threading.Event()
-        self.listening = threading.current_thread() is threading.main_thread()
-        if self.listening:
-            self.previous = signal.signal(signal.SIGTERM, lambda *_: self.event.set())
-        return self.event
-
-    def __exit__(self, *_: object) -> None:
-        if self.listening:
-            signal.signal(signal.SIGTERM, self.previous)
+def _mean(rows: list[dict[str, Tensor]], world: World) -> dict[str, float]:
+    names = list({name: None for row in rows for name in row})
+    means = [torch.stack([r[n].float().cpu() for r in rows if n in r]).mean() for n in names]
+    together = mean_over_workers(torch.stack(means), world)
+    return dict(zip(names, together.tolist(), strict=True))

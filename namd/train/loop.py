@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from namd.config.errors import StageError
 from namd.config.seeding import derive_seed
 from namd.losses.total import StepOutput
+from namd.train.batch_norm import with_global_batch_norm
 from namd.train.settings import TrainingSettings
 from namd.train.workers import World
 
@@ -33,8 +35,14 @@ class DivergedError(StageError):
             else "no checkpoint yet"
         )
         super().__init__(f"{name}: loss is not finite at step {step} ({listed}); {kept}")
+        self.name = name
         self.step = step
         self.terms = dict(terms)
+        self.last_checkpoint = last_checkpoint
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        """Let it cross process borders as itself."""
+        return DivergedError, (self.name, self.step, self.terms, self.last_checkpoint)
 
 
 @dataclass(frozen=True)
@@ -42,10 +50,24 @@ class TrainedStep:
     """What one optimiser step measured: its index (1-based) and its terms.
 
     The terms stay tensors: reading each at every step would make a GPU wait.
+    `leaving`: some worker was asked to stop, and all of them know.
     """
 
     index: int
     metrics: dict[str, Tensor]
+    leaving: bool = False
+
+
+def adamw(parameters: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Return the optimiser that trains everything here."""
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        # One pass over each tensor: unfused, its many passes weigh on a small net on a CPU.
+        fused=True,
+    )
 
 
 @dataclass
@@ -60,6 +82,7 @@ class TrainState:
         world: The workers.
         precision: `fp32` or `bf16` (autocast).
         seed: Feeds torch's global generator, which dropout alone uses.
+        make_optimizer: From trained parameters to their optimiser.
     """
 
     name: str
@@ -69,6 +92,7 @@ class TrainState:
     world: World
     precision: str
     seed: int
+    make_optimizer: Callable[[list[nn.Parameter], TrainingSettings], torch.optim.Optimizer] = adamw
     step: int = 0
     last_checkpoint: int | None = None
     optimizer: torch.optim.Optimizer = field(init=False)
@@ -78,16 +102,10 @@ class TrainState:
     def __post_init__(self) -> None:
         """Build the optimiser and, for several workers, the gang's wrapper."""
         trained = [p for p in self.objective.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            trained,
-            lr=self.settings.learning_rate,
-            betas=self.settings.betas,
-            weight_decay=self.settings.weight_decay,
-            # One pass over each tensor: unfused, its many passes weigh on a small net on a CPU.
-            fused=True,
-        )
+        self.optimizer = self.make_optimizer(trained, self.settings)
         self.wrapped = self.objective
         if self.world.size > 1:
+            self.objective = with_global_batch_norm(self.objective)
             self.wrapped = DistributedDataParallel(self.objective, find_unused_parameters=True)
         if self.settings.ema_decay:
             self.average = {k: v.detach().clone() for k, v in self.trained().items()}
@@ -139,31 +157,42 @@ class TrainState:
             state["cuda"] = torch.cuda.get_rng_state()
         return state
 
-    def restore(self, shared: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-        """Continue from saved state, bit for bit."""
+    def restore(self, shared: Mapping[str, Any], own: Mapping[str, Any] | None) -> None:
+        """Continue from saved state, bit for bit; a rank that is new has no dropout state yet."""
         self.put(shared["weights"])
         self.optimizer.load_state_dict(shared["optimizer"])
         self.step = self.last_checkpoint = int(shared["step"])
         if self.average is not None:
             self.average = {k: v.to(self.world.device) for k, v in shared["average"].items()}
+        if own is None:
+            self.seed_dropout()
+            return
         torch.random.set_rng_state(own["cpu"])
         if "cuda" in own:
             torch.cuda.set_rng_state(own["cuda"])
 
     def seed_dropout(self) -> None:
         """Set torch's global state, which dropout alone draws from, for this training and rank."""
-        seed = derive_seed("dropout", self.name, self.seed, self.world.rank) % 2**63
+        where = (self.step,) if self.step else ()
+        seed = derive_seed("dropout", self.name, self.seed, self.world.rank, *where) % 2**63
         torch.default_generator.manual_seed(seed)
         if self.world.device.startswith("cuda"):
             torch.cuda.manual_seed(seed)
 
 
-def train(state: TrainState, batches: Callable[[int], Any]) -> Iterator[TrainedStep]:
+def _never() -> bool:
+    return False
+
+
+def train(
+    state: TrainState, batches: Callable[[int], Any], leaving: Callable[[], bool] = _never
+) -> Iterator[TrainedStep]:
     """Train from `state.step` to `state.num_steps`, yielding after every optimiser step.
 
-    `batches(step)` returns this rank's part of the global batch of a step.
+    `batches(step)` returns this rank's part of the global batch of a step; `leaving` tells whether
+    this worker was asked to stop.
 
-    Raises DivergedError, before the optimiser sees it, at a loss that is not finite.
+    Raises DivergedError, before the optimiser sees it, at a loss that is not finite on any worker.
     """
     settings = state.settings
     parameters = list(state.trained().values())
@@ -174,7 +203,8 @@ def train(state: TrainState, batches: Callable[[int], Any]) -> Iterator[TrainedS
         state.objective.train()
         with autocast(state.precision, state.world.device):
             output: StepOutput = state.wrapped(batches(state.step))
-        if not torch.isfinite(output.loss):
+        finite, told = _agreed(state.world, output.loss, leaving)
+        if not finite:
             terms = {name: float(value) for name, value in output.metrics.items()}
             raise DivergedError(state.name, state.step, terms, state.last_checkpoint)
         state.optimizer.zero_grad(set_to_none=True)
@@ -187,7 +217,7 @@ def train(state: TrainState, batches: Callable[[int], Any]) -> Iterator[TrainedS
         state.optimizer.step()
         state.step += 1
         _average(state)
-        yield TrainedStep(state.step, metrics)
+        yield TrainedStep(state.step, metrics, told or (state.world.size == 1 and leaving()))
 
 
 def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[Any]:
@@ -195,6 +225,20 @@ def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[A
     if precision == "bf16":
         return torch.autocast(device.split(":")[0], torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def _agreed(world: World, loss: Tensor, leaving: Callable[[], bool]) -> tuple[bool, bool]:
+    """Return whether the loss is finite on all workers, and whether any was asked to stop.
+
+    A worker that stopped on its own would leave the others waiting for its gradients.
+    """
+    if world.size == 1:
+        return bool(torch.isfinite(loss)), False
+    flags = torch.stack([~torch.isfinite(loss.detach()), torch.tensor(leaving()).to(loss.device)])
+    worst = flags.to(torch.int32)
+    dist.all_reduce(worst, dist.ReduceOp.MAX)
+    infinite, told = worst.tolist()
+    return not infinite, bool(told)
 
 
 def _average(state: TrainState) -> None:

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+from namd.train.workers import World
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,30 @@ def current_world(device: str | None = None) -> LocalWorld:
     if dist.is_available() and dist.is_initialized():
         return LocalWorld(dist.get_rank(), dist.get_world_size(), chosen)
     return LocalWorld(device=chosen)
+
+
+def mean_over_workers(values: Float[Tensor, " N"], world: World) -> Float[Tensor, " N"]:
+    """Return the mean of the workers' values; the input itself on one worker."""
+    if world.size == 1:
+        return values
+    total = values.to(world.device)
+    dist.all_reduce(total)
+    return (total / world.size).cpu()
+
+
+def wait_for_all(world: World) -> None:
+    """Return once every worker has come here."""
+    if world.size > 1:
+        dist.barrier()
+
+
+def leaders_word(number: int, world: World) -> int:
+    """Return the number that rank 0 holds."""
+    if world.size == 1:
+        return number
+    told = torch.tensor(number, device=world.device)
+    dist.broadcast(told, src=0)
+    return int(told)
 
 
 def share_of(batch: int, rank: int, size: int) -> slice:

@@ -14,6 +14,7 @@ from transformers import Gemma3ForCausalLM, PreTrainedTokenizerBase
 
 from namd.config.seeding import generator
 from namd.data.records import RandomRecords
+from namd.losses.gather import uneven_share
 from namd.losses.total import StepOutput
 from namd.methods.base import StageContext, Step
 from namd.methods.stages.language_probes import probe_states
@@ -59,10 +60,12 @@ class RewritingObjective(nn.Module):
         """Return the loss, its terms and the share of tokens written right."""
         logits = rewriting_logits(self.model, batch)
         targets = self.smoothed[batch.targets]
-        rewriting_loss = nn.functional.cross_entropy(logits, targets)
+        # Reports differ in length: a rank's mean over its tokens is weighed by how many it has.
+        share = uneven_share(len(targets), logits.device)
+        rewriting_loss = nn.functional.cross_entropy(logits, targets) * share
         starts, told = words_told(batch, targets)
         words_loss = nn.functional.cross_entropy(logits[starts], told)
-        correct = (logits.argmax(1) == batch.targets).float().mean()
+        correct = (logits.argmax(1) == batch.targets).float().mean() * share
         metrics = {
             "rewriting_loss": rewriting_loss.detach(),
             "words_loss": words_loss.detach(),
