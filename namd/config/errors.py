@@ -11,3 +11,7 @@ class ConfigError(InputError):
 
 class StageError(Exception):
     """A stage stopped for a reason it can name in one line, such as a loss that is not finite."""
+
+
+class NotFiniteError(StageError):
+    """A loss or metric is not finite: building it again would end the same way."""

@@ -47,8 +47,11 @@ class StageExecution:
         key: Its artifact's key.
         cached: Whether it was found rather than built.
         seconds: Wall seconds of the building; 0 where cached.
-        device_seconds: Reserved accelerators (or cores, where there are none) times wall seconds.
+        device_seconds: Accelerators (or cores, where there are none) times wall seconds.
         attempt: The trial's attempt.
+        reserved: Device seconds for which its builder held its resources for it, start and waits
+            included; 0 where cached.
+        artifact: Which attempt at the key counts; another one was executed after a removal.
     """
 
     name: str
@@ -57,6 +60,8 @@ class StageExecution:
     seconds: float
     device_seconds: float
     attempt: int
+    reserved: float = 0.0
+    artifact: str = ""
 
 
 @dataclass
@@ -319,4 +324,6 @@ def _execution(body: Mapping[str, Any], attempt: int) -> StageExecution:
         float(body.get("seconds", 0.0)),
         float(body.get("device_seconds", 0.0)),
         attempt,
+        float(body.get("reserved", 0.0)),
+        str(body.get("artifact", "")),
     )

@@ -75,6 +75,8 @@ class Launcher:
         reporter: Told what happens.
         world: Makes the workers' description when the first body needs it; the default imports
             torch to see whether there is a GPU.
+        made_for: Name of the study that pays; goes into the manifests, so that a driver that was
+            killed before it wrote an execution down can tell later that it was its own.
     """
 
     def __init__(
@@ -83,10 +85,12 @@ class Launcher:
         cohort: Path,
         reporter: Reporter,
         world: Callable[[], World] | None = None,
+        made_for: str = "",
     ) -> None:
         self.store = store
         self.cohort = cohort
         self.reporter = reporter
+        self.made_for = made_for
         self._make_world = world or _local_world
         self._world: World | None = None
 
@@ -287,6 +291,7 @@ class Launcher:
             "wall_seconds": round(seconds, 3),
             "device_seconds": round(seconds * context.world.size, 3),
             "attempts": task.lease.epoch,
+            "made_for": self.made_for,
             "world": {"size": context.world.size, "device": context.world.device},
             "environment": provenance.environment(),
             "source_hash": source_hash(node.stage),

@@ -7,7 +7,7 @@ killed between any two calls: the next one takes up where the ledger ends.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -38,6 +38,8 @@ from namd.study.trials import (
     confirmation_seeds,
     proposal_trials,
 )
+
+Listener = Callable[[Event, StudyView], None]
 
 CONFIRM = "confirm_p"
 """Arm of the fresh seeds of a search's winner: `confirm_p7` for proposal 7."""
@@ -285,14 +287,16 @@ class StudyRecord:
         cached: bool,
         seconds: float = 0.0,
         device_seconds: float = 0.0,
+        **more: Any,  # noqa: ANN401 - JSON
     ) -> None:
-        """Tell that a trial has an artifact: built for it, or found."""
+        """Tell that a trial has an artifact: built for it, or found; `more` see StageExecution."""
         body = {
             "stage": label,
             "key": key,
             "cached": cached,
             "seconds": seconds,
             "device_seconds": device_seconds,
+            **more,
         }
         self._append(trial, self._attempt(trial), f"{schema.STAGE}/{label}", body)
 
@@ -501,6 +505,7 @@ def open_study(
     warm: Sequence[tuple[str, WarmTrial]] = (),
     timing: LeaseTiming | None = None,
     about: Mapping[str, Any] | None = None,
+    listener: Listener | None = None,
 ) -> StudyRecord:
     """Become the writer of a study: begin it, resume it, or extend it.
 
@@ -511,6 +516,8 @@ def open_study(
         warm: (study, trial) pairs that a new search knows from the start.
         timing: How long a silent holder is believed.
         about: What to record of this opening (host, versions, ...).
+        listener: Handed each record of this opening once it is durable, with the view that
+            already knows it; not those of the past.
 
     Raises:
         StudyBusy: Another live process runs it.
@@ -518,7 +525,15 @@ def open_study(
     """
     configurator.check()
     state = StudyState(spec)
-    writer = open_writer(storage, spec.name, listener=state.fold, timing=timing)
+    live = False
+
+    def fold(event: Event) -> None:
+        state.fold(event)
+        if live and listener is not None:
+            listener(event, state.view)
+
+    writer = open_writer(storage, spec.name, listener=fold, timing=timing)
+    live = True
     try:
         if state.view.specification:
             require_extension(state.view.specification, spec)
