@@ -4,7 +4,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,9 @@ from namd.pipeline.store import MANIFEST, METRICS, Artifact, Attempt, Store, key
 
 POLL_S = 0.5
 """How often a waiter looks whether another process has finished."""
+
+
+Carry = Callable[[Sequence[Node], StageContext], Generator[Step, None, None]]
 
 
 class LeaseLost(Exception):  # noqa: N818 - an event, not a mistake
@@ -77,6 +80,7 @@ class Launcher:
             torch to see whether there is a GPU.
         made_for: Name of the study that pays; goes into the manifests, so that a driver that was
             killed before it wrote an execution down can tell later that it was its own.
+        carry: Runs the body of some nodes; the default runs it in this process.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Launcher:
         reporter: Reporter,
         world: Callable[[], World] | None = None,
         made_for: str = "",
+        carry: Carry | None = None,
     ) -> None:
         self.store = store
         self.cohort = cohort
@@ -93,6 +98,7 @@ class Launcher:
         self.made_for = made_for
         self._make_world = world or _local_world
         self._world: World | None = None
+        self._carry = carry or _in_this_process
 
     def build(self, plan: Plan) -> tuple[list[StageResult], dict[str, Artifact]]:
         """Build what is missing; return how each node came, and the artifacts by label.
@@ -184,7 +190,7 @@ class Launcher:
             with explained(self.store.backend.name):
                 context, warnings = self._context(tasks)
                 watch = LeaseWatch(self.store.leases.timing.heartbeat_s)
-                body = nodes[0].stage.load_body()(context)
+                body = self._carry(nodes, context)
                 with closing(body):
                     for step in body:
                         self._note(step, nodes, open_tasks)
@@ -289,7 +295,7 @@ class Launcher:
             "identity": node.identity,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_seconds": round(seconds, 3),
-            "device_seconds": round(seconds * context.world.size, 3),
+            "device_seconds": round(seconds * (context.workers or context.world.size), 3),
             "attempts": task.lease.epoch,
             "made_for": self.made_for,
             "world": {"size": context.world.size, "device": context.world.device},
@@ -352,6 +358,10 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _in_this_process(nodes: Sequence[Node], context: StageContext) -> Generator[Step, None, None]:
+    return nodes[0].stage.load_body()(context)
 
 
 def _local_world() -> World:

@@ -42,6 +42,7 @@ class GlobalBatchNorm(_BatchNorm):
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None:
             return
+        assert self.num_batches_tracked is not None  # the three come together
         self.num_batches_tracked.add_(1)
         new = self.momentum
         share = 1 / float(self.num_batches_tracked) if new is None else new

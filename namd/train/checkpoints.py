@@ -38,12 +38,16 @@ class Checkpoints:
 
         All ranks read the same step. A rank that had no part in it has no state of its own.
         """
-        step = leaders_word(max(self._steps(), default=-1), self.world)
-        if step < 0:
+        step = leaders_word(self.newest(), self.world)
+        if not step:
             return None
         own = self._own_path(step, self.rank)
         shared = self._read(self._shared_path(step))
         return step, shared, self._read(own) if own.is_file() else None
+
+    def newest(self) -> int:
+        """Return the step of the newest whole checkpoint; 0: there is none."""
+        return max(self._steps(), default=0)
 
     def _steps(self) -> list[int]:
         return sorted(int(p.stem.split("-")[1]) for p in self.folder.glob("shared-*.pt"))

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from namd.config.errors import StageError
+from namd.config.errors import NotFiniteError
 from namd.config.seeding import derive_seed
 from namd.losses.total import StepOutput
 from namd.train.batch_norm import with_global_batch_norm
@@ -22,7 +22,7 @@ Objective = nn.Module
 """A module whose forward(batch) returns a StepOutput; its trainable parameters are trained."""
 
 
-class DivergedError(StageError):
+class DivergedError(NotFiniteError):
     """A loss is not finite. Names the step and every term."""
 
     def __init__(

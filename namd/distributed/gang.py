@@ -1,0 +1,289 @@
+"""Gangs: one training stage carried by several workers of Ray Train, published like any other.
+
+The builder holds the lease, writes the metrics log and publishes, through the launcher; all ranks
+run the stage's body. How the numbers stay one worker's is namd.train's and namd.losses' matter.
+"""
+
+import uuid
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from namd.config.errors import InputError, StageError
+from namd.distributed.gang_host import GangHost, GangOrder, Outcome
+from namd.methods.base import StageContext, Step
+from namd.pipeline.graph import Node, Plan
+from namd.pipeline.launcher import Launcher
+from namd.pipeline.reporting import SilentReporter
+from namd.pipeline.store import open_store
+from namd.study.spec import StageResources
+
+Relay = Callable[[str, str, Step], None]
+
+
+@dataclass(frozen=True)
+class GangPatience:
+    """How often and how long a gang is tried.
+
+    Attributes:
+        worker_failures: Restarts after lost workers, and as many after preempted nodes.
+        start_failures: Starts that found no place; Ray Train waits a minute for each.
+        silent_s: Seconds without a worker after which the gang counts as starved. An elastic one
+            would wait for ever.
+        leave_s: Seconds that a gang has to save a checkpoint when its builder must go.
+    """
+
+    worker_failures: int = 3
+    start_failures: int = 10
+    silent_s: float = 900.0
+    leave_s: float = 25.0
+
+
+class GangError(StageError):
+    """A gang found no place, or lost its workers too often; another time it may do better."""
+
+
+@dataclass(frozen=True)
+class GangWorld:
+    """The gang as its manifest tells of it."""
+
+    rank: int
+    size: int
+    device: str
+
+
+class _RelayReporter(SilentReporter):
+    """Hands on each step of each node."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+
+    def stepped(self, nodes: Sequence[Node], step: Step) -> None:
+        """Hand the step on, once per node."""
+        for node in nodes:
+            self.relay(node.label, node.key, step)
+
+
+def build_with_gang(
+    nodes: Sequence[Node],
+    *,
+    store_url: str,
+    cohort: Path,
+    resources: StageResources,
+    relay: Relay,
+    name: str,
+    made_for: str = "",
+    patience: GangPatience | None = None,
+) -> None:
+    """Build one training stage with a gang and publish it; blocks until it is in the store.
+
+    Args:
+        nodes: The stage's node.
+        store_url: A place that all nodes of the cluster see.
+        cohort: Likewise.
+        resources: Size of the gang and what each worker reserves.
+        relay: Told label, key and step, once per logged step of rank 0.
+        name: Of the study, for Ray's lists.
+        made_for: Name of the study that pays, for the manifest.
+        patience: How often and how long the gang is tried.
+
+    Raises:
+        InputError: The cluster or the batch cannot carry such a gang; says the numbers.
+        GangError: The gang was starved, or lost its workers too often.
+        StageError: The body cannot go on; DivergedError among others, as itself.
+        SystemExit: SIGTERM came; a checkpoint was saved where the body can.
+    """
+    store = open_store(store_url)
+    plan = Plan(tuple(nodes))
+    device = "cuda" if resources.gpus else "cpu"
+    gang = _Gang(resources, name, patience or GangPatience())
+    Launcher(
+        store,
+        Path(cohort).absolute(),
+        _RelayReporter(relay),
+        world=lambda: GangWorld(0, resources.workers, device),
+        made_for=made_for,
+        carry=gang.carry,
+    ).build(plan)
+
+
+class _Gang:
+    """Runs a body as a gang."""
+
+    def __init__(self, resources: StageResources, name: str, patience: GangPatience) -> None:
+        self.resources = resources
+        self.name = name
+        self.patience = patience
+
+    def carry(self, nodes: Sequence[Node], context: StageContext) -> Generator[Step, None, None]:
+        """Yield the steps of rank 0; a restarted gang's repeated ones are left out."""
+        order = self._order(nodes[0], context)
+        require_room(order)
+        host = _start_host()
+        running = host.fit.remote(order)
+        try:
+            yield from self._steps(order, context, host, running)
+            outcome: Outcome = ray.get(running)
+        except SystemExit:
+            with suppress(RayActorError):
+                ray.get(host.leave.remote())
+                ray.wait([running], timeout=self.patience.leave_s)
+            raise
+        except RayActorError as error:
+            raise GangError(f"{order.label}: the process that ran the gang died") from error
+        finally:
+            # With it go controller and workers, whatever they are about.
+            ray.kill(host)
+        if outcome.lost is not None:
+            raise GangError(
+                f"{order.label}: no gang of {self._size()} came through "
+                f"({len(outcome.groups)} starts, {self.patience.worker_failures} restarts "
+                f"allowed); last: {outcome.lost}"
+            )
+        if outcome.left:
+            raise SystemExit(143)
+        _record(outcome, order, context)
+
+    def _steps(
+        self,
+        order: GangOrder,
+        context: StageContext,
+        host: Any,  # noqa: ANN401 - an actor handle; ray is untyped
+        running: Any,  # noqa: ANN401
+    ) -> Generator[Step, None, None]:
+        newest, written, ended = -1, 0, False
+        while True:
+            news = ray.get(host.take.remote(written))
+            for line in news.warnings:
+                context.warn(line)
+            for step in news.steps:
+                if step.index > newest or step.finished is not None:
+                    newest = step.index
+                    yield step
+                written += 1
+            if news.failure is not None:
+                raise news.failure
+            if ended and not news.steps:
+                return
+            ended = bool(ray.wait([running], timeout=0)[0])
+            if news.silent_s > self.patience.silent_s:
+                raise GangError(
+                    f"{order.label}: no worker for {news.silent_s:.0f} s; a gang of "
+                    f"{self._size()} needs {_needs(order)} each and the cluster has free "
+                    f"{_listed(ray.available_resources())}"
+                )
+
+    def _size(self) -> str:
+        least, most = self.resources.least, self.resources.workers
+        return f"{most} workers" if least == most else f"{least} to {most} workers"
+
+    def _order(self, node: Node, context: StageContext) -> GangOrder:
+        batch = global_batch(node)
+        most = _shareable(node.label, batch, self.resources)
+        return GangOrder(
+            label=node.label,
+            run_name=f"{self.name}-{node.stage.name}-{node.key[:12]}-{uuid.uuid4().hex[:8]}",
+            stage=node.stage,
+            settings=context.settings,
+            values=dict(context.values),
+            cohort_path=context.cohort_path,
+            inputs=dict(context.inputs),
+            outputs=dict(context.outputs),
+            checkpoints=context.checkpoints,
+            batch_size=batch,
+            least=self.resources.least,
+            most=most,
+            cpus=self.resources.cpus,
+            gpus=self.resources.gpus,
+            worker_failures=self.patience.worker_failures,
+            start_failures=self.patience.start_failures,
+        )
+
+
+def global_batch(node: Node) -> int | None:
+    """Return the batch size in a training stage's own section; None where it names none."""
+    section = getattr(node.settings, node.stage.name, None)
+    section = getattr(section, "embedded", section)
+    size = getattr(section, "batch_size", None)
+    return size if isinstance(size, int) else None
+
+
+def _shareable(label: str, batch: int | None, resources: StageResources) -> int:
+    """Return the largest size within the bounds that shares the batch equally."""
+    sizes = [
+        n for n in range(resources.least, resources.workers + 1) if batch is None or batch % n == 0
+    ]
+    if not sizes:
+        bounds = (
+            f"{resources.workers}"
+            if resources.least == resources.workers
+            else f"{resources.least} to {resources.workers}"
+        )
+        raise InputError(
+            f"{label}: a global batch of {batch} cannot be shared equally by {bounds} workers; "
+            "choose a number of workers that divides it"
+        )
+    return max(sizes)
+
+
+def require_room(order: GangOrder) -> None:
+    """Raise InputError where the whole cluster, even if idle, has no room for the least gang."""
+    needs = {"CPU": order.cpus, "GPU": order.gpus}
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(_workers_on(resources, needs) for resources in alive)
+    growth = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    if max(room, _workers_on(growth, needs)) < order.least:
+        raise InputError(
+            f"{order.label}: a gang of at least {order.least} workers with {_needs(order)} each "
+            f"cannot be placed; the cluster's {len(alive)} nodes have "
+            f"{_listed(ray.cluster_resources())}, room for {room}"
+        )
+
+
+def _workers_on(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    counts = [
+        int((resources.get(kind, 0.0) + 1e-9) // need) for kind, need in needs.items() if need
+    ]
+    return min(counts)
+
+
+def _needs(order: GangOrder) -> str:
+    return f"{order.cpus:g} CPU" + (f" and {order.gpus:g} GPU" if order.gpus else "")
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{resources.get(kind, 0.0):g} {kind}" for kind in ("CPU", "GPU"))
+
+
+def _start_host() -> Any:  # noqa: ANN401
+    """Start the gang's process on this node: a builder's death then is seen here too."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    actor = ray.remote(num_cpus=0, max_concurrency=16)(GangHost)
+    return actor.options(scheduling_strategy=here).remote()
+
+
+def _record(outcome: Outcome, order: GangOrder, context: StageContext) -> None:
+    """Tell the manifest how many workers there were, and of every restart."""
+    ends = [*(group.began for group in outcome.groups[1:]), outcome.ended]
+    seconds = [end - group.began for end, group in zip(ends, outcome.groups, strict=True)]
+    sizes = [group.workers for group in outcome.groups]
+    last = outcome.groups[-1]
+    context.world = GangWorld(0, last.workers, last.device)
+    if len(set(sizes)) > 1:
+        weighed = sum(n * s for n, s in zip(sizes, seconds, strict=True))
+        context.workers = weighed / max(sum(seconds), 1e-9)
+    context.notes |= outcome.notes
+    context.notes["gang"] = {
+        "backend": order.backend,
+        "restarts": len(outcome.groups) - 1,
+        "groups": [
+            {"workers": g.workers, "seconds": round(s, 3), "resumed_from": g.resumed_from}
+            for g, s in zip(outcome.groups, seconds, strict=True)
+        ],
+    }

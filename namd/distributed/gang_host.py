@@ -1,0 +1,240 @@
+"""The process that runs one Ray Train gang, and the desk between its workers and its builder.
+
+`TorchTrainer.fit` hides its controller, which goes on for as long as its owner lives. Here the
+owner is an actor of ours: to kill it is to end controller and workers, at any point. torch and
+ray.train are imported when a gang starts, so builders need neither.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from namd.methods.base import Stage, Step
+
+TAKE_S = 0.5
+"""Longest wait of a builder's look at the desk."""
+
+ACKNOWLEDGED_S = 60.0
+"""Longest wait of rank 0 for its builder to have written a step down."""
+
+POLL_S = "0.5"
+"""Ray Train's look at its workers, in seconds; its own 2 s are added to every start and end."""
+
+
+@dataclass(frozen=True)
+class GangOrder:
+    """What a gang is to do; crosses process borders.
+
+    Attributes:
+        label: Of the stage, for messages.
+        run_name: Ray's name of the run.
+        stage: Whose body is run.
+        settings, values, cohort_path, inputs, outputs, checkpoints: Of the body's context.
+        batch_size: Global batch, which the gang's size must divide; None where unknown.
+        least, most: Bounds of the gang's size.
+        cpus, gpus: Of each worker.
+        worker_failures: Restarts after lost workers.
+        start_failures: Restarts after starts that found no place.
+    """
+
+    label: str
+    run_name: str
+    stage: Stage
+    settings: Any
+    values: Mapping[str, Any]
+    cohort_path: Path
+    inputs: Mapping[str, Path]
+    outputs: Mapping[int | None, Path]
+    checkpoints: Path
+    batch_size: int | None
+    least: int
+    most: int
+    cpus: float
+    gpus: float
+    worker_failures: int
+    start_failures: int
+
+    @property
+    def backend(self) -> str:
+        """The process group's; NCCL refuses two workers on one GPU."""
+        return "nccl" if self.gpus >= 1 else "gloo"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One start of the workers.
+
+    Attributes:
+        workers: How many compute.
+        device: Of rank 0.
+        resumed_from: Optimiser step of the checkpoint that was there.
+        began: On the host's monotonic clock.
+    """
+
+    workers: int
+    device: str
+    resumed_from: int
+    began: float
+
+
+@dataclass
+class News:
+    """What a builder has not seen yet."""
+
+    steps: list[Step] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    failure: Exception | None = None
+    silent_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a gang ended.
+
+    Attributes:
+        left: It was asked to stop, and has saved a checkpoint.
+        notes: What the body wants in the manifest.
+        groups: Every start, oldest first.
+        ended: On the clock of `Group.began`.
+        lost: Why Ray Train gave up; None: it did not.
+    """
+
+    left: bool
+    notes: dict[str, Any]
+    groups: list[Group]
+    ended: float
+    lost: str | None = None
+
+
+@dataclass(frozen=True)
+class WorkerResult:
+    """What a worker's function returns; rank 0's counts."""
+
+    left: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class GangHost:
+    """Runs a gang in one thread and answers workers and builder in others."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._news = News()
+        self._said = self._written = 0
+        self._groups: list[Group] = []
+        self._leaving = False
+        self._failure: Exception | None = None
+        self._heard = time.monotonic()
+
+    def fit(self, order: GangOrder) -> Outcome:
+        """Run the gang to its end; blocks."""
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
+        from ray.train.v2.api.exceptions import TrainingFailedError
+
+        myself = ray.get_runtime_context().current_actor
+        try:
+            result = _trainer(order, myself).fit().return_value
+            lost = None
+        except TrainingFailedError as error:
+            result, lost = None, _one_line(error)
+        told = result if isinstance(result, WorkerResult) else WorkerResult()
+        return Outcome(told.left, told.notes, list(self._groups), time.monotonic(), lost)
+
+    def begin(self, rank: int, workers: int, device: str, resumed_from: int) -> bool:
+        """Note that a worker is there; return whether it is to work at all."""
+        with self._changed:
+            self._heard = time.monotonic()
+            if rank == 0:
+                self._groups.append(Group(workers, device, resumed_from, self._heard))
+            return not self._leaving and self._failure is None
+
+    def alive(self) -> bool:
+        """Hear rank 0; return whether it is to save and leave."""
+        with self._changed:
+            self._heard = time.monotonic()
+            return self._leaving
+
+    def say(self, step: Step) -> None:
+        """Take a step from rank 0; return when the builder has written it down.
+
+        A body saves a checkpoint after its step: were the step still on its way, a builder's death
+        would lose the measurement.
+        """
+        with self._changed:
+            self._heard = time.monotonic()
+            self._news.steps.append(step)
+            self._said += 1
+            mine = self._said
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._written >= mine, ACKNOWLEDGED_S)
+
+    def warn(self, line: str) -> None:
+        """Take a warning from rank 0."""
+        with self._changed:
+            self._news.warnings.append(line)
+
+    def fail(self, error: Exception) -> None:
+        """Take an error that no restart mends; the first counts."""
+        with self._changed:
+            self._failure = self._failure or error
+            self._changed.notify_all()
+
+    def take(self, written: int) -> News:
+        """Return the news, at once or when there are some; `written` steps were written so far."""
+        with self._changed:
+            self._written = written
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._news.steps or self._failure, TAKE_S)
+            news, self._news = self._news, News()
+            news.failure = self._failure
+            news.silent_s = time.monotonic() - self._heard
+            return news
+
+    def leave(self) -> None:
+        """Ask the gang to save a checkpoint and end."""
+        with self._changed:
+            self._leaving = True
+
+
+def _trainer(order: GangOrder, host: Any) -> Any:  # noqa: ANN401 - an actor handle; ray is untyped
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from namd.distributed.gang_worker import work
+
+    elastic = order.least < order.most
+    needs = {"CPU": order.cpus} | ({"GPU": order.gpus} if order.gpus else {})
+    return TorchTrainer(
+        work,
+        train_loop_config={"order": order, "host": host},
+        torch_config=TorchConfig(backend=order.backend),
+        scaling_config=ScalingConfig(
+            num_workers=(order.least, order.most) if elastic else order.most,
+            use_gpu=order.gpus > 0,
+            resources_per_worker=needs,
+        ),
+        run_config=RunConfig(
+            name=order.run_name,
+            # Seen by all nodes, and gone with the checkpoints once the key is published.
+            storage_path=str(order.checkpoints / "ray"),
+            failure_config=FailureConfig(
+                max_failures=order.worker_failures,
+                controller_failure_limit=order.start_failures,
+                max_preemption_failures=order.worker_failures,
+            ),
+        ),
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    """Return what the first worker, or the controller, died of."""
+    failures = getattr(error, "worker_failures", None) or {}
+    cause = next(iter(failures.values()), getattr(error, "controller_failure", error))
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1] if lines else ''}"
