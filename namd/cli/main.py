@@ -17,6 +17,8 @@ from namd.config.errors import InputError, StageError
 COMMANDS = {
     "cohort": "namd.cli.cohort",
     "run": "namd.cli.run",
+    "study": "namd.cli.study",
+    "report": "namd.cli.report",
     "store": "namd.cli.store",
     "methods": "namd.cli.methods",
     "presets": "namd.cli.presets",

@@ -1,0 +1,128 @@
+"""What a study has cost, stage by stage, what reuse saved, what failed, and what made it.
+
+All of it is the ledger's and the manifests'; nothing is estimated.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.study_scores import artifact_file, stage_keys
+from namd.ledger.storage import Storage
+from namd.ledger.view import StudyView
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage of a study.
+
+    Attributes:
+        stage: Its name, draws of one split together.
+        wanted: Artifacts that the trials needed, each counted in every trial.
+        distinct: Different ones.
+        executed: How often one was built in this study.
+        device_seconds: What that building took.
+        alone_seconds: What it would have taken had every trial built its own; None where the
+            cost of one that was found is not known any more.
+    """
+
+    stage: str
+    wanted: int
+    distinct: int
+    executed: int
+    device_seconds: float
+    alone_seconds: float | None
+
+    @property
+    def saved_seconds(self) -> float | None:
+        """Device seconds that reuse saved."""
+        return None if self.alone_seconds is None else self.alone_seconds - self.device_seconds
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why trials ended early.
+
+    Attributes:
+        state: failed, diverged or pruned.
+        reason: As the ledger has it.
+        trials: Who: `arm, seed 2` or `proposal 7, seed 0`.
+    """
+
+    state: str
+    reason: str
+    trials: tuple[str, ...]
+
+
+def stage_costs(storage: Storage, view: StudyView) -> list[StageCost]:
+    """Return the cost per stage name, in the order in which stages first appeared."""
+    wanted: dict[str, Counter[str]] = {}
+    built: dict[str, dict[str, float]] = {}
+    for trial in view.trials.values():
+        for label, key in stage_keys(trial).items():
+            wanted.setdefault(label.partition("[")[0], Counter())[key] += 1
+        for stage in trial.stages:
+            if not stage.cached:
+                # One execution may be told by two attempts, the first of which was killed.
+                which = stage.artifact or f"{trial.trial} {stage.attempt}"
+                built.setdefault(stage.key, {})[which] = stage.device_seconds
+    return [_cost(storage, stage, keys, built) for stage, keys in wanted.items()]
+
+
+def total(costs: Iterable[StageCost]) -> StageCost:
+    """Return the sum over stages."""
+    costs = list(costs)
+    alone = [cost.alone_seconds for cost in costs]
+    return StageCost(
+        "all stages",
+        sum(cost.wanted for cost in costs),
+        sum(cost.distinct for cost in costs),
+        sum(cost.executed for cost in costs),
+        sum(cost.device_seconds for cost in costs),
+        None if any(a is None for a in alone) else sum(a for a in alone if a is not None),
+    )
+
+
+def failures(view: StudyView) -> list[Failure]:
+    """Return what ended early, the same reason told once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for trial in view.trials.values():
+        if trial.state in ("failed", "diverged", "pruned"):
+            arm = trial.body.get("arm") or f"proposal {trial.body.get('proposal')}"
+            name = f"{arm}, seed {trial.body.get('seed')}"
+            found.setdefault((trial.state, trial.reason), []).append(name)
+    return [Failure(*what, tuple(who)) for what, who in sorted(found.items())]
+
+
+def environments(storage: Storage, view: StudyView) -> list[dict[str, Any]]:
+    """Return the different programs that made the study's artifacts, the most frequent first.
+
+    Python and library versions, git commit and whether the tree was changed; hosts are left out.
+    """
+    found: Counter[str] = Counter()
+    keys = {key: label for t in view.trials.values() for label, key in stage_keys(t).items()}
+    for key, label in keys.items():
+        raw = artifact_file(storage, label.partition("[")[0], key, "manifest.json")
+        told: Mapping[str, Any] = json.loads(raw).get("environment", {}) if raw else {}
+        if told:
+            kept = {n: told.get(n) for n in ("python", "git_commit", "git_dirty", "libraries")}
+            found[json.dumps(kept, sort_keys=True)] += 1
+    return [json.loads(text) | {"artifacts": number} for text, number in found.most_common()]
+
+
+def _cost(
+    storage: Storage, stage: str, keys: Counter[str], built: Mapping[str, Mapping[str, float]]
+) -> StageCost:
+    alone: float | None = 0.0
+    for key, times in keys.items():
+        seconds = max(built[key].values()) if built.get(key) else _recorded(storage, stage, key)
+        alone = None if alone is None or seconds is None else alone + times * seconds
+    spent = [seconds for key in keys for seconds in built.get(key, {}).values()]
+    return StageCost(stage, keys.total(), len(keys), len(spent), sum(spent), alone)
+
+
+def _recorded(storage: Storage, stage: str, key: str) -> float | None:
+    raw = artifact_file(storage, stage, key, "manifest.json")
+    return float(json.loads(raw)["device_seconds"]) if raw else None

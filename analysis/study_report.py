@@ -1,0 +1,465 @@
+"""A study's report on disk: HTML that opens without a network, Markdown, CSV and figures.
+
+What the numbers are, `study_table`, `study_cost` and `study_search` decide; this module words them.
+"""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.html_page import Page, Table
+from analysis.study_cost import (
+    Failure,
+    StageCost,
+    environments,
+    failures,
+    stage_costs,
+    total,
+)
+from analysis.study_figures import (
+    arm_figure,
+    cost_figure,
+    difference_figure,
+    history_figure,
+    pareto_figure,
+    slice_figure,
+    write_figure,
+)
+from analysis.study_search import SearchSummary, search_summary
+from analysis.study_table import REFERENCE, StudyTable, study_table
+from analysis.wording import count, number, p_text, seconds_text, setting, signed, title_of
+from namd.ledger.storage import Storage
+from namd.ledger.view import StudyView
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIMULATED = "SIMULATED: labels and follow-ups of this cohort were drawn by a program."
+SIMULATED_MORE = "These numbers say nothing about patients."
+RESEARCH_ONLY = "Research use only: not for clinical decisions."
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report says.
+
+    Attributes:
+        view: The ledger's view.
+        table: Arms, or a search's confirmed winners.
+        search: None for an ablation.
+        costs: Per stage.
+        ended: What ended early.
+        programs: What made the artifacts.
+        importance: Share per searched parameter, by objective; empty where it was not computed.
+        warnings: Lines that a reader must see first, such as presets whose numbers mean nothing.
+    """
+
+    view: StudyView
+    table: StudyTable
+    search: SearchSummary | None
+    costs: tuple[StageCost, ...]
+    ended: tuple[Failure, ...]
+    programs: tuple[Mapping[str, Any], ...]
+    importance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def make_report(
+    storage: Storage,
+    view: StudyView,
+    cohort: Path | None = None,
+    importance: Mapping[str, Mapping[str, float]] | None = None,
+    warnings: Sequence[str] = (),
+) -> Report:
+    """Read and compute all that the report of a study says."""
+    table = study_table(storage, view, cohort)
+    return Report(
+        view=view,
+        table=table,
+        search=search_summary(view) if table.kind == "search" else None,
+        costs=tuple(stage_costs(storage, view)),
+        ended=tuple(failures(view)),
+        programs=tuple(environments(storage, view)),
+        importance=importance or {},
+        warnings=tuple(warnings),
+    )
+
+
+def write_report(report: Report, folder: Path, pictures: Mapping[str, Path] | None = None) -> Path:
+    """Write everything under a folder; return the HTML's path.
+
+    Args:
+        report: What is said.
+        folder: Made where absent; files of an earlier report are replaced.
+        pictures: Caption to PNG, shown in the HTML.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = _figures(report, folder / "figures")
+    (folder / "table.md").write_text(to_markdown(report), encoding="utf-8")
+    (folder / "table.csv").write_text(to_csv(report.table), encoding="utf-8")
+    (folder / "seeds.csv").write_text(seeds_csv(report.table), encoding="utf-8")
+    rows = json.dumps(report.table.rows, indent=1, allow_nan=False)
+    (folder / "table.json").write_text(rows + "\n", encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(to_html(report, figures, pictures or {}), encoding="utf-8")
+    return page
+
+
+def to_markdown(report: Report) -> str:
+    """Return the table and its notes as Markdown."""
+    lines = [f"# {report.view.study}", "", report.table.question, ""]
+    lines += [f"**{line}**" for line in _banner(report)]
+    for caption, table in _tables(report):
+        lines += ["", f"**{caption}**", "", *table.markdown()]
+    lines += ["", *(f"- {note}" for note in _notes(report))]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(table: StudyTable) -> str:
+    """Return one line per arm and metric."""
+    stream = io.StringIO()
+    names = ["arm", "metric", "seeds", "seeds_planned", "mean", "low", "high", "std"]
+    compared = ["difference", "difference_low", "difference_high", "p", "p_holm", "p_method"]
+    writer = csv.DictWriter(stream, [*names, *compared, "simulated"], restval="")
+    writer.writeheader()
+    for row in table.rows:
+        for metric in table.metrics:
+            line = {name: row[name] for name in ("arm", "seeds", "seeds_planned")}
+            line |= {"metric": metric, "simulated": table.simulated}
+            own, difference = row.get(metric), row["differences"].get(metric)
+            if own:
+                line |= {name: own[name] for name in ("mean", "low", "high", "std")}
+            if difference:
+                line |= {name: difference[name] for name in ("p", "p_holm", "p_method")}
+                line |= {
+                    "difference": difference["mean"],
+                    "difference_low": difference["low"],
+                    "difference_high": difference["high"],
+                }
+            writer.writerow(line)
+    return stream.getvalue()
+
+
+def seeds_csv(table: StudyTable) -> str:
+    """Return one line per arm, metric and training seed."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(["arm", "metric", "seed", "value", f"difference_to_{REFERENCE}"])
+    for row in table.rows:
+        for metric in table.metrics:
+            difference = (row["differences"].get(metric) or {}).get("per_seed", {})
+            for seed, value in (row.get(metric) or {}).get("per_seed", {}).items():
+                writer.writerow([row["arm"], metric, seed, value, difference.get(seed, "")])
+    return stream.getvalue()
+
+
+def to_html(
+    report: Report, figures: Mapping[str, Path], pictures: Mapping[str, Path] | None = None
+) -> str:
+    """Return the report as one file without any outer resource."""
+    view, table = report.view, report.table
+    page = Page(f"{view.study}: {table.kind}")
+    page.heading(view.study, 1)
+    page.paragraph(table.question, "question")
+    for line in _banner(report):
+        page.paragraph(line, "banner")
+    for line in report.warnings:
+        page.paragraph(line, "warning")
+    page.table(Table(("", ""), tuple(_facts(report))), header=False)
+    page.heading("Result" if report.search is None else "Winners", 2)
+    for caption, found in _tables(report):
+        page.table(found, caption)
+    page.bullets(_notes(report))
+    for name, path in figures.items():
+        page.figure(_data_uri(path, "svg+xml"), FIGURES[name][1], name)
+    if pictures:
+        page.heading("Draws", 2)
+        for caption, path in pictures.items():
+            page.figure(_data_uri(path, "png"), caption, caption)
+    page.heading("How the intervals are formed", 2)
+    for line in method_lines(table):
+        page.paragraph(line)
+    _cost_part(page, report)
+    _endings_part(page, report)
+    _provenance_part(page, report)
+    page.paragraph(RESEARCH_ONLY, "footer")
+    return page.text()
+
+
+def method_lines(table: StudyTable) -> list[str]:
+    """Say how the numbers are formed, for someone who must judge them."""
+    level = f"{table.level:.0%}"
+    return [
+        "AUROC and AUPRC rank the judge's probability after averaging it over the draws of a case "
+        "(the rows called per draw: ranked for each draw, then averaged). An arm's value is the "
+        "mean over its training seeds.",
+        f"The patient is the unit: {table.num_bootstrap} resamples of patients (malignant and "
+        "benign apart) are the same for all arms and seeds. Training seeds are a second random "
+        "factor: the variance is that between seeds over their number, plus the covariance of two "
+        "seeds under the same resamples (Obuchowski and Rockette 1995, seeds in the place of "
+        f"readers); the {level} intervals use Student's t with Hillis' (2007) degrees of freedom, "
+        "on the logit scale for AUROC and AUPRC.",
+        f"Differences are arm minus {REFERENCE}, paired: same cases, same resamples, same seeds. "
+        "p values are of that t; with a single seed and one case per patient, AUROC is compared by "
+        "DeLong's test. Holm's correction takes all arms that the study declared as one family, "
+        "for each metric apart; metrics other than "
+        f"{title_of(table.primary)} are secondary and their p values are for orientation.",
+        "Image metrics compare draws with the real (or simulated) follow-up. Set metrics such as "
+        "FID vary over training seeds only here; their intervals leave patients out.",
+    ]
+
+
+FIGURES: dict[str, tuple[Callable[[Report], "Figure | None"], str]] = {
+    "differences": (
+        lambda report: difference_figure(report.table),
+        f"Paired difference to {REFERENCE}: diamond and bar are mean and interval, each circle "
+        "one training seed.",
+    ),
+    "arms": (
+        lambda report: arm_figure(report.table),
+        "Each arm: diamond and bar are mean and interval, each circle one training seed.",
+    ),
+    "history": (
+        lambda report: history_figure(report.search) if report.search else None,
+        "What the search found, proposal by proposal.",
+    ),
+    "slices": (
+        lambda report: slice_figure(report.search) if report.search else None,
+        "The objective against each parameter; later proposals are lighter, winners ringed.",
+    ),
+    "pareto": (
+        lambda report: pareto_figure(report.search) if report.search else None,
+        "Objectives against each other; numbers are proposals.",
+    ),
+    "cost": (
+        lambda report: cost_figure(report.costs),
+        "Device time per stage: executed, and what every trial on its own would have taken.",
+    ),
+}
+
+
+def _figures(report: Report, folder: Path) -> dict[str, Path]:
+    """Write every figure that there is something for; return the SVGs by name."""
+    found = {}
+    for name, (draw, _) in FIGURES.items():
+        figure = draw(report)
+        if figure is not None:
+            found[name] = write_figure(figure, folder, name)[1]
+    return found
+
+
+def _banner(report: Report) -> list[str]:
+    if report.table.simulated:
+        return [f"{SIMULATED} {SIMULATED_MORE} {RESEARCH_ONLY}"]
+    if report.table.simulated is None:
+        return [
+            f"No cohort was found, so it is not known whether this is simulated. {RESEARCH_ONLY}"
+        ]
+    return [RESEARCH_ONLY]
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    view, table = report.view, report.table
+    base = view.specification.get("base") or {}
+    states = ", ".join(f"{n} {state}" for state, n in view.counts().items() if n)
+    facts = [
+        ("method and preset", f"{base.get('method')}, {base.get('preset') or 'no preset'}"),
+        ("trials", states or "none yet"),
+    ]
+    if table.kind == "ablation":
+        seeds = sorted({int(t.body.get("seed", 0)) for t in view.trials.values()})
+        facts.append(("training seeds", ", ".join(str(seed) for seed in seeds)))
+        design = (view.specification.get("ablation") or {}).get("design", "")
+        facts.append(("design", str(design)))
+    if table.cases is not None:
+        facts.append(
+            (
+                f"cases ({table.split} split)",
+                f"{table.cases} of {table.patients} patients, {table.malignant} malignant, "
+                f"{count(table.num_draws or 0, 'draw')} each",
+            )
+        )
+    spent = total(report.costs)
+    saved = spent.saved_seconds
+    facts.append(("device time executed", seconds_text(spent.device_seconds)))
+    if saved is not None:
+        facts.append(("device time saved by reuse", seconds_text(saved)))
+    return facts
+
+
+def _tables(report: Report) -> list[tuple[str, Table]]:
+    table = report.table
+    found: list[tuple[str, Table]] = []
+    if report.search is not None:
+        found.append(("Chosen by the search, and the same on fresh seeds", _winner_table(report)))
+        for metric, shares in report.importance.items():
+            lines = sorted(shares.items(), key=lambda item: -item[1])
+            rows = tuple((name, number(share, 3)) for name, share in lines)
+            found.append(
+                (f"Importance for {title_of(metric)} (PED-ANOVA)", Table(("parameter", ""), rows))
+            )
+    if table.rows:
+        found.append((_main_caption(table), _main_table(table)))
+    if table.kind == "ablation" and len(table.metrics) > 1:
+        found.append((f"Every metric, and its difference to {REFERENCE}", _metric_table(table)))
+    return found
+
+
+def _main_caption(table: StudyTable) -> str:
+    name = title_of(table.primary)
+    return f"{name}, {table.level:.0%} intervals" + (" (simulated)" if table.simulated else "")
+
+
+def _main_table(table: StudyTable) -> Table:
+    name = title_of(table.primary)
+    header = (
+        "arm",
+        "changed",
+        "seeds",
+        name,
+        f"minus {REFERENCE}",
+        "p",
+        "p (Holm)",
+        "sign flips p (smallest possible)",
+    )
+    return Table(header, tuple(_main_cells(row, table.primary) for row in table.rows))
+
+
+def _main_cells(row: Mapping[str, Any], primary: str) -> tuple[str, ...]:
+    difference = row["difference"] or {}
+    flips = difference.get("sign_flip") or {}
+    seeds = str(row["seeds"]) if row["finished"] else f"{row['seeds']} of {row['seeds_planned']}"
+    sign = "" if flips.get("p") is None else f"{p_text(flips['p'])} ({p_text(flips['floor'])})"
+    return (
+        row["arm"],
+        "\n".join(setting(path, value) for path, value in row["overrides"].items()) or "nothing",
+        seeds,
+        _estimate(row.get(primary)),
+        _estimate(difference or None, signed),
+        p_text(difference.get("p")),
+        p_text(difference.get("p_holm")),
+        sign,
+    )
+
+
+def _metric_table(table: StudyTable) -> Table:
+    metrics = [m for m in table.metrics if any(row.get(m) for row in table.rows)]
+    cells = []
+    for row in table.rows:
+        for metric in metrics:
+            difference = row["differences"].get(metric)
+            cells.append(
+                (
+                    row["arm"],
+                    title_of(metric),
+                    _estimate(row.get(metric)),
+                    _estimate(difference, signed),
+                    p_text((difference or {}).get("p")),
+                    p_text((difference or {}).get("p_holm")),
+                )
+            )
+    header = ("arm", "metric", "mean over seeds", f"minus {REFERENCE}", "p", "p (Holm)")
+    return Table(header, tuple(cells))
+
+
+def _winner_table(report: Report) -> Table:
+    assert report.search is not None, "asked only of a search"
+    header = ("proposal", "point", "metric", "in the search", "on fresh seeds", "optimism")
+    cells = []
+    for winner in report.search.winners:
+        for metric, value in winner["search"].items():
+            fresh = (winner["confirmed"] or {}).get(metric) or {"mean": None, "seeds": 0}
+            mean = fresh["mean"]
+            cells.append(
+                (
+                    str(winner["proposal"]),
+                    "\n".join(setting(n, v) for n, v in winner["point"].items()),
+                    title_of(metric),
+                    number(value),
+                    "not yet" if mean is None else f"{number(mean)} ({fresh['seeds']} seeds)",
+                    "" if mean is None else signed(value - mean),
+                )
+            )
+    return Table(header, tuple(cells))
+
+
+def _estimate(found: Mapping[str, Any] | None, form: Callable[[float | None], str] = number) -> str:
+    if not found or found["mean"] is None:
+        return "-"
+    if found["low"] is None:
+        return form(found["mean"])
+    return f"{form(found['mean'])} [{form(found['low'])}, {form(found['high'])}]"
+
+
+def _notes(report: Report) -> list[str]:
+    notes = list(report.table.notes)
+    if report.search is not None:
+        notes.append(
+            "the value in the search is the best of many and so too good; the one on fresh "
+            "training seeds is free of that, though both were measured on the validation split"
+        )
+        if not report.search.best:
+            notes.append("no proposal is completed yet: there is no winner")
+    return notes
+
+
+def _cost_part(page: Page, report: Report) -> None:
+    page.heading("Cost", 2)
+    lines = []
+    for cost in (*report.costs, total(report.costs)):
+        saved = cost.saved_seconds
+        lines.append(
+            (
+                cost.stage,
+                str(cost.wanted),
+                str(cost.distinct),
+                str(cost.executed),
+                seconds_text(cost.device_seconds),
+                "unknown" if saved is None else seconds_text(saved),
+            )
+        )
+    header = ("stage", "wanted", "distinct", "executed", "device time", "saved by reuse")
+    page.table(Table(header, tuple(lines)))
+    page.paragraph(
+        "Wanted counts each artifact in every trial; device time is reserved accelerators (or "
+        "cores, where there are none) times wall time; saved is against every trial building its "
+        "own, what earlier studies left in the store included."
+    )
+
+
+def _endings_part(page: Page, report: Report) -> None:
+    page.heading("What ended early", 2)
+    if not report.ended:
+        page.paragraph("Nothing.")
+        return
+    lines = tuple((e.state, e.reason or "not told", "\n".join(e.trials)) for e in report.ended)
+    page.table(Table(("state", "why", "trials"), lines))
+
+
+def _provenance_part(page: Page, report: Report) -> None:
+    page.heading("What made it", 2)
+    for program in report.programs:
+        libraries = program.get("libraries") or {}
+        told = ", ".join(f"{name} {version}" for name, version in sorted(libraries.items()))
+        commit = str(program.get("git_commit") or "unknown")
+        changed = " with uncommitted changes" if program.get("git_dirty") else ""
+        page.paragraph(
+            f"{count(program['artifacts'], 'artifact')}: commit {commit}{changed}; "
+            f"Python {program.get('python')}; {told}."
+        )
+    if not report.programs:
+        page.paragraph("No manifest is in the store (any more).")
+    page.details("The study file", json.dumps(report.view.specification, indent=2, sort_keys=True))
+    page.details(
+        "The base configuration, every automatic choice made",
+        json.dumps(report.view.configuration, indent=2, sort_keys=True),
+    )
+
+
+def _data_uri(path: Path, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,87 @@
+"""`namd report`: a study's table, figures and HTML from its ledger and the stored scores."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from namd.cli.output import add_json_option, answer
+from namd.cli.store import add_store_option
+from namd.config.errors import InputError
+
+if TYPE_CHECKING:
+    from namd.ledger.storage import Storage
+    from namd.ledger.view import StudyView
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "report", help="table, figures and an HTML page of a study, finished or not"
+    )
+    parser.add_argument("name", metavar="NAME", help="the study")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: reports/NAME; files there are replaced"
+    )
+    parser.add_argument(
+        "--cohort", type=Path, metavar="DIR", help="where the cases lie, if the ledger is wrong"
+    )
+    add_store_option(parser)
+    add_json_option(parser)
+    parser.set_defaults(func=report_command)
+
+
+def report_command(arguments: argparse.Namespace) -> int:
+    """Write the report. Raises InputError where there is no such store or study."""
+    if not arguments.store:
+        raise InputError("no store: name its folder with --store or in $NAMD_STORE")
+    folder = arguments.out or Path("reports") / arguments.name
+    page, text = write_study_report(arguments.store, arguments.name, folder, arguments.cohort)
+    files = sorted(str(path) for path in folder.rglob("*") if path.is_file())
+    answer(arguments, {"html": str(page), "files": files}, f"{text}\n{page}")
+    return 0
+
+
+def write_study_report(
+    store: str,
+    name: str,
+    folder: Path,
+    cohort: Path | None = None,
+    pictures: Mapping[str, Path] | None = None,
+    warnings: tuple[str, ...] = (),
+) -> tuple[Path, str]:
+    """Write a study's report under a folder; return the HTML's path and the table as text.
+
+    Raises InputError where there is no such study.
+    """
+    from analysis.study_report import make_report, to_markdown, write_report
+    from namd.ledger.reading import study_names
+    from namd.ledger.storage import open_storage
+    from namd.ledger.view import read_view
+
+    storage = open_storage(store)
+    if name not in study_names(storage):
+        known = ", ".join(study_names(storage)) or "none"
+        raise InputError(f"study {name}: not in store {store}; there: {known}")
+    view = read_view(storage, name)
+    report = make_report(storage, view, cohort, _importance(storage, view), warnings)
+    try:
+        page = write_report(report, folder, pictures)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+    return page, to_markdown(report)
+
+
+def _importance(storage: "Storage", view: "StudyView") -> dict[str, dict[str, float]]:
+    """Return each objective's PED-ANOVA importances; empty for ablations and short searches."""
+    if not view.specification.get("search"):
+        return {}
+    from namd.ledger.reading import read_events
+    from namd.study.optuna_view import importances
+    from namd.study.record import StudyState
+    from namd.study.spec import parse_study
+
+    state = StudyState(parse_study(view.specification))
+    for event in read_events(storage, view.study):
+        state.fold(event)
+    return importances(state)

@@ -1,0 +1,181 @@
+"""Writes a study as a driver would leave it, with scores that were drawn instead of trained."""
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from namd.config.seeding import generator
+from namd.ledger import schema
+from namd.ledger.schema import Identity, trial_id
+from namd.ledger.storage import open_storage
+from namd.ledger.writing import open_writer
+
+STAGES = ("judge", "vae", "finetune")
+
+
+@dataclass
+class MadeCohort:
+    """Cases with labels; scores come from a shared part per case and a shift of malignant ones."""
+
+    folder: Path
+    table: pd.DataFrame
+
+    @classmethod
+    def write(cls, folder: Path, num_cases: int, *, simulated: bool = True, cases_each: int = 1):
+        folder.mkdir(parents=True)
+        number = np.arange(num_cases)
+        table = pd.DataFrame(
+            {
+                "case_id": [f"c{i:04d}" for i in number],
+                "patient_id": [f"p{i // cases_each:04d}" for i in number],
+                "label": ((number // cases_each) % 3 == 0).astype("int8"),
+                "split": "test",
+            }
+        )
+        pq.write_table(pa.Table.from_pandas(table), folder / "cases.parquet")
+        card = {"source": "phantom", "simulation": {"seed": 1} if simulated else None}
+        (folder / "card.json").write_text(json.dumps(card))
+        return cls(folder, table)
+
+    def scores(self, name: str, seed: int, k: int, shift: float) -> pd.DataFrame:
+        """Score frame of a draw: probability, image metrics; the patient's part is shared."""
+        number = len(self.table)
+        shared = generator("made-patient").normal(size=number)
+        own = generator("made", name, seed, k).normal(0, 0.5, size=number)
+        raw = shared + own + shift * self.table["label"].to_numpy()
+        score = 1 / (1 + np.exp(-raw))
+        return pd.DataFrame(
+            {
+                "case_id": self.table["case_id"],
+                "k": k,
+                "score": score,
+                "probability": score,
+                "ssim": 0.5 + 0.1 * own,
+                "psnr": 20 + own,
+                "lpips": np.nan,
+                "diameter_mm": 8.0,
+            }
+        )
+
+
+class MadeStudy:
+    """A store with a ledger; trials are added one by one."""
+
+    def __init__(self, root: Path, cohort: MadeCohort, specification: dict, *, told: bool = True):
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "store.json").write_text('{"schema": 1}')
+        self.root, self.cohort, self.specification = root, cohort, specification
+        self.storage = open_storage(str(root))
+        self.name = specification["name"]
+        self.writer = open_writer(self.storage, self.name)
+        settings = {"num_bootstrap": 200, "interval": 0.95, "bootstrap_seed": 0, "split": "test"}
+        body = {"specification": specification, "configuration": {"evaluate": settings}}
+        about = {"cohort": str(cohort.folder)} if told else {}
+        self.writer.append(Identity(None, 1, schema.OPENED), body | about)
+
+    def queue(self, arm: str, seed: int, overrides: dict | None = None, proposal=None) -> str:
+        trial = trial_id({"arm": arm, "proposal": proposal}, seed)
+        body = {"arm": arm, "proposal": proposal, "seed": seed, "overrides": overrides or {}}
+        self.writer.append(Identity(trial, 0, schema.QUEUED), body)
+        return trial
+
+    def run(
+        self, arm: str, seed: int, shift: float, *, name: str | None = None, draws: int = 2, **more
+    ) -> str:
+        """A completed trial; arms with the same `name` have the same scores."""
+        trial = self.queue(arm, seed, **more)
+        self.writer.append(Identity(trial, 1, schema.STARTED))
+        name = name or arm
+        for stage in STAGES:
+            self.stage(trial, stage, stage if stage == "judge" else f"{stage}-{name}-{seed}")
+        for k in range(draws):
+            key = f"{name}-{seed}-{k}"
+            self.publish("scores-test", key, self.cohort.scores(name, seed, k, shift), k)
+            self.stage(trial, f"scores-test[{k}]", key)
+        self.writer.append(
+            Identity(trial, 1, schema.COMPLETED), {"values": {"auroc": 0.5 + shift / 10}}
+        )
+        return trial
+
+    def stage(self, trial: str, label: str, key: str) -> None:
+        cached = any(e.get("key") == key for e in self._told)
+        body = {
+            "stage": label,
+            "key": key,
+            "cached": cached,
+            "seconds": 0.0 if cached else 10.0,
+            "device_seconds": 0.0 if cached else 10.0,
+        }
+        self._told.append(body)
+        self.writer.append(Identity(trial, 1, f"{schema.STAGE}/{label}"), body)
+
+    def publish(self, stage: str, key: str, frame: pd.DataFrame, k: int) -> None:
+        folder = f"{stage}/{key}"
+        stream = io.BytesIO()
+        frame.to_parquet(stream, index=False)
+        place = f"{folder}/attempts/a"
+        sets = [{"k": k, "fid_judge": 1.0 + float(frame["score"].mean()), "fid": None}]
+        self.storage.create(f"{place}/payload/scores.parquet", stream.getvalue())
+        self.storage.create(f"{place}/payload/sets.json", json.dumps(sets).encode())
+        self.storage.create(f"{place}/manifest.json", json.dumps(MANIFEST).encode())
+        self.storage.create(f"{folder}/COMMIT", json.dumps({"attempt": "a", "files": {}}).encode())
+
+    def end(self, trial: str, transition: str, reason: str, attempt: int = 1) -> None:
+        self.writer.append(Identity(trial, attempt, schema.STARTED))
+        self.writer.append(Identity(trial, attempt, transition), {"reason": reason})
+
+    def close(self) -> None:
+        self.writer.append(Identity(None, 1, schema.CLOSED))
+        self.writer.__exit__(None, None, None)
+
+    @property
+    def _told(self) -> list[dict]:
+        return self.__dict__.setdefault("_told_list", [])
+
+
+MANIFEST = {
+    "device_seconds": 10.0,
+    "environment": {
+        "python": "3.11",
+        "libraries": {"torch": "2.9"},
+        "git_commit": "abc",
+        "git_dirty": False,
+    },
+}
+
+
+def ablation(name: str, seeds: int, toggles: dict, **more) -> dict:
+    """The specification of a leave-one-out study, as the ledger holds it."""
+    return {
+        "name": name,
+        "question": "Does aligning help?",
+        "base": {"preset": "tiny", "method": "namd", "cohort": None, "store": None, "set": {}},
+        "seeds": seeds,
+        "ablation": {"design": "leave-one-out", "toggles": toggles, "resolution": None},
+        "search": None,
+        "evaluate": {"split": "test", "num_draws": 2, "primary": "auroc", "secondary": ["auprc"]},
+        **more,
+    }
+
+
+TOGGLES = {"align": {"vae.alignment.weight": 0}, "predict": {"vae.prediction.weight": 0}}
+
+
+def made_ablation(folder: Path, seeds: int = 3, cases: int = 90, **cohort) -> MadeStudy:
+    """Full (shift 1.5), no_align (0.5) and no_predict (the same scores as full)."""
+    study = MadeStudy(
+        folder / "store",
+        MadeCohort.write(folder / "cohort", cases, **cohort),
+        ablation("made", seeds, TOGGLES),
+    )
+    for seed in range(seeds):
+        study.run("full", seed, 1.5)
+        study.run("no_align", seed, 0.5, overrides=TOGGLES["align"])
+        study.run("no_predict", seed, 1.5, name="full", overrides=TOGGLES["predict"])
+    return study
