@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "namd.cli.run",
     "study": "namd.cli.study",
     "report": "namd.cli.report",
+    "submit": "namd.cli.submit",
     "store": "namd.cli.store",
     "methods": "namd.cli.methods",
     "presets": "namd.cli.presets",

@@ -57,6 +57,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     if arguments.preset is None and arguments.config is None:
         raise InputError("no configuration: name one with --preset or --config (see namd presets)")
     configuration = resolve(arguments.preset, arguments.config, arguments.set)
+    if not arguments.plan:
+        require_weights(configuration)
     store = open_named_store(arguments, create=True)
     cohort = find_cohort(arguments.cohort, Path(store.backend.name))
     announce_weights(configuration)
@@ -77,7 +79,7 @@ def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -
     """Run with progress on stderr; Ctrl-C and SIGTERM let the body write a checkpoint first."""
     from namd.pipeline.run import run
 
-    with _interruptible(), reporter(store) as shown:
+    with interruptible(), reporter(store) as shown:
         try:
             return run(configuration, cohort, store, shown)
         except SystemExit:
@@ -107,6 +109,17 @@ def announce_weights(configuration: "RunConfiguration") -> None:
     mapping: dict[str, Any] = to_mapping(configuration.config)
     for status in describe(configuration.preset or "", mapping):
         tell(status.announcement)
+
+
+def require_weights(configuration: "RunConfiguration") -> None:
+    """Refuse a run whose weights are missing, before a cohort is built or a stage is trained.
+
+    Raises InputError naming where they were sought, the fetching command and the fallback.
+    """
+    from namd.models.weights import require_all
+    from namd.pipeline.graph import missing_weights
+
+    require_all(missing_weights(configuration.stages(), configuration.config))
 
 
 @contextmanager
@@ -148,7 +161,7 @@ def _plan(
     from namd.pipeline.estimate import estimator
     from namd.pipeline.run import plan_run, run_key
 
-    plan = plan_run(configuration, cohort, store)
+    plan = plan_run(configuration, cohort, store, provisional=True)
     nodes, missing = [], []
     for node in plan.nodes:
         artifact = store.find(node.stage.name, node.key)
@@ -178,7 +191,20 @@ def _plan(
     text = columns(["stage", "key", "state"], rows)
     if missing:
         text += f"\n{len(missing)} of {len(nodes)} to build; {forecast(estimates)}"
-    value = {"run": run_key(configuration, plan), "stages": nodes, "seconds": estimates}
+    for status in plan.missing:
+        text += f"\nmissing: {status.refusal}"
+    if plan.missing:
+        text += (
+            "\nkeys are provisional: they hold the digests of these weights; a run is refused "
+            "until they are there"
+        )
+    value = {
+        "run": run_key(configuration, plan),
+        "stages": nodes,
+        "seconds": estimates,
+        "provisional": bool(plan.missing),
+        "missing_weights": [status.to_mapping() for status in plan.missing],
+    }
     answer(arguments, value, text)
     return 0
 
@@ -193,7 +219,7 @@ def _phantom(store: Path) -> Path:
 
     recipe = {
         "phantom": to_mapping(PhantomSettings()),
-        "simulation": to_mapping(SimulationSettings.for_law("marked")),
+        "simulation": to_mapping(SimulationSettings.for_law("marked", rendered=True)),
         "seed": PHANTOM_SEED,
     }
     folder = store / "cohorts" / f"phantom-{fingerprint(recipe)[:12]}"
@@ -209,7 +235,7 @@ def _phantom(store: Path) -> Path:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Treat the first Ctrl-C as SIGTERM, to which bodies answer with a checkpoint."""
 
     def stop(_number: int, _frame: object) -> None:

@@ -167,6 +167,47 @@ def live_holder(storage: Storage, study: str) -> Holder | None:
     return None if holder.is_dead() else holder
 
 
+@dataclass(frozen=True)
+class HolderSeen:
+    """The holder of a lease that was not given back.
+
+    Attributes:
+        holder: The process.
+        alive: Whether it was seen to live.
+    """
+
+    holder: Holder
+    alive: bool
+
+
+def look_at_holder(
+    storage: Storage,
+    study: str,
+    timing: LeaseTiming | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> HolderSeen | None:
+    """Return the latest lease's holder and whether it lives; None where it was given back.
+
+    A process that cannot be seen from here is watched for at most two heartbeats. That it shows
+    none is enough to tell people so; to take its lease over, `acquire` waits much longer.
+    """
+    timing = timing or LeaseTiming()
+    epoch = _last_epoch(storage, study)
+    if not epoch or _is_released(storage, study, epoch):
+        return None
+    holder = _holder(storage, study, epoch)
+    dead = holder.is_dead()
+    if dead is not None:
+        return HolderSeen(holder, not dead)
+    first, start = _heartbeat(storage, study, epoch), clock()
+    while clock() - start < 2 * timing.beat_s:
+        sleep(timing.poll_s)
+        if _heartbeat(storage, study, epoch) != first:
+            return HolderSeen(holder, True)
+    return HolderSeen(holder, False)
+
+
 def _await_end(
     storage: Storage,
     study: str,

@@ -1,0 +1,254 @@
+"""`namd study plan`: what a study will run, what is there already, what the rest costs."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from namd.cli.output import answer, columns, duration, tell
+from namd.cli.study_inputs import find_study_cohort, read_spec, readable, store_url
+from namd.config.errors import InputError, StageError
+
+if TYPE_CHECKING:
+    from namd.ledger.view import StudyView
+    from namd.pipeline.store import Store
+    from namd.study.plan import Cluster, StudyPlan
+    from namd.study.spec import StudySpec
+    from namd.study.trials import Configurator
+
+REFUSED = 2
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+
+
+def plan_command(arguments: argparse.Namespace) -> int:
+    """Print a study's plan: 0 where it can run, 2 with the reason where it cannot.
+
+    Raises InputError where the file, the cohort or the store cannot be used.
+    """
+    from namd.pipeline.store import open_store
+    from namd.study.trials import Configurator
+
+    spec = read_spec(arguments.file, arguments.store)
+    configurator = Configurator(spec)
+    configurator.check()
+    url = store_url(arguments.store, spec)
+    store = open_store(url)
+    cohort = find_study_cohort(arguments.cohort, spec, url)
+    plan = plan_with_costs(
+        spec,
+        configurator,
+        cluster_at(arguments.address),
+        cohort=cohort,
+        store=store,
+        view=past(url, spec.name),
+        calibrated=arguments.calibration,
+    )
+    answer(arguments, plan.to_mapping(), as_text(plan, spec))
+    if plan.refused is not None:
+        tell(f"refused: {plan.refused}")
+    return REFUSED if plan.refused is not None else 0
+
+
+def plan_with_costs(
+    spec: "StudySpec",
+    configurator: "Configurator",
+    cluster: "Cluster",
+    *,
+    cohort: Path,
+    store: "Store",
+    view: "StudyView | None",
+    calibrated: bool,
+) -> "StudyPlan":
+    """Return the plan; where no manifest tells a stage's cost and `calibrated`, after a try."""
+    from namd.study.plan import make_study_plan
+
+    plan = make_study_plan(spec, configurator, cluster, cohort=cohort, store=store, view=view)
+    if not plan.unknown or not calibrated:
+        return plan
+    known = _calibrate(spec, configurator, cohort, plan.unknown)
+    return make_study_plan(
+        spec, configurator, cluster, cohort=cohort, store=store, view=view, calibration=known
+    )
+
+
+def cluster_at(address: str | None) -> "Cluster":
+    """Return what a Ray cluster has, or what this machine has where no address is given."""
+    if address not in (None, "local"):
+        from namd.distributed.session import open_session
+
+        with open_session(address) as session:
+            return session.cluster
+    from namd.study.plan import Cluster
+
+    return Cluster(cpus=float(len(os.sched_getaffinity(0))), gpus=float(_visible_gpus()))
+
+
+def past(url: str, name: str) -> "StudyView | None":
+    """Return a study's ledger, or None where it was never started."""
+    from namd.ledger.reading import study_names
+    from namd.ledger.storage import open_storage
+    from namd.ledger.view import read_view
+
+    with readable(url):
+        storage = open_storage(url)
+        return read_view(storage, name) if name in study_names(storage) else None
+
+
+def as_text(plan: "StudyPlan", spec: "StudySpec") -> str:
+    """Return a plan for people."""
+    lines = [f"{plan.study}: {_size(plan, spec)}"]
+    if spec.question:
+        lines.append(spec.question)
+    lines += ["", *(_arm_lines(plan, spec) if spec.ablation else _space_lines(spec))]
+    lines += ["", *_stage_lines(plan), "", *_cost_lines(plan)]
+    return "\n".join(lines)
+
+
+def _calibrate(
+    spec: "StudySpec", configurator: "Configurator", cohort: Path, unknown: tuple[str, ...]
+) -> Mapping[str, float]:
+    from namd.study.calibration import calibrate, measure_with_launcher
+
+    tell(
+        f"no recorded cost of {', '.join(unknown)}: measuring two short runs "
+        "(--no-calibration leaves it)"
+    )
+    configuration = configurator.configure({}, spec.train_seeds[0])
+    try:
+        return calibrate(
+            configuration, _cohort_size(cohort, spec.split), measure_with_launcher(cohort)
+        )
+    except (InputError, StageError) as error:
+        tell(f"the short runs failed ({error}); these costs stay unknown")
+        return {}
+
+
+def _cohort_size(cohort: Path, split: str) -> Any:  # noqa: ANN401 - a CohortSize, imported late
+    import pyarrow.parquet as pq
+
+    from namd.data.cohort import CASES_FILE
+    from namd.study.calibration import CohortSize
+
+    splits = pq.read_table(cohort / CASES_FILE, columns=["split"])["split"].to_pylist()
+    return CohortSize(splits.count("train"), splits.count(split))
+
+
+def _visible_gpus() -> int:
+    """Return this machine's NVIDIA devices, as far as CUDA_VISIBLE_DEVICES shows them."""
+    present = len(list(_DRIVER.iterdir())) if _DRIVER.is_dir() else 0
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return present
+    return min(present, len([word for word in shown.split(",") if word.strip() not in ("", "-1")]))
+
+
+def _size(plan: "StudyPlan", spec: "StudySpec") -> str:
+    if spec.search is None:
+        seeds = len(spec.train_seeds)
+        return f"{len(plan.arms)} arms x {seeds} training seeds = {plan.trials} trials"
+    search = spec.search
+    told = f"{plan.trials} trials: {search.num_trials} proposals by {search.sampler}"
+    told += f" x {search.seeds} training seeds" if search.seeds > 1 else ""
+    return f"{told}, the best one again on {search.confirm_seeds} fresh seeds"
+
+
+def _arm_lines(plan: "StudyPlan", spec: "StudySpec") -> list[str]:
+    if spec.ablation is None:
+        return []
+    overrides = {arm.name: arm.overrides for arm in spec.ablation.arms()}
+    rows = [
+        [
+            name,
+            ", ".join(f"{path}={value}" for path, value in overrides[name].items()) or "the base",
+            f"same as {', '.join(same)}" if same else "",
+        ]
+        for name, same in plan.arms.items()
+    ]
+    return _filled(["arm", "sets", "merged"], rows)
+
+
+def _space_lines(spec: "StudySpec") -> list[str]:
+    if spec.search is None:
+        return []
+    rows = []
+    for name, told in spec.search.space.items():
+        kept = dict(told) if isinstance(told, Mapping) else {"": told}
+        when = kept.pop("when", None)
+        rows.append(
+            [
+                name,
+                ", ".join(f"{word} {value}" for word, value in kept.items()),
+                "" if when is None else str(when),
+            ]
+        )
+    told = [f"{o.metric} ({o.mode}, {o.split})" for o in spec.search.objectives]
+    return [*_filled(["parameter", "values", "when"], rows), f"for {', '.join(told)}"]
+
+
+def _stage_lines(plan: "StudyPlan") -> list[str]:
+    rows = []
+    for stage in plan.stages:
+        missing = stage.distinct - stage.in_store
+        known = stage.seconds_each is not None and missing
+        rows.append(
+            [
+                stage.stage,
+                str(stage.distinct),
+                str(stage.in_store),
+                str(missing),
+                _seconds(stage.seconds_each or 0.0) if known else "-",
+                _seconds(stage.seconds) if known else "-",
+                stage.source,
+                f"{stage.other_source} by other source" if stage.other_source else "",
+            ]
+        )
+    header = ["stage", "distinct", "in store", "to build", "each", "together", "known from", "note"]
+    lines = _filled(header, rows)
+    distinct = sum(stage.distinct for stage in plan.stages)
+    held = sum(stage.in_store for stage in plan.stages)
+    return [
+        *lines,
+        "",
+        f"{plan.stages_total} stages in all trials, {distinct} of them distinct: {held} in the "
+        f"store, {distinct - held} to build",
+    ]
+
+
+def _cost_lines(plan: "StudyPlan") -> list[str]:
+    least = "at least " if plan.unknown else ""
+    hours = f"{least}{plan.device_hours:.2f} device hours to go"
+    if plan.unknown and not plan.device_hours:
+        hours = "cost unknown: no stage like these was built in this store before"
+    elif plan.unknown:
+        hours += f" (not counting {', '.join(plan.unknown)}, of which nothing is known)"
+    if plan.spent_hours:
+        hours += f", {plan.spent_hours:.2f} spent"
+    if plan.budget_hours is not None:
+        hours += f", budget {plan.budget_hours:g}"
+    lines = [hours]
+    if plan.peak_concurrency and plan.device_hours:
+        wall = plan.device_hours * 3600 / plan.peak_concurrency
+        lines.append(
+            f"{least}{duration(wall)} from start to end, if {plan.peak_concurrency} stages are "
+            "always being built at once, the most that this place has room for"
+        )
+    elif plan.peak_concurrency:
+        lines.append(f"at most {plan.peak_concurrency} stages are built at once")
+    if plan.estimated:
+        lines.append(
+            "later proposals depend on outcomes: random points of the space stand in for them"
+        )
+    return lines
+
+
+def _filled(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Return a table's lines without the columns in which nothing stands."""
+    kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    picked = [[row[i] for i in kept] for row in rows]
+    return columns([header[i] for i in kept], picked).splitlines()
+
+
+def _seconds(seconds: float) -> str:
+    """Return a duration; tenths where seconds are few."""
+    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)

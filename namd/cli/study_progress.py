@@ -1,0 +1,316 @@
+"""A running study's progress for people: a live table on a terminal, plain lines in a log.
+
+What a plan or a table looks like is decided elsewhere.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from namd.cli.output import cell, duration, tell
+from namd.ledger import schema
+from namd.ledger.view import StudyView
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from namd.study.plan import StudyPlan
+
+QUIET_S = 30.0
+"""A log hears of stages that are being built at most so often."""
+
+TRUSTED_SHARE = 0.05
+"""Share of the work after which the pace so far tells more than the plan."""
+
+SHOWN_BUILDS = 8
+
+_OVER = ("completed", "pruned", "failed", "diverged")
+
+
+@dataclass
+class Build:
+    """A stage that is being built.
+
+    Attributes:
+        label: Its name.
+        index: The step it is at.
+        total: Of so many.
+        metrics: What it measured last.
+        began: When it was first heard of, on the reporter's clock.
+    """
+
+    label: str
+    index: int
+    total: int
+    metrics: Mapping[str, float]
+    began: float
+
+    @property
+    def share(self) -> float:
+        """How much of it is done."""
+        return min(1.0, self.index / self.total) if self.total else 0.0
+
+
+@dataclass
+class Pace:
+    """How much of a plan is done, in device seconds where costs are known, else in stages.
+
+    Attributes:
+        clock: Monotonic seconds.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    began: float | None = None
+    to_build: int = 0
+    built: int = 0
+    _costs: dict[str, float] = field(default_factory=dict)
+    _whole: float = 0.0
+    _done: float = 0.0
+    _side_by_side: int = 1
+    _by_seconds: bool = False
+
+    def plan(self, plan: "StudyPlan") -> None:
+        """Take in what is to be done."""
+        self.began = self.clock()
+        self.to_build = sum(stage.distinct - stage.in_store for stage in plan.stages)
+        self._side_by_side = max(1, plan.peak_concurrency)
+        known = not plan.unknown
+        for stage in plan.stages:
+            cost = (stage.seconds_each or 0.0) if known else 1.0
+            self._costs[stage.stage] = cost
+            self._whole += cost * (stage.distinct - stage.in_store)
+        self._by_seconds = known
+
+    def finish(self, label: str) -> None:
+        """Take in that a stage was built."""
+        self.built += 1
+        self.to_build = max(self.to_build, self.built)
+        self._done += self._cost(label)
+
+    def left(self, builds: Mapping[str, Build]) -> float | None:
+        """Return seconds until the end, or None where nothing tells them."""
+        if self.began is None or self._whole <= 0:
+            return None
+        partial = sum(self._cost(build.label) * build.share for build in builds.values())
+        done = min(self._whole, self._done + partial)
+        rest = self._whole - done
+        if done >= TRUSTED_SHARE * self._whole:
+            return (self.clock() - self.began) * rest / done
+        return rest / self._side_by_side if self._by_seconds else None
+
+    def _cost(self, label: str) -> float:
+        return self._costs.get(label.partition("[")[0], 0.0)
+
+
+class PlainStudyReporter:
+    """Writes lines to stderr: what was built, how trials ended, now and then what is going on.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.pace = Pace(clock)
+        self.builds: dict[str, Build] = {}
+        self.trials = 0
+        self._clock = clock
+        self._states: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+        self._metrics: tuple[str, ...] = ()
+        self._last = clock()
+
+    def planned(self, plan: "StudyPlan") -> None:
+        """Say how much there is to do and about how long that takes."""
+        self.pace.plan(plan)
+        self.trials = plan.trials
+        distinct = sum(stage.distinct for stage in plan.stages)
+        self.line(
+            f"{plan.study}: {plan.trials} trials need {plan.stages_total} stages, {distinct} of "
+            f"them distinct; {distinct - self.pace.to_build} are in the store, "
+            f"{self.pace.to_build} to build"
+        )
+        if self.pace.to_build:
+            self.line(self._forecast(plan))
+
+    def event(
+        self, trial: str | None, transition: str, body: Mapping[str, Any], view: StudyView
+    ) -> None:
+        """Say what is worth a line."""
+        kind, _, name = transition.partition("/")
+        if trial is None:
+            self._study_event(kind, name, body, view)
+            return
+        self._count(trial, view)
+        if kind == schema.STAGE:
+            self._stage_event(trial, body, view)
+        elif kind in schema.ENDINGS:
+            self._ending(trial, kind, body, view)
+
+    def step(
+        self, label: str, key: str, index: int, total: int, metrics: Mapping[str, float]
+    ) -> None:
+        """Remember how far a stage is; say it all together now and then."""
+        known = self.builds.get(key)
+        began = known.began if known is not None else self._clock()
+        self.builds[key] = Build(label, index, total, metrics, began)
+        self.heartbeat()
+
+    def note(self, line: str) -> None:
+        """Say the line."""
+        self.line(line)
+
+    def line(self, text: str) -> None:
+        """Write a line."""
+        self._last = self._clock()
+        tell(text)
+
+    def heartbeat(self) -> None:
+        """Say what is being built, unless something was said lately."""
+        if self._clock() - self._last < QUIET_S or not self.builds:
+            return
+        told = [f"{b.label} {b.index} of {b.total}" for b in list(self.builds.values())[:4]]
+        more = len(self.builds) - len(told)
+        rest = f" and {more} more" if more > 0 else ""
+        self.line(f"building {', '.join(told)}{rest}; {self.summary()}")
+
+    def summary(self) -> str:
+        """Return trials and stages done, and how long the rest takes."""
+        over = sum(self._counts[state] for state in _OVER)
+        total = max(self.trials, sum(self._counts.values()))
+        told = f"{over} of {total} trials, {self.pace.built} of {self.pace.to_build} stages"
+        left = self.pace.left(self.builds)
+        return told if left is None else f"{told}, about {duration(left)} left"
+
+    def _forecast(self, plan: "StudyPlan") -> str:
+        if plan.unknown:
+            return f"no estimate yet: nothing tells what {', '.join(plan.unknown)} cost"
+        wall = self.pace.left({}) or 0.0
+        return (
+            f"about {duration(wall)} with {plan.peak_concurrency} stages at once "
+            f"({plan.device_hours:.2f} device hours)"
+        )
+
+    def _study_event(self, kind: str, name: str, body: Mapping[str, Any], view: StudyView) -> None:
+        if kind == schema.OPENED:
+            self._metrics = _objectives(body.get("specification", {}))
+            self._states = {trial: found.state for trial, found in view.trials.items()}
+            self._counts = Counter(self._states.values())
+            attempt = f" (attempt {view.attempt})" if view.attempt > 1 else ""
+            self.line(f"study {view.study} is open{attempt}")
+        elif kind == schema.PROPOSED:
+            told = ", ".join(f"{p}={_value(v)}" for p, v in body["overrides"].items())
+            self.line(f"proposal {name}: {told or 'the base'}")
+        elif kind == schema.MESSAGE:
+            self.line(str(body.get("text", "")))
+        elif kind == schema.STOPPED:
+            self.line(f"stopped: {body.get('reason', '')}")
+        elif kind == schema.CLOSED:
+            self.line(f"study {view.study} is finished: {self.summary()}")
+
+    def _stage_event(self, trial: str, body: Mapping[str, Any], view: StudyView) -> None:
+        self.builds.pop(str(body["key"]), None)
+        if body["cached"]:
+            return
+        self.pace.finish(str(body["stage"]))
+        self.line(
+            f"{body['stage']}: built in {duration(float(body.get('seconds', 0.0)))}, "
+            f"first for {_name(trial, view)}; {self.summary()}"
+        )
+
+    def _ending(self, trial: str, kind: str, body: Mapping[str, Any], view: StudyView) -> None:
+        told = f"{_name(trial, view)}: {kind}"
+        if kind == schema.COMPLETED:
+            values = body.get("values", {})
+            known = [f"{m} {cell(values[m])}" for m in self._metrics if m in values]
+            told += f" ({', '.join(known)})" if known else ""
+        elif body.get("reason"):
+            told += f" ({body['reason']})"
+        self.line(f"{told}; {self.summary()}")
+
+    def _count(self, trial: str, view: StudyView) -> None:
+        before, now = self._states.get(trial), view.trials[trial].state
+        if before is not None:
+            self._counts[before] -= 1
+        self._counts[now] += 1
+        self._states[trial] = now
+
+
+class RichStudyReporter(PlainStudyReporter):
+    """Draws what is going on at the foot of the terminal; lines stay above it.
+
+    Args:
+        console: Where.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, console: "Console", clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self.console = console
+
+    def line(self, text: str) -> None:
+        """Print a line above the table."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def heartbeat(self) -> None:
+        """The table shows it."""
+
+    def __rich__(self) -> "RenderableType":
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        builds = list(self.builds.values())
+        for build in builds[:SHOWN_BUILDS]:
+            table.add_row(
+                Text(build.label),
+                ProgressBar(total=max(1, build.total), completed=build.index, width=24),
+                Text(f"{build.index} of {build.total}"),
+                Text(duration(self._clock() - build.began)),
+                Text(", ".join(f"{n} {v:.4g}" for n, v in list(build.metrics.items())[:2])),
+            )
+        if len(builds) > SHOWN_BUILDS:
+            table.add_row(Text(f"and {len(builds) - SHOWN_BUILDS} more"))
+        states = ", ".join(f"{n} {state}" for state, n in self._counts.items() if n)
+        return Group(table, Text(self.summary()), Text(states))
+
+
+@contextmanager
+def study_reporter() -> Iterator[PlainStudyReporter]:
+    """Yield a live table where a person watches, plain lines otherwise."""
+    from namd.cli.progress import is_terminal
+
+    if not is_terminal():
+        yield PlainStudyReporter()
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    shown = RichStudyReporter(console)
+    with Live(shown, console=console, refresh_per_second=2, transient=True):
+        yield shown
+
+
+def _objectives(specification: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the metrics that a study is about, as its file tells them."""
+    search = specification.get("search")
+    if search is None:
+        return (str(specification.get("evaluate", {}).get("primary", "auroc")),)
+    told = search["objective"]
+    several = told if isinstance(told, list | tuple) else [told]
+    return tuple(str(objective["metric"]) for objective in several)
+
+
+def _name(trial: str, view: StudyView) -> str:
+    body = view.trials[trial].body
+    label = body.get("arm") or f"p{body.get('proposal')}"
+    return f"{label}, seed {body.get('seed')}"
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

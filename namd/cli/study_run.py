@@ -1,0 +1,207 @@
+"""`namd study run | publish`: hands a study to its driver, and its ledger to other places."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from namd.cli.output import answer, cell, columns
+from namd.cli.study_fold import fold_study
+from namd.cli.study_inputs import (
+    Ledger,
+    find_driver,
+    find_study_cohort,
+    open_ledger,
+    open_studies,
+    read_spec,
+    readable,
+    store_url,
+)
+from namd.cli.study_status import as_text, report_of
+from namd.config.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from namd.study.spec import StudySpec
+    from namd.tracking.protocol import Tracker
+
+FAILED = 1
+STOPPED = 143
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Run a study to its end: 0; 1 where trials failed; 143 where it was stopped.
+
+    Raises InputError where it cannot be begun, before Ray is started.
+    """
+    from namd.cli.run import interruptible
+    from namd.cli.study_progress import study_reporter
+    from namd.pipeline.store import open_store
+    from namd.study.trials import Configurator
+
+    spec = read_spec(arguments.file, arguments.store)
+    Configurator(spec).check()
+    url = store_url(arguments.store, spec)
+    if "://" not in url:
+        open_store(url)
+    storage, names = open_studies(url)
+    ledger = Ledger(url, spec.name, storage)
+    _require_startable(ledger, spec, names, arguments)
+    cohort = find_study_cohort(arguments.cohort, spec, url)
+    trackers = _trackers(arguments.wandb, url, spec.name)
+    with interruptible(), study_reporter() as reporter:
+        try:
+            _driver()(
+                spec,
+                cohort=cohort,
+                store_url=url,
+                address=arguments.address,
+                resume=arguments.resume,
+                retry_failed=arguments.retry_failed,
+                warm_from=tuple(arguments.warm_from),
+                reporter=reporter,
+                trackers=trackers,
+            )
+        except SystemExit:
+            reporter.line(f"stopped; `{ledger.resume}` continues it")
+            raise
+    return _finish(arguments, ledger, cohort, trackers)
+
+
+def publish_command(arguments: argparse.Namespace) -> int:
+    """Write a study to W&B files from its ledger alone. Raises InputError."""
+    from namd.ledger.reading import read_events
+
+    ledger = open_ledger(arguments)
+    (tracker,) = _trackers("online" if arguments.online else "offline", ledger.url, ledger.name)
+    count = 0
+    with readable(ledger.url):
+        for event in read_events(ledger.storage, ledger.name):
+            identity = event.identity
+            tracker.event(identity.trial, identity.attempt, identity.transition, event.body)
+            count += 1
+    tracker.table(_rows(ledger, None))
+    tracker.close()
+    answer(
+        arguments,
+        {"study": ledger.name, "records": count},
+        f"{ledger.name}: {count} records published",
+    )
+    return 0
+
+
+def result_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
+    """Return an ablation's arms as text: means with intervals, differences to the reference."""
+    told = [
+        [
+            str(row["arm"]),
+            f"{row['seeds']} of {row.get('seeds_planned', row['seeds'])}",
+            *(cell(_interval(row.get(metric))) for metric in metrics),
+            cell(_interval(row.get("difference"))),
+            _p(row.get("difference")),
+        ]
+        for row in rows
+    ]
+    header = ["arm", "seeds", *metrics, f"{metrics[0]} minus {rows[0]['arm']}", "p (Holm)"]
+    return columns(header, told)
+
+
+def _finish(
+    arguments: argparse.Namespace, ledger: Ledger, cohort: "Path", trackers: Sequence["Tracker"]
+) -> int:
+    """Print how the study ended, hand its table to the trackers, return the exit code."""
+    report = report_of(ledger)
+    rows = _rows(ledger, cohort)
+    for tracker in trackers:
+        tracker.table(rows)
+        tracker.close()
+    text = as_text(report)
+    if report["kind"] == "ablation" and rows:
+        report["arms"] = rows
+        head = as_text({**report, "arms": []}).rpartition("\n\n")[0]
+        text = f"{head}\n\n{result_table(rows, report['metrics'])}\n\n{_NOTE}"
+    elif rows:
+        report["confirmed"] = rows
+    answer(arguments, report, text)
+    if report["state"] == "stopped":
+        return STOPPED
+    return FAILED if report["trials"]["failed"] else 0
+
+
+_NOTE = (
+    "Means over training seeds; 95% intervals and p over patients and seeds; Holm over the arms. "
+    "`namd report` tells more. Research use only."
+)
+
+
+def _require_startable(
+    ledger: Ledger, spec: "StudySpec", names: Sequence[str], arguments: argparse.Namespace
+) -> None:
+    """Refuse a study that runs, or was begun and is not to be resumed, and idle warm starts.
+
+    Raises InputError.
+    """
+    from namd.config.parsing import nearest
+
+    for name in arguments.warm_from:
+        if spec.search is None:
+            raise InputError(f"--warm-from {name}: study {spec.name} is no search")
+        if name not in names:
+            raise InputError(f"--warm-from {name}: not in {ledger.url}{nearest(name, names)}")
+    if spec.name not in names:
+        return
+    status = fold_study(ledger).status
+    driver = find_driver(ledger, status.ended)
+    more = f"--store {ledger.url}"
+    if driver.state == "running":
+        raise InputError(
+            f"study {spec.name}: {driver.named} is running it; follow it with `namd study watch "
+            f"{spec.name} {more}`, end it with `namd study stop {spec.name} {more}`"
+        )
+    if arguments.resume or arguments.retry_failed or not status.attempt:
+        return
+    if driver.state == "finished":
+        raise InputError(
+            f"study {spec.name} is finished (`namd study status {spec.name} {more}`); to extend "
+            "it, raise num_trials or seeds in its file and add --resume; to start over, rename it"
+        )
+    over = sum(status.trials[state] for state in ("completed", "pruned", "failed", "diverged"))
+    raise InputError(
+        f"study {spec.name} was begun before: {over} of {sum(status.trials.values())} trials are "
+        "over; --resume continues it, another name starts over"
+    )
+
+
+def _driver() -> Callable[..., Any]:
+    """Return what runs studies; Ray is imported here and not before."""
+    from namd.distributed.driver import run_study
+
+    return run_study
+
+
+def _trackers(mode: str, url: str, study: str) -> "list[Tracker]":
+    if mode == "off":
+        return []
+    from namd.tracking.wandb_tracker import WandbTracker
+
+    return [WandbTracker(url, study, mode)]
+
+
+def _rows(ledger: Ledger, cohort: "Path | None") -> list[dict[str, Any]]:
+    """Return the rows of the study's table."""
+    from analysis.study_table import arm_rows
+
+    return arm_rows(ledger.url, ledger.name, cohort)
+
+
+def _interval(told: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return mean and interval alone."""
+    if told is None:
+        return None
+    return {name: told.get(name) for name in ("mean", "low", "high")}
+
+
+def _p(difference: Mapping[str, Any] | None) -> str:
+    if difference is None or difference.get("p_holm") is None:
+        return "-"
+    return f"{difference['p_holm']:.3f}"

@@ -1,0 +1,254 @@
+"""`namd study status | watch | list`: how studies stand, from their records alone."""
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from namd.cli.output import answer, cell, columns, duration, tell
+from namd.cli.study_fold import StudyFold, arms, best, fold_study, read_on
+from namd.cli.study_inputs import Driver, Ledger, find_driver, open_ledger, open_studies, store_url
+
+FAILED = 1
+SHOWN = 5
+"""Failed and running trials that a status names; `--json` has all failed ones."""
+
+
+def status_command(arguments: argparse.Namespace) -> int:
+    """Print how a study stands. Raises InputError where it is unknown."""
+    ledger = open_ledger(arguments)
+    report = report_of(ledger)
+    answer(arguments, report, as_text(report))
+    return 0
+
+
+def watch_command(arguments: argparse.Namespace) -> int:
+    """Follow a study until nobody runs it; return 1 where it broke off without a word."""
+    from namd.cli.progress import is_terminal
+
+    ledger = open_ledger(arguments)
+    report = _watch_screen(ledger, arguments) if is_terminal() else _watch_lines(ledger, arguments)
+    answer(arguments, report, as_text(report))
+    return FAILED if report["state"] == "interrupted" else 0
+
+
+def list_command(arguments: argparse.Namespace) -> int:
+    """List the studies of a store."""
+    url = store_url(arguments.store)
+    storage, names = open_studies(url)
+    found = [report_of(Ledger(url, name, storage)) for name in names]
+    kept = ("study", "kind", "state", "attempt", "trials", "last_record", "question")
+    value = [{name: report[name] for name in kept} for report in found]
+    rows = [
+        [
+            str(report["study"]),
+            str(report["kind"]),
+            str(report["state"]),
+            _counted(report["trials"]),
+            _ago(report["last_record"]),
+        ]
+        for report in found
+    ]
+    text = columns(["study", "kind", "state", "trials", "last record"], rows)
+    answer(arguments, {"store": url, "studies": value}, text if rows else f"no study in {url}")
+    return 0
+
+
+def report_of(ledger: Ledger) -> dict[str, Any]:
+    """Return what `namd study status --json` prints. Raises InputError."""
+    return _report(ledger, fold_study(ledger))
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """Return a report for people."""
+    lines = [f"{report['study']}: {report['about']}"]
+    if report["question"]:
+        lines.append(str(report["question"]))
+    lines += [
+        "",
+        f"trials  {_counted(report['trials'])}",
+        f"stages  {report['stages_built']} built in {duration(report['stage_seconds'])}, "
+        f"{report['device_hours']:.2f} device hours",
+        f"ledger  {report['ledger']}, last record {_ago(report['last_record'])}",
+    ]
+    lines += [f"now     {_running(trial)}" for trial in report["running"][:SHOWN]]
+    if len(report["running"]) > SHOWN:
+        lines.append(f"        and {len(report['running']) - SHOWN} more")
+    lines += _problem_lines(report)
+    lines += ["", *_table(report)]
+    return "\n".join(lines)
+
+
+def _report(ledger: Ledger, fold: StudyFold) -> dict[str, Any]:
+    status = fold.status
+    driver = find_driver(ledger, status.ended)
+    report: dict[str, Any] = {
+        "study": ledger.name,
+        "question": str(fold.specification.get("question", "")),
+        "kind": "search" if fold.is_search else "ablation",
+        "state": driver.state,
+        "about": _about(ledger, driver, fold.stopped, status.trials),
+        "attempt": status.attempt,
+        "trials": dict(status.trials),
+    }
+    if fold.is_search:
+        found = best(fold, status)
+        several = len(fold.objectives) > 1
+        report["best"] = found if several else (found[0] if found else None)
+    else:
+        report["arms"] = arms(fold, status)
+    return report | {
+        "metrics": fold.metrics,
+        "running": [
+            {**_trial(fold, trial), "stage": stage or None} for trial, stage in fold.running.items()
+        ],
+        "problems": [
+            {**_trial(fold, trial), "state": state, "reason": reason}
+            for trial, (state, reason) in fold.problems.items()
+        ],
+        "stages_built": status.stages_built,
+        "stage_seconds": status.stage_seconds,
+        "device_hours": status.device_seconds / 3600,
+        "last_record": status.last_time,
+        "holder": None
+        if driver.holder is None
+        else {"host": driver.holder.host, "pid": driver.holder.pid},
+        "resume": None if driver.state in ("running", "finished") else ledger.resume,
+        "ledger": ledger.place,
+    }
+
+
+def _trial(fold: StudyFold, trial: str) -> dict[str, Any]:
+    label, seed = fold.names.get(trial, ("", 0))
+    return {"trial": trial, "of": label, "seed": seed}
+
+
+def _about(ledger: Ledger, driver: Driver, stopped: str, trials: Mapping[str, int]) -> str:
+    """Return the state in words, with what to do about it."""
+    if driver.state == "running":
+        return f"running, {driver.named}; `namd study stop {ledger.name}` ends it"
+    if driver.state == "finished":
+        if trials["failed"]:
+            retry = f"namd study retry {ledger.name} --failed --store {ledger.url}"
+            return f"finished, with failed trials; `{retry}` lets them be run again"
+        return "finished"
+    resume = f"continue with `{ledger.resume}`"
+    if driver.state == "stopped":
+        return f"stopped{f' ({stopped})' if stopped else ''}; {resume}"
+    return f"not running: its driver, {driver.named}, is gone; {resume}"
+
+
+def _watch_lines(ledger: Ledger, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write a line to stderr whenever a trial starts or ends."""
+    fold, told = StudyFold(ledger.name), ""
+    while True:
+        read_on(ledger, fold)
+        report = _report(ledger, fold)
+        line = f"{_counted(report['trials'])}; {report['stages_built']} stages built"
+        if line != told:
+            told = line
+            tell(line)
+        if report["state"] != "running":
+            return report
+        time.sleep(arguments.interval)
+
+
+def _watch_screen(ledger: Ledger, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Redraw the status on the terminal until nobody runs the study."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    fold = StudyFold(ledger.name)
+    with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+        while True:
+            read_on(ledger, fold)
+            report = _report(ledger, fold)
+            if report["state"] != "running":
+                return report
+            live.update(
+                Text(f"{as_text(report)}\n\nCtrl-C leaves; the study goes on"), refresh=True
+            )
+            time.sleep(arguments.interval)
+
+
+def _table(report: Mapping[str, Any]) -> list[str]:
+    if report["kind"] == "ablation":
+        return _arm_table(report["arms"], report["metrics"])
+    found = report["best"]
+    rows = found if isinstance(found, list) else [found] if found else []
+    if not rows:
+        return ["best    no proposal is complete yet"]
+    return best_table(rows, report["metrics"])
+
+
+def _arm_table(arms: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[str]:
+    rows = [
+        [
+            str(row["arm"]),
+            f"{row['seeds']} of {sum(row['trials'].values())}",
+            *(cell(row[metric]) for metric in metrics),
+        ]
+        for row in arms
+    ]
+    if not rows:
+        return ["no trial was queued yet"]
+    note = "Means of completed trials; intervals are 95% over training seeds alone."
+    return [*columns(["arm", "seeds", *metrics], rows).splitlines(), "", note]
+
+
+def best_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[str]:
+    """Return the best proposals with what they set."""
+    lines = []
+    for row in rows:
+        told = ", ".join(f"{metric} {cell(row[metric])}" for metric in metrics)
+        lines.append(f"best    proposal {row['proposal']} ({row['seeds']} seeds): {told}")
+        if row["confirmed"] is not None:
+            told = ", ".join(f"{metric} {cell(row['confirmed'][metric])}" for metric in metrics)
+            lines.append(f"        on {row['confirmed']['seeds']} fresh seeds: {told}")
+        lines += [f"        {path} = {_value(value)}" for path, value in row["overrides"].items()]
+    return lines
+
+
+def _problem_lines(report: Mapping[str, Any]) -> list[str]:
+    problems = report["problems"]
+    lines = [
+        f"{p['state']:<8}{p['of']}, seed {p['seed']} ({p['trial'][:8]}): {_short(p['reason'])}"
+        for p in problems[-SHOWN:]
+    ]
+    if problems:
+        if len(problems) > SHOWN:
+            lines.insert(0, f"{len(problems)} trials failed or diverged; the last {SHOWN}:")
+        lines.append(f"        `namd study logs {report['study']} TRIAL` tells more")
+    return lines
+
+
+def _running(trial: Mapping[str, Any]) -> str:
+    after = f", has {trial['stage']}" if trial["stage"] else ""
+    return f"{trial['of']}, seed {trial['seed']} ({trial['trial'][:8]}){after}"
+
+
+def _counted(trials: Mapping[str, int]) -> str:
+    """Return counts in words: `18: 12 completed, 1 failed, 5 pending`."""
+    order = ("completed", "pruned", "failed", "diverged", "running", "pending")
+    told = ", ".join(f"{trials[state]} {state}" for state in order if trials[state])
+    return f"{sum(trials.values())}{f': {told}' if told else ''}"
+
+
+def _ago(seconds: float) -> str:
+    if not seconds:
+        return "never"
+    passed = time.time() - seconds
+    if passed < 24 * 3600:
+        return f"{duration(max(0.0, passed))} ago"
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="minutes")
+
+
+def _short(reason: str, limit: int = 160) -> str:
+    line = " ".join(reason.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def _value(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,94 @@
+"""`namd study stop | retry`: what a person asks of a study that was started."""
+
+import argparse
+import getpass
+import socket
+import time
+
+from namd.cli.output import answer, tell
+from namd.cli.study_fold import fold_study
+from namd.cli.study_inputs import Ledger, find_driver, open_ledger
+from namd.cli.study_status import report_of
+from namd.config.errors import InputError
+
+FAILED = 1
+POLL_S = 0.5
+TOLD_S = 10.0
+"""Seconds between two lines while a study is stopping."""
+
+
+def stop_command(arguments: argparse.Namespace) -> int:
+    """Ask a study's driver to stop and wait until it has; 1 where it has not in time.
+
+    Raises InputError where nobody runs the study.
+    """
+    from namd.ledger.requests import request_stop
+
+    ledger = open_ledger(arguments)
+    status = fold_study(ledger).status
+    driver = find_driver(ledger, status.ended)
+    if driver.state != "running":
+        raise InputError(f"study {ledger.name}: nobody runs it ({driver.state}); nothing to stop")
+    reason = f"namd study stop, by {_person()}"
+    asked = request_stop(ledger.storage, ledger.name, status.attempt, reason)
+    tell(f"{'asked' if asked else 'somebody has already asked'} {driver.named} to stop")
+    if arguments.timeout and not _wait(ledger, arguments.timeout):
+        tell(
+            f"{ledger.name} still runs after {arguments.timeout:g} s; it stops at its next "
+            f"checkpoint. If {driver.named} hangs, end that process: the study can be resumed"
+        )
+        answer(arguments, {"study": ledger.name, "stopped": False}, f"{ledger.name}: stopping")
+        return FAILED
+    report = report_of(ledger)
+    value = {"study": ledger.name, "stopped": bool(arguments.timeout), "state": report["state"]}
+    answer(arguments, value, f"{ledger.name}: {report['about']}")
+    return 0
+
+
+def retry_command(arguments: argparse.Namespace) -> int:
+    """Make failed trials pending again and say how to run them. Raises InputError."""
+    from namd.study.record import open_study
+    from namd.study.spec import parse_study
+    from namd.study.trials import Configurator
+
+    ledger = open_ledger(arguments)
+    fold = fold_study(ledger)
+    driver = find_driver(ledger, fold.status.ended)
+    if driver.state == "running":
+        raise InputError(
+            f"study {ledger.name}: {driver.named} is running it; stop it first with "
+            f"`namd study stop {ledger.name} --store {ledger.url}`"
+        )
+    freed: list[str] = []
+    if any(state == "failed" for state, _ in fold.problems.values()):
+        spec = parse_study(fold.specification)
+        with open_study(ledger.storage, spec, Configurator(spec)) as study:
+            freed = study.retry_failed()
+            study.stopped(f"{len(freed)} failed trials are to be run again")
+    value = {"study": ledger.name, "pending_again": freed, "resume": ledger.resume}
+    text = "no trial has failed"
+    if freed:
+        text = f"{len(freed)} failed trials are pending again; run them with `{ledger.resume}`"
+    answer(arguments, value, f"{ledger.name}: {text}")
+    return 0
+
+
+def _wait(ledger: Ledger, timeout_s: float) -> bool:
+    """Return whether the driver gave the study back in time."""
+    began = told = time.monotonic()
+    while time.monotonic() - began < timeout_s:
+        if find_driver(ledger, "").state != "running":
+            return True
+        if time.monotonic() - told >= TOLD_S:
+            told = time.monotonic()
+            tell(f"waiting: what is being built writes a checkpoint first ({told - began:.0f} s)")
+        time.sleep(POLL_S)
+    return False
+
+
+def _person() -> str:
+    """Return who asks; a container may have no name for its user."""
+    try:
+        return f"{getpass.getuser()} on {socket.gethostname()}"
+    except (KeyError, OSError):
+        return socket.gethostname()

@@ -1,0 +1,291 @@
+"""`namd study logs | best`: one trial in full, and a configuration to run again."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from namd.cli.output import answer, cell, columns, duration
+from namd.cli.study_fold import StudyFold, best, fold_study
+from namd.cli.study_inputs import Ledger, open_ledger, readable
+from namd.config.errors import InputError
+
+if TYPE_CHECKING:
+    from namd.ledger.schema import Event
+    from namd.ledger.storage import Storage
+
+LEAST_OF_ID = 4
+
+
+def logs_command(arguments: argparse.Namespace) -> int:
+    """Print a trial: what it sets, how it went, where its metrics lie. Raises InputError."""
+    ledger = open_ledger(arguments)
+    fold = fold_study(ledger)
+    trial = find_trial(fold, arguments.trial)
+    report = trial_report(ledger, trial, arguments.lines)
+    answer(arguments, report, _log_text(report))
+    return 0
+
+
+def best_command(arguments: argparse.Namespace) -> int:
+    """Print the best configuration as YAML that `namd run --config` takes. Raises InputError."""
+    ledger = open_ledger(arguments)
+    fold = fold_study(ledger)
+    chosen = _chosen_proposal(fold, arguments) if fold.is_search else _chosen_arm(fold, arguments)
+    overrides, seed, about = chosen
+    text, mapping = run_yaml(fold.specification, overrides, seed)
+    head = f"# {ledger.name}: {about}\n# namd run --config THIS --cohort DIR --store URL\n"
+    value = {"study": ledger.name, "about": about, "seed": seed, "overrides": dict(overrides)}
+    answer(arguments, value | {"configuration": mapping}, head + text.rstrip())
+    return 0
+
+
+def find_trial(fold: StudyFold, word: str) -> str:
+    """Return the trial of an id, the beginning of one, or `ARM/SEED`. Raises InputError."""
+    from namd.config.parsing import nearest
+
+    label, separator, seed = word.rpartition("/")
+    if separator:
+        found = [t for t, name in fold.names.items() if name == (label, _number(seed))]
+        if found:
+            return found[0]
+        known = [f"{name}/{number}" for name, number in fold.names.values()]
+        raise InputError(f"trial {word!r}: no such arm and seed{nearest(word, known[:50])}")
+    found = [trial for trial in fold.names if trial.startswith(word)]
+    if len(word) < LEAST_OF_ID or not found:
+        raise InputError(
+            f"trial {word!r}: not in study {fold.study}; give the beginning of its id "
+            f"({LEAST_OF_ID} letters or more) or ARM/SEED, as in `namd study status`"
+        )
+    if len(found) > 1:
+        raise InputError(f"trial {word!r}: {len(found)} match; give more of the id")
+    return found[0]
+
+
+def trial_report(ledger: Ledger, trial: str, lines: int) -> dict[str, Any]:
+    """Return all that is known of a trial. Raises InputError."""
+    from namd.ledger.reading import read_events
+    from namd.ledger.view import TrialView
+
+    view, events = TrialView(trial, 0), []
+    with readable(ledger.url):
+        for event in read_events(ledger.storage, ledger.name):
+            if event.identity.trial == trial:
+                view.fold(event)
+                events.append(_event(event))
+        stages = [
+            {
+                "stage": stage.name,
+                "key": stage.key,
+                "cached": stage.cached,
+                "seconds": stage.seconds,
+                "attempt": stage.attempt,
+                "metrics": metrics_place(ledger.storage, stage.name, stage.key),
+            }
+            for stage in view.stages
+        ]
+        last = _last_metrics(ledger.storage, stages, lines)
+    return {
+        "study": ledger.name,
+        "trial": trial,
+        "arm": view.body.get("arm") or None,
+        "proposal": view.body.get("proposal"),
+        "seed": view.body.get("seed"),
+        "state": view.state,
+        "attempt": view.attempt,
+        "reason": view.reason,
+        "overrides": dict(view.body.get("overrides", {})),
+        "values": dict(view.values),
+        "rungs": {name: dict(told) for name, told in view.rungs.items()},
+        "stages": stages,
+        "last_metrics": last,
+        "events": events,
+        "store": ledger.url,
+    }
+
+
+def metrics_place(storage: "Storage", label: str, key: str) -> str | None:
+    """Return where a stage's metrics lie in the store, or None where it is not there any more."""
+    from namd.pipeline.store import COMMIT, METRICS, key_folder
+
+    folder = key_folder(label.partition("[")[0], key)
+    try:
+        attempt = json.loads(storage.read(f"{folder}/{COMMIT}"))["attempt"]
+    except FileNotFoundError:
+        return None
+    return f"{folder}/attempts/{attempt}/{METRICS}"
+
+
+def run_yaml(
+    specification: Mapping[str, Any], overrides: Mapping[str, Any], seed: int
+) -> tuple[str, dict[str, Any]]:
+    """Return a trial's resolved configuration as YAML and as a mapping.
+
+    The text is read back and compared: YAML has strings that look like numbers.
+    """
+    import yaml
+
+    from namd.config.document import parse_yaml
+    from namd.config.parsing import to_mapping
+    from namd.study.spec import parse_study
+    from namd.study.trials import Configurator
+
+    configuration = Configurator(parse_study(specification)).configure(overrides, seed)
+    mapping = {"method": configuration.method.name, **to_mapping(configuration.config)}
+    text = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=100)
+    if parse_yaml(text, "run.yaml") != mapping:
+        text = json.dumps(mapping, indent=1)
+    return text, mapping
+
+
+def _chosen_proposal(
+    fold: StudyFold, arguments: argparse.Namespace
+) -> tuple[Mapping[str, Any], int, str]:
+    """Return overrides, training seed and a few words on a search's best or named proposal."""
+    if arguments.arm is not None:
+        raise InputError(f"--arm: study {fold.study} is a search; name a proposal")
+    rows = best(fold, fold.status)
+    number = arguments.proposal
+    if number is None:
+        if not rows:
+            raise InputError(f"study {fold.study}: no proposal is complete yet")
+        if len(rows) > 1:
+            numbers = ", ".join(str(row["proposal"]) for row in rows)
+            raise InputError(
+                f"study {fold.study}: none of the proposals {numbers} is better in every "
+                "objective; choose one with --proposal"
+            )
+        number = rows[0]["proposal"]
+    if number not in fold.overrides:
+        raise InputError(f"--proposal {number}: the study has {len(fold.overrides)}, from 0")
+    told = [row for row in rows if row["proposal"] == number]
+    seed = _seed(fold, f"p{number}", arguments.seed)
+    about = f"proposal {number}, training seed {seed}"
+    return fold.overrides[number], seed, about + _measured(fold, told)
+
+
+def _chosen_arm(
+    fold: StudyFold, arguments: argparse.Namespace
+) -> tuple[Mapping[str, Any], int, str]:
+    """Return overrides, training seed and a few words on an ablation's best or named arm."""
+    from namd.cli.study_fold import arms
+    from namd.config.parsing import nearest
+
+    if arguments.proposal is not None:
+        raise InputError(f"--proposal: study {fold.study} is an ablation; name an arm")
+    rows = {row["arm"]: row for row in arms(fold, fold.status)}
+    (objective,) = fold.objectives
+    arm = arguments.arm
+    if arm is None:
+        measured = {
+            name: row[objective.metric]["mean"]
+            for name, row in rows.items()
+            if row[objective.metric]
+        }
+        if not measured:
+            raise InputError(f"study {fold.study}: no trial has {objective.metric} yet")
+        arm = (max if objective.more else min)(measured, key=lambda name: measured[name])
+    if arm not in rows:
+        raise InputError(f"--arm {arm}: no such arm{nearest(arm, rows)}")
+    seed = _seed(fold, arm, arguments.seed)
+    about = f"arm {arm}, training seed {seed}" + _measured(fold, [rows[arm]])
+    return fold.arm_overrides[arm], seed, about
+
+
+def _seed(fold: StudyFold, label: str, wanted: int | None) -> int:
+    seeds = sorted(seed for name, seed in fold.names.values() if name == label)
+    if wanted is None:
+        return seeds[0] if seeds else 0
+    if wanted not in seeds:
+        known = ", ".join(map(str, seeds))
+        raise InputError(f"--seed {wanted}: {label} was run with training seeds {known}")
+    return wanted
+
+
+def _measured(fold: StudyFold, rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    told = ", ".join(f"{metric} {cell(rows[0][metric])}" for metric in fold.metrics)
+    return f"; mean over {rows[0]['seeds']} seeds: {told}"
+
+
+def _event(event: "Event") -> dict[str, Any]:
+    return {
+        "time": event.time,
+        "attempt": event.identity.attempt,
+        "transition": event.identity.transition,
+        "body": dict(event.body),
+    }
+
+
+def _last_metrics(
+    storage: "Storage", stages: Sequence[Mapping[str, Any]], lines: int
+) -> list[dict[str, Any]]:
+    """Return the last lines that the last stage with metrics wrote."""
+    for stage in reversed(stages):
+        if stage["metrics"] is not None and lines:
+            told = storage.read(stage["metrics"]).decode("utf-8").splitlines()[-lines:]
+            if told:
+                return [{"stage": stage["stage"], **json.loads(line)} for line in told]
+    return []
+
+
+def _log_text(report: Mapping[str, Any]) -> str:
+    of = report["arm"] or f"proposal {report['proposal']}"
+    lines = [
+        f"trial {report['trial']}: {of}, training seed {report['seed']}",
+        f"{report['state']}, attempt {report['attempt']}",
+    ]
+    if report["reason"]:
+        lines.append(f"reason: {report['reason']}")
+    lines += ["", "sets"]
+    lines += [f"  {path} = {value}" for path, value in report["overrides"].items()] or [
+        "  nothing: it is the base"
+    ]
+    lines += ["", *_stage_table(report)]
+    lines += ["", "events"]
+    lines += [f"  {_when(e['time'])}  {e['attempt']}  {_told(e)}" for e in report["events"]]
+    if report["values"]:
+        told = ", ".join(f"{name} {cell(value)}" for name, value in report["values"].items())
+        lines += ["", f"values  {told}"]
+    if report["last_metrics"]:
+        lines += ["", f"last metrics of {report['last_metrics'][0]['stage']}"]
+        lines += [f"  {_metric_line(line)}" for line in report["last_metrics"]]
+    return "\n".join(lines)
+
+
+def _stage_table(report: Mapping[str, Any]) -> list[str]:
+    if not report["stages"]:
+        return ["no stage yet"]
+    rows = [
+        [
+            stage["stage"],
+            stage["key"][:12],
+            "found" if stage["cached"] else f"built in {duration(stage['seconds'])}",
+            stage["metrics"] or "not in the store any more",
+        ]
+        for stage in report["stages"]
+    ]
+    table = columns(["stage", "key", "came", "metrics"], rows).splitlines()
+    return [*table, f"under {report['store']}"]
+
+
+def _metric_line(line: Mapping[str, Any]) -> str:
+    return ", ".join(f"{n} {cell(v)}" for n, v in line.items() if n != "stage")
+
+
+def _told(event: Mapping[str, Any]) -> str:
+    body = event["body"]
+    words = [str(body[name]) for name in ("decision", "reason") if body.get(name)]
+    if "metric" in body:
+        words.insert(0, f"{body['metric']} {cell(body['value'])}")
+    return f"{event['transition']}{': ' + ', '.join(words) if words else ''}"
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else -1
