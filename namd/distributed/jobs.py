@@ -1,0 +1,395 @@
+"""Studies as jobs of a Ray cluster elsewhere: submitted once, found again, followed to their end.
+
+A thin layer over Ray's JobSubmissionClient. What a study does is its driver's; where its files
+lie is the store's.
+"""
+
+import asyncio
+import os
+import re
+import shlex
+import time
+import tomllib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, runtime_checkable
+
+import aiohttp
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from namd.config.errors import InputError, StageError
+
+STOPPED = 143
+FAILED = 1
+
+CLUSTERS_OWN = re.compile(r"(torch|torchvision|ray)\b")
+"""Requirements that the nodes' image brings: another torch is gigabytes and other kernels, and
+another Ray cannot talk to the cluster's."""
+
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+
+LOST_S = 120.0
+"""A cluster that answers nothing for so long is given up by whoever follows it."""
+
+POLL_S = 2.0
+_TRIES = 3
+_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+
+
+@runtime_checkable
+class JobClient(Protocol):
+    """The part of JobSubmissionClient that is used."""
+
+    def list_jobs(self) -> list[Any]:
+        """Return the details of all jobs that the cluster knows."""
+
+    def submit_job(self, **request: Any) -> str:  # noqa: ANN401 - Ray's keywords
+        """Start a job. Raises RuntimeError where its id is taken."""
+
+    def get_job_info(self, job_id: str) -> Any:  # noqa: ANN401 - Ray's JobDetails
+        """Return a job's details."""
+
+    def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+        """Yield what the job writes, from its beginning, until it is over."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A study to be run elsewhere.
+
+    Attributes:
+        study: Its name.
+        file: The study file, relative to what is sent.
+        fingerprint: Of the study file's contents, store and cohort: what would be run.
+        store: URL, or folder of the cluster's nodes; None: the study file's.
+        cohort: Folder of the cluster's nodes, or `phantom`; None: the study file's.
+        version: Of this project, for whoever lists the jobs.
+        packages: Requirements to install on every node; none where the image has them.
+        environment: Variables of the job; seen by everybody who may list jobs.
+    """
+
+    study: str
+    file: PurePosixPath
+    fingerprint: str
+    store: str | None = None
+    cohort: str | None = None
+    version: str = ""
+    packages: tuple[str, ...] = ()
+    environment: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to show secrets to everybody who may list jobs."""
+        for name in self.environment or {}:
+            if SECRET.search(name):
+                raise InputError(
+                    f"{name}: a job's variables are shown to all who may list jobs; give it to the "
+                    "nodes instead, as a secret of the pods or in the nodes' environment"
+                )
+
+    @property
+    def entrypoint(self) -> str:
+        """The command that the cluster runs.
+
+        Always with `--resume`: it begins a study that is new, and whether it is new only the
+        store knows.
+        """
+        words = ["python", "-m", "namd.cli.main", "study", "run", str(self.file), "--resume"]
+        words += ["--address", "auto"]
+        if self.store is not None:
+            words += ["--store", self.store]
+        if self.cohort is not None:
+            words += ["--cohort", self.cohort]
+        return shlex.join(words)
+
+    def runtime_env(self, package: Path) -> dict[str, Any]:
+        """Return where the job runs: the sources, and nothing installed unless it was asked for."""
+        environment = {"PYTHONUNBUFFERED": "1", **(self.environment or {})}
+        found: dict[str, Any] = {"working_dir": str(package), "env_vars": environment}
+        if self.packages:
+            found["uv"] = {"packages": list(self.packages)}
+        return found
+
+
+@dataclass(frozen=True)
+class KnownJob:
+    """One attempt at a study that the cluster knows.
+
+    Attributes:
+        submission_id: Its id.
+        attempt: The number in it.
+        status: Ray's word.
+        live: Whether it waits or runs.
+        fingerprint: Of what it was asked to run; None where it was not submitted by `namd submit`.
+        exit_code: None while it lives, or where its process left none.
+    """
+
+    submission_id: str
+    attempt: int
+    status: str
+    live: bool
+    fingerprint: str | None
+    exit_code: int | None
+
+    @property
+    def outcome(self) -> int:
+        """The exit code of one who waited: the driver's own; 143 where somebody stopped the job."""
+        if self.status == JobStatus.SUCCEEDED.value:
+            return 0
+        if self.status == JobStatus.STOPPED.value:
+            return STOPPED
+        return self.exit_code if self.exit_code and self.exit_code > 0 else FAILED
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with a request.
+
+    Attributes:
+        submission_id: Of the job to follow.
+        attempt: Its number.
+        found: That job is there already; nothing is submitted. None: it is to be submitted.
+    """
+
+    submission_id: str
+    attempt: int
+    found: KnownJob | None = None
+
+
+def submission_id(study: str, attempt: int) -> str:
+    """Return the job's id: a study and an attempt have one, however often it is asked for."""
+    return f"namd-{study}-{attempt}"
+
+
+def parse_submission_id(text: str) -> tuple[str, int] | None:
+    """Return study and attempt, or None for another's id. Names of studies may hold dashes."""
+    match = re.fullmatch(r"namd-(.+)-([1-9]\d*)", text)
+    return (match[1], int(match[2])) if match else None
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """Return a client of the cluster whose dashboard answers at an http(s) URL.
+
+    Raises InputError where nothing answers there, or the token is missing or wrong.
+    """
+    if not address.startswith(("http://", "https://")):
+        raise InputError(
+            f"--address {address}: give the URL of the cluster's dashboard, such as "
+            "http://127.0.0.1:8265"
+        )
+    # Ray lets these variables win over what it is given; here, what was given wins.
+    hidden = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}
+    try:
+        with _told(address):
+            return JobSubmissionClient(address, headers=_token_header())
+    finally:
+        os.environ.update(hidden)
+
+
+def known_jobs(client: JobClient, study: str) -> list[KnownJob]:
+    """Return the study's attempts in order."""
+    found = [_known(details) for details in client.list_jobs() if details.submission_id]
+    ours = [job for name, job in (pair for pair in found if pair) if name == study]
+    return sorted(ours, key=lambda job: job.attempt)
+
+
+def decide(request: Request, jobs: Sequence[KnownJob], recorded: int, again: bool) -> Decision:
+    """Choose between following a job that is there and starting the next attempt.
+
+    Args:
+        request: What is asked for.
+        jobs: The study's attempts that the cluster knows, in order.
+        recorded: How often the ledger says the study was opened; 0 where it cannot be read.
+        again: Also start anew what ended well and was asked for in the same words.
+
+    A live job is followed whatever file it was given: one study has one driver.
+    """
+    live = [job for job in jobs if job.live]
+    if live:
+        return Decision(live[-1].submission_id, live[-1].attempt, live[-1])
+    last = jobs[-1] if jobs else None
+    if last and last.outcome == 0 and last.fingerprint == request.fingerprint and not again:
+        return Decision(last.submission_id, last.attempt, last)
+    # A job may die before it opens the study, and a cluster forgets jobs that the ledger keeps.
+    attempt = max(recorded, last.attempt if last else 0) + 1
+    return Decision(submission_id(request.study, attempt), attempt)
+
+
+def submit(
+    client: JobClient,
+    request: Request,
+    package: Path,
+    *,
+    address: str,
+    recorded: int = 0,
+    again: bool = False,
+) -> Decision:
+    """Start the study's next attempt, or find the one that is there.
+
+    Two submissions at the same moment choose the same id; the cluster takes one, and the other
+    finds it.
+
+    Raises:
+        InputError: The token is missing or wrong.
+        StageError: The cluster refuses the job.
+    """
+    refusal = ""
+    for _ in range(_TRIES):
+        with _told(address):
+            decision = decide(request, known_jobs(client, request.study), recorded, again)
+        if decision.found is not None:
+            return decision
+        try:
+            with _told(address):
+                _start(client, request, decision, package)
+            return decision
+        except RuntimeError as error:
+            refusal = str(error)
+    raise StageError(f"{address} refuses the job: {refusal.splitlines()[0] if refusal else '?'}")
+
+
+def follow(
+    client: JobClient, job_id: str, write: Callable[[str], None], *, address: str
+) -> KnownJob:
+    """Hand on what a job writes until it is over, across lost connections.
+
+    Raises StageError where the cluster has not answered for LOST_S.
+    """
+    written = 0
+    heard = time.monotonic()
+    while True:
+        try:
+            written = asyncio.run(_tail(client, job_id, write, written))
+            found = _known(client.get_job_info(job_id))
+        except (RuntimeError, OSError, aiohttp.ClientError) as error:
+            if time.monotonic() - heard > LOST_S:
+                raise StageError(
+                    f"{address} has not answered for {LOST_S:.0f} s ({error}); the same command "
+                    "finds the job again, or resumes the study where the cluster is gone"
+                ) from error
+        else:
+            heard = time.monotonic()
+            if found is not None and not found[1].live:
+                return found[1]
+        time.sleep(POLL_S)
+
+
+def recorded_attempts(store: str | None, study: str) -> int:
+    """Return how often a study was opened; 0 where the store is not to be read from here.
+
+    A cluster's store need not be reachable for whoever submits.
+    """
+    if store is None:
+        return 0
+    from botocore.exceptions import BotoCoreError
+
+    from namd.ledger.reading import LedgerDamaged
+    from namd.ledger.storage import open_storage
+    from namd.ledger.view import read_status
+
+    try:
+        return read_status(open_storage(store), study).attempt
+    except (OSError, BotoCoreError, LedgerDamaged):
+        return 0
+
+
+def requirements_of(project: Path) -> tuple[str, ...]:
+    """Return a project's dependencies without those that the nodes' image must bring.
+
+    Raises InputError where its pyproject.toml cannot be read.
+    """
+    try:
+        text = (project / "pyproject.toml").read_text(encoding="utf-8")
+        found = tomllib.loads(text)["project"]["dependencies"]
+    except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
+        raise InputError(
+            f"{project / 'pyproject.toml'}: names no dependencies to install ({error})"
+        ) from error
+    return tuple(name for name in found if not CLUSTERS_OWN.match(name))
+
+
+def _start(client: JobClient, request: Request, decision: Decision, package: Path) -> None:
+    client.submit_job(
+        entrypoint=request.entrypoint,
+        submission_id=decision.submission_id,
+        runtime_env=request.runtime_env(package),
+        metadata={
+            "namd_study": request.study,
+            "namd_attempt": str(decision.attempt),
+            "namd_version": request.version,
+            "namd_fingerprint": request.fingerprint,
+        },
+        # A driver plans and waits: Ray then runs it on the head node, where no spot price rules.
+        entrypoint_num_cpus=0,
+    )
+
+
+def _known(details: Any) -> tuple[str, KnownJob] | None:  # noqa: ANN401 - Ray's JobDetails
+    parsed = parse_submission_id(details.submission_id or "")
+    if parsed is None:
+        return None
+    status = JobStatus(details.status)
+    job = KnownJob(
+        details.submission_id,
+        parsed[1],
+        status.value,
+        not status.is_terminal(),
+        (details.metadata or {}).get("namd_fingerprint"),
+        details.driver_exit_code,
+    )
+    return parsed[0], job
+
+
+async def _tail(client: JobClient, job_id: str, write: Callable[[str], None], written: int) -> int:
+    """Write what was not written before; the log is told from its beginning each time."""
+    told = 0
+    async for text in client.tail_job_logs(job_id):
+        fresh = text[max(written - told, 0) :]
+        told += len(text)
+        if fresh:
+            write(fresh)
+            written = told
+    return written
+
+
+def _token_header() -> dict[str, str]:
+    """Return the token as a header, found where Ray looks for it.
+
+    Ray's own loader ends the process where $RAY_AUTH_TOKEN_PATH cannot be read, and looks at no
+    token unless RAY_AUTH_MODE=token; a token that was given is meant.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "").lower()
+    if mode == "disabled":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not token and (named or mode == "token"):
+        path = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise InputError(f"{path}: no token can be read there; {_TOKEN_WAY_OUT}") from error
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+_TOKEN_WAY_OUT = (
+    "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN, or its file in "
+    "RAY_AUTH_TOKEN_PATH"
+)
+
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    """Say in one line why a cluster cannot be used."""
+    try:
+        yield
+    except AuthenticationError as error:
+        missing = "required" in str(error)
+        what = "asks for a token" if missing else "refuses this token"
+        raise InputError(f"{address} {what}; {_TOKEN_WAY_OUT}") from error
+    except (ConnectionError, requests.exceptions.RequestException) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{address}: no Ray dashboard answers ({reason})") from error
