@@ -1,6 +1,6 @@
 """How close drawn images come to real ones: per image, and as sets.
 
-torchmetrics computes all of it; weights that are not on disk give None, never a download.
+Libraries compute all of it (torchmetrics, lpips); nothing is ever downloaded.
 Whether an image looks malignant is the judge's matter.
 """
 
@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
-from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-from namd.models.weights import locate
+from namd.models.trunks import load_inception, load_lpips
 
 DATA_RANGE = 2.0  # images lie in [-1, 1]
 BATCH = 256
@@ -39,16 +38,15 @@ def ssim_and_psnr(
     return torch.cat(similarity).cpu().numpy(), psnr.cpu().numpy()
 
 
-def lpips_alex(device: str) -> Callable[[Tensor, Tensor], Float[np.ndarray, " N"]] | None:
-    """Return the function from two sets of grey images to LPIPS-Alex per pair, or None.
+def lpips_alex(
+    device: str, trunk: str | None = None
+) -> Callable[[Tensor, Tensor], Float[np.ndarray, " N"]]:
+    """Return the function from two sets of grey images to LPIPS-Alex per pair.
 
-    None: AlexNet's trunk is not on disk.
+    The lpips package, not torchmetrics' copy of it: that one can only unpickle its trunk.
+    Raises InputError where AlexNet's trunk is not on disk.
     """
-    if locate("lpips-alex") is None:
-        return None
-    # Its pieces are called one by one: the metric itself keeps only a mean over the set.
-    network = LearnedPerceptualImagePatchSimilarity(net_type="alex", reduction="mean").net
-    network = network.eval().to(device)
+    network = load_lpips("alex", trunk).to(device)
 
     @torch.no_grad()
     def distance(ours: Tensor, theirs: Tensor) -> np.ndarray:
@@ -81,17 +79,15 @@ def kernel_distance(ours: Float[Tensor, "N D"], theirs: Float[Tensor, "M D"]) ->
     return float(poly_mmd(theirs[:count].double().cpu(), ours[:count].double().cpu()))
 
 
-def inception_features(device: str) -> Callable[[Tensor], Float[Tensor, "N 2048"]] | None:
-    """Return the function from grey images in [-1, 1] to Inception's features, or None.
+def inception_features(
+    device: str, trunk: str | None = None
+) -> Callable[[Tensor], Float[Tensor, "N 2048"]]:
+    """Return the function from grey images in [-1, 1] to Inception's features.
 
-    The Frechet and the kernel distance of these features are FID and KID. None: Inception is not
-    on disk.
+    The Frechet and the kernel distance of these features are FID and KID. Raises InputError
+    where Inception is not on disk.
     """
-    weights = locate("inception")
-    if weights is None:
-        return None
-    metric = FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(weights))
-    network = metric.inception.eval().to(device)
+    network = load_inception(trunk, device)
 
     @torch.no_grad()
     def features(images: Tensor) -> Tensor:

@@ -79,6 +79,8 @@ class Scorer:
             is not read.
         has_followup: Which of them exist, (N,).
         spacing_mm: Pixel size per case.
+
+    Raises InputError where LPIPS or FID is asked for and its trunk is not on disk.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class Scorer:
         *,
         lpips: str = "off",
         fid: str = "off",
+        lpips_trunk: str | None = None,
+        inception_trunk: str | None = None,
         device: str = "cpu",
     ) -> None:
         self.judge, self.device = judge, device
@@ -98,8 +102,10 @@ class Scorer:
         self.spacing_mm = np.asarray(spacing_mm, float)
         self.has_followup = np.asarray(has_followup, bool)
         self.followup = _tensor(followup)
-        self.lpips = lpips_alex(device) if lpips == "alex" else None
-        self.inception = inception_features(device) if fid == "inception" else None
+        self.lpips = lpips_alex(device, lpips_trunk) if lpips == "alex" else None
+        self.inception = None
+        if fid == "inception":
+            self.inception = inception_features(device, inception_trunk)
 
     @cached_property
     def real_features(self) -> ImageFeatures:

@@ -5,24 +5,32 @@ from dataclasses import replace
 from namd.data.schema import EHR_FEATURES, NODULE_FEATURES
 from namd.evaluate.settings import EvaluateSettings
 from namd.methods.base import CohortSlice, Stage
+from namd.models.settings import TrunkSettings
 from namd.models.weights import locate
 
 BODIES = "namd.methods.stages"
 CROPS = ("case_id", "patient_id", "baseline", "followup")
 TRUNKS = ("evaluate.lpips", "evaluate.fid")
+LPIPS_TRUNK, INCEPTION_TRUNK = "trunks.lpips_alex", "trunks.inception"
 SUBSET = ("evaluate.num_cases", "evaluate.minimum_malignant")
 TRUTH = ("case_id", "patient_id", "label", "followup", "baseline", "spacing_mm")
 LAW = ("mask", "months", "sim_p", "card.simulation", *NODULE_FEATURES)
 
 
-def resolve_evaluation(evaluate: EvaluateSettings) -> EvaluateSettings:
+def resolve_evaluation(evaluate: EvaluateSettings, trunks: TrunkSettings) -> EvaluateSettings:
     """Replace every `auto` by what this machine has the weights for."""
     lpips, fid = evaluate.lpips, evaluate.fid
     if lpips == "auto":
-        lpips = "off" if locate("lpips-alex") is None else "alex"
+        lpips = "off" if locate("lpips-alex", trunks.lpips_alex) is None else "alex"
     if fid == "auto":
-        fid = "off" if locate("inception") is None else "inception"
+        fid = "off" if locate("inception", trunks.inception) is None else "inception"
     return replace(evaluate, lpips=lpips, fid=fid)
+
+
+def trunk_paths(evaluate: EvaluateSettings) -> tuple[str, ...]:
+    """Return the configuration paths of the trunks that scoring reads; none where all is off."""
+    lpips = (LPIPS_TRUNK,) if evaluate.lpips == "alex" else ()
+    return (*lpips, INCEPTION_TRUNK) if evaluate.fid == "inception" else lpips
 
 
 def judge_stage() -> Stage:
@@ -75,7 +83,8 @@ def score_stages(evaluate: EvaluateSettings) -> list[Stage]:
             code_version=1,
             kind="mapping",
             body=f"{BODIES}.scores:run",
-            reads=("image", "precision", *SUBSET, *TRUNKS),
+            reads=("image", "precision", *SUBSET, *TRUNKS, *trunk_paths(evaluate)),
+            weights=trunk_paths(evaluate),
             upstream=(f"draws-{split}", "judge"),
             cohort=CohortSlice(TRUTH, (split,)),
             index=index,
@@ -93,7 +102,8 @@ def reference_stages(evaluate: EvaluateSettings) -> list[Stage]:
         code_version=1,
         kind="mapping",
         body=f"{BODIES}.reference:run",
-        reads=("image", "precision", *SUBSET, *TRUNKS),
+        reads=("image", "precision", *SUBSET, *TRUNKS, *trunk_paths(evaluate)),
+        weights=trunk_paths(evaluate),
         upstream=("judge",),
         cohort=CohortSlice((*TRUTH, *EHR_FEATURES, "sim_p"), ("train", split)),
         values={"split": split},
@@ -104,7 +114,8 @@ def reference_stages(evaluate: EvaluateSettings) -> list[Stage]:
             code_version=1,
             kind="mapping",
             body=f"{BODIES}.ideal:run",
-            reads=("image", "precision", *SUBSET, *TRUNKS),
+            reads=("image", "precision", *SUBSET, *TRUNKS, *trunk_paths(evaluate)),
+            weights=trunk_paths(evaluate),
             upstream=("judge",),
             cohort=CohortSlice((*TRUTH, *LAW), (split,)),
             seeds=("evaluate.ideal_seed",),
@@ -124,7 +135,8 @@ def reconstruction_stage(evaluate: EvaluateSettings) -> Stage:
         code_version=1,
         kind="mapping",
         body=f"{BODIES}.reconstruction:run",
-        reads=("image", "precision", *SUBSET, *TRUNKS),
+        reads=("image", "precision", *SUBSET, *TRUNKS, *trunk_paths(evaluate)),
+        weights=trunk_paths(evaluate),
         upstream=("vae", "judge"),
         cohort=CohortSlice(TRUTH, (split,)),
         values={"split": split},

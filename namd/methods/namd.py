@@ -32,7 +32,7 @@ from namd.methods.settings import (
     VAESettings,
 )
 from namd.models.language_settings import LanguageSettings
-from namd.models.settings import PerceptualSettings, UNetArchitecture
+from namd.models.settings import PerceptualSettings, TrunkSettings, UNetArchitecture
 from namd.models.weights import has_lpips_vgg
 
 
@@ -63,6 +63,7 @@ class NAMDConfig:
     draws: DrawSettings = field(default_factory=DrawSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    trunks: TrunkSettings = field(default_factory=TrunkSettings)
 
     def __post_init__(self) -> None:
         """Reject combinations that no stage could honour."""
@@ -79,9 +80,11 @@ def resolve(config: NAMDConfig) -> NAMDConfig:
     """Replace every `auto` by what this machine will do, so that keys say what was done."""
     perceptual = config.perceptual
     if perceptual.source == "auto":
-        perceptual = replace(perceptual, source="lpips" if has_lpips_vgg() else "embedded")
+        perceptual = replace(
+            perceptual, source="lpips" if has_lpips_vgg(config.trunks.lpips_vgg) else "embedded"
+        )
     precision = "fp32" if config.precision == "auto" else config.precision
-    evaluate = resolve_evaluation(config.evaluate)
+    evaluate = resolve_evaluation(config.evaluate, config.trunks)
     return replace(config, perceptual=perceptual, precision=precision, evaluate=evaluate)
 
 
@@ -126,6 +129,8 @@ def _training(config: NAMDConfig) -> list[Stage]:
                 cohort=CohortSlice(CROPS, ("train",)),
             )
         )
+    lpips = bool(config.vae.perceptual.weight) and not perceptual
+    trunk = ("trunks.lpips_vgg",) if lpips else ()
     features = (*NODULE_FEATURES, *FOLLOWUP_DIAMETERS, "label")
     found.append(
         Stage(
@@ -140,11 +145,12 @@ def _training(config: NAMDConfig) -> list[Stage]:
                 "precision",
                 "perceptual.source",
                 "perceptual.channels",
+                *trunk,
             ),
             upstream=("perceptual",) if perceptual else (),
             cohort=CohortSlice((*CROPS, *features), ("train", "validation")),
             seeds=("train_seed",),
-            weights=("vae.architecture.weights",),
+            weights=("vae.architecture.weights", *trunk),
         )
     )
     found.append(

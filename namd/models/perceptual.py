@@ -3,14 +3,10 @@
 import itertools
 from pathlib import Path
 
-import lpips
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-
-from namd.config.errors import InputError
-from namd.models.weights import locate
 
 
 class RotationEncoder(nn.Module):
@@ -55,19 +51,6 @@ def quarter_turned(
     """Turn each image by its number of quarter turns."""
     turned = torch.stack([torch.rot90(images, k, (2, 3)) for k in range(4)])
     return turned[turns, torch.arange(len(images), device=images.device)]
-
-
-def lpips_vgg() -> nn.Module:
-    """Return the lpips package's VGG distance, frozen; it maps two RGB batches to (B, 1, 1, 1).
-
-    Raises InputError where its trunk is not on disk: the package would try to download it.
-    """
-    if locate("lpips-vgg") is None:
-        raise InputError(
-            "perceptual.source lpips: the VGG16 trunk is not on disk (see `namd weights`); "
-            "use perceptual.source embedded"
-        )
-    return lpips.LPIPS(net="vgg", verbose=False).requires_grad_(False).eval()
 
 
 def save_encoder(encoder: RotationEncoder, folder: Path) -> None:

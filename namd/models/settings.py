@@ -126,6 +126,25 @@ class PerceptualSettings:
             raise ValueError("channels needs at least one level")
 
 
+@dataclass(frozen=True)
+class TrunkSettings:
+    """Where the trunks of LPIPS and Inception lie: a file, or the folder that holds it.
+
+    A `.pth` is the published one, by its SHA-256; a `.safetensors` holds the same tensors. null:
+    `weights/`, `$NAMD_WEIGHTS`, torch hub's cache.
+    """
+
+    lpips_vgg: str | None = None
+    lpips_alex: str | None = None
+    inception: str | None = None
+
+    def __post_init__(self) -> None:
+        """Reject an empty path."""
+        for name in ("lpips_vgg", "lpips_alex", "inception"):
+            if getattr(self, name) == "":
+                raise ValueError(f"{name} is a path or null, not empty")
+
+
 def _divisible(channels: tuple[int, ...], divisor: int) -> None:
     if divisor < 1 or any(width < 1 or width % divisor for width in channels):
         raise ValueError(

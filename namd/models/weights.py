@@ -6,7 +6,8 @@ library, so that a run can say at its start what it will miss.
 A folder format is looked for in `weights/<folder>` (what the presets name), in
 `$NAMD_WEIGHTS/<folder>` and in the Hugging Face cache, in this order. Another folder or hub name
 that the configuration gives is used or refused: looking further would hide a misspelt path. A
-checkpoint is looked for where its library will look: torch hub's cache.
+checkpoint (one file) is looked for in `weights/`, in `$NAMD_WEIGHTS` and in torch hub's cache,
+where its library would put it; or at the file or folder that the configuration gives.
 """
 
 import functools
@@ -15,12 +16,12 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from namd.config.errors import InputError
-from namd.models.weights_settings import WEIGHTS, ExternalWeight
+from namd.models.weights_settings import LOCAL_ROOT, WEIGHTS, ExternalWeight
 
 FOLDER_VARIABLE = "NAMD_WEIGHTS"
 _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
@@ -66,45 +67,59 @@ class WeightStatus:
             return f"{self.title}: {self.path}"
         return f"{self.title}: {self.problem}; instead: {self.fallback}"
 
+    @property
+    def refusal(self) -> str:
+        """One line for a run that cannot start without it: folder, command and fallback."""
+        return (
+            f"{self.title}: {self.problem}; looked at {', '.join(self.looked)}; "
+            f"fetch it with: {self.fetch}; or {self.fallback}"
+        )
+
     def to_mapping(self) -> dict[str, Any]:
         """Return the fields as JSON-able values."""
         return asdict(self) | {"looked": list(self.looked)}
 
 
-def locate(name: str, configured: str | None = None) -> Path | None:
+def locate(name: str, configured: str | None = None, revision: str | None = None) -> Path | None:
     """Return where usable weights lie (a folder, or a checkpoint's file), or None.
 
     Args:
         name: Key of `WEIGHTS`.
-        configured: Folder or hub name `owner/name` that the configuration gives.
+        configured: Folder, file or hub name `owner/name` that the configuration gives.
+        revision: Commit or branch of a hub name; None: the default branch.
 
     Raises:
         InputError: The name is unknown.
     """
-    weight = _weight(name)
-    for place in _places(weight, configured):
-        if place is not None and examine(place, weight) == "":
-            return place
-    return None
+    path = status_of(name, configured, revision).path
+    return None if path is None else Path(path)
 
 
-def require(name: str, configured: str | None = None) -> Path:
+def require(name: str, configured: str | None = None, revision: str | None = None) -> Path:
     """Return where usable weights lie.
 
     Raises InputError saying what is missing, where it was looked for and how to fetch it.
     """
-    status = status_of(name, configured)
-    if status.path is None or not status.found:
-        raise InputError(
-            f"{status.title}: {status.problem}; looked at {', '.join(status.looked)}; "
-            f"fetch it with: {status.fetch}; or {status.fallback}"
-        )
+    status = status_of(name, configured, revision)
+    if status.path is None:
+        raise InputError(status.refusal)
     return Path(status.path)
 
 
-def has_lpips_vgg() -> bool:
+def require_all(statuses: Iterable[WeightStatus]) -> None:
+    """Raise InputError, one line on the first missing weights and the names of the others."""
+    missing = [status for status in statuses if not status.found]
+    if not missing:
+        return
+    others = ", ".join(status.title for status in missing[1:])
+    raise InputError(
+        missing[0].refusal + (f"; missing as well: {others} (see namd weights)" if others else "")
+    )
+
+
+def has_lpips_vgg(configured: str | None = None) -> bool:
     """Whether the lpips package can build its VGG distance from this disk."""
-    return locate("lpips-vgg") is not None
+    return locate("lpips-vgg", configured) is not None
 
 
 def describe(
@@ -126,13 +141,17 @@ def describe(
     ]
 
 
-def status_of(name: str, configured: str | None = None) -> WeightStatus:
+def status_of(
+    name: str, configured: str | None = None, revision: str | None = None
+) -> WeightStatus:
     """Return what is known of one set of weights. Raises InputError for an unknown name."""
     weight = _weight(name)
     looked: list[str] = []
     problems: list[str] = []
     path: Path | None = None
-    for label, place in _labelled_places(weight, configured):
+    if weight.open and _is_elsewhere(weight, configured):
+        weight = replace(weight, classes=())
+    for label, place in _labelled_places(weight, configured, revision):
         looked.append(label)
         if place is None:
             continue
@@ -152,23 +171,21 @@ def status_of(name: str, configured: str | None = None) -> WeightStatus:
         problem="" if path else ("; ".join(problems) or "not on this disk"),
         licence=weight.licence,
         gated=weight.gated,
-        fetch=weight.fetch_command,
+        fetch=_fetch_command(weight, configured),
         fallback=weight.fallback,
     )
 
 
 def configured_value(config: Mapping[str, Any], weight: ExternalWeight) -> str | None:
     """Return the folder or hub name that a configuration gives for a weight, or None."""
-    value: Any = config
-    for name in weight.config_path.split(".") if weight.config_path else ():
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value if isinstance(value, str) and value != weight.config_word else None
+    value = _text_at(config, weight.config_path)
+    return None if value == weight.config_word else value
 
 
 def examine(place: Path, weight: ExternalWeight) -> str:
     """Return why weights at a place cannot be used, or an empty text."""
     if weight.format == "checkpoint":
-        return _examine_checkpoint(place)
+        return _examine_checkpoint(place, weight)
     return _examine_folder(place, weight)
 
 
@@ -185,20 +202,33 @@ def _weight(name: str) -> ExternalWeight:
     return WEIGHTS[name]
 
 
-def _places(weight: ExternalWeight, configured: str | None) -> Iterator[Path | None]:
-    for _, place in _labelled_places(weight, configured):
-        yield place
+def _text_at(config: Mapping[str, Any], path: str) -> str | None:
+    value: Any = config
+    for name in path.split(".") if path else ():
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, str) else None
+
+
+def _is_elsewhere(weight: ExternalWeight, configured: str | None) -> bool:
+    """Whether the configuration names another place than the published weights' own."""
+    return configured not in (None, weight.preset_folder, weight.repository)
+
+
+def _fetch_command(weight: ExternalWeight, configured: str | None) -> str:
+    """Return the command for what is configured, where that is another hub name."""
+    if weight.open and _is_elsewhere(weight, configured) and _is_hub_name(str(configured)):
+        return f"hf download {configured}"
+    return weight.fetch_command
 
 
 def _labelled_places(
-    weight: ExternalWeight, configured: str | None
+    weight: ExternalWeight, configured: str | None, revision: str | None
 ) -> Iterator[tuple[str, Path | None]]:
     if weight.format == "checkpoint":
-        place = hub_checkpoints() / weight.filename
-        yield str(place), place
+        yield from _checkpoint_places(weight, configured)
         return
     if configured not in (None, weight.preset_folder):
-        yield from _configured_places(weight, str(configured))
+        yield from _configured_places(weight, str(configured), revision)
         return
     place = _descend(Path(weight.preset_folder), weight)
     yield str(place), place
@@ -208,17 +238,33 @@ def _labelled_places(
         yield f"${FOLDER_VARIABLE}: {place}", place
     else:
         yield f"${FOLDER_VARIABLE} (not set)", None
-    yield f"Hugging Face cache: {weight.repository}", _cached_folder(weight.repository, weight)
+    cached = _cached_folder(weight.repository, weight, revision)
+    yield f"Hugging Face cache: {weight.repository}", cached
+
+
+def _checkpoint_places(
+    weight: ExternalWeight, configured: str | None
+) -> Iterator[tuple[str, Path | None]]:
+    if configured is not None:
+        place = Path(configured).expanduser()
+        named = [place / name for name in weight.filenames] if place.is_dir() else [place]
+        yield from ((f"{weight.config_path}: {file}", file) for file in named)
+        return
+    root = os.environ.get(FOLDER_VARIABLE)
+    folders = [Path(LOCAL_ROOT), *([Path(root).expanduser()] if root else []), hub_checkpoints()]
+    yield from (
+        (str(folder / name), folder / name) for folder in folders for name in weight.filenames
+    )
 
 
 def _configured_places(
-    weight: ExternalWeight, configured: str
+    weight: ExternalWeight, configured: str, revision: str | None
 ) -> Iterator[tuple[str, Path | None]]:
     folder = Path(configured).expanduser()
     place = _descend(folder, weight)
     yield f"{weight.config_path or 'configuration'}: {place}", place
     if not folder.exists() and _is_hub_name(configured):
-        yield f"Hugging Face cache: {configured}", _cached_folder(configured, weight)
+        yield f"Hugging Face cache: {configured}", _cached_folder(configured, weight, revision)
 
 
 def _is_hub_name(text: str) -> bool:
@@ -230,19 +276,24 @@ def _descend(folder: Path, weight: ExternalWeight) -> Path:
     return inner if weight.subfolder and inner.is_dir() else folder
 
 
-def _cached_folder(repository: str, weight: ExternalWeight) -> Path | None:
+def _cached_folder(
+    repository: str, weight: ExternalWeight, revision: str | None = None
+) -> Path | None:
     # Imported here: it costs half a second, which `namd --help` has not got.
     from huggingface_hub import try_to_load_from_cache
 
     inside = f"{weight.subfolder}/config.json" if weight.subfolder else "config.json"
-    found = try_to_load_from_cache(repository, inside)
+    found = try_to_load_from_cache(repository, inside, revision=revision)
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _examine_checkpoint(place: Path) -> str:
+def _examine_checkpoint(place: Path, weight: ExternalWeight) -> str:
     if not place.is_file():
         return "not there"
-    expected = place.stem.rpartition("-")[2]
+    if place.suffix == ".safetensors":
+        # Nothing publishes a digest of this form; its own digest enters the key instead.
+        return _wrong_safetensors(place)
+    expected = weight.digest_start
     stat = place.stat()
     digest = _file_digest(place, stat.st_size, stat.st_mtime_ns)
     if not digest.startswith(expected):
@@ -276,7 +327,7 @@ def _wrong_config(path: Path, weight: ExternalWeight) -> str:
     if not isinstance(config, dict):
         return "config.json holds no mapping"
     stated = config.get("_class_name" if weight.format == "diffusers" else "model_type")
-    if stated not in weight.classes:
+    if weight.classes and stated not in weight.classes:
         return f"config.json describes {stated}, not {' or '.join(weight.classes)}"
     return ""
 

@@ -28,12 +28,14 @@ class ExternalWeight:
         fallback: What a run does without it; empty: it stops and says so.
         repository: Hugging Face name `owner/name` of a folder format.
         subfolder: Where the model lies inside the repository.
-        classes: `_class_name` or `model_type` values that its config.json may state.
+        classes: `_class_name` or `model_type` values that its config.json may state; empty: any.
         companions: Files that must lie beside it; of a group split by `|`, one.
         companion_files: What else to download for them, as patterns inside the repository.
         folder: Name of its folder under `weights/` or `$NAMD_WEIGHTS`, where presets expect it.
         config_path: Dotted path of the configuration value that may name another folder.
         config_word: What that value says where the weights are not wanted, besides null.
+        revision_path: Dotted path of the value that may name a commit of a hub name.
+        open: Whether a place that the configuration names may hold another model of this format.
         filename: Name of a checkpoint in torch hub's cache.
         fetch_code: Python statement that makes its library download a checkpoint.
     """
@@ -54,6 +56,8 @@ class ExternalWeight:
     folder: str = ""
     config_path: str = ""
     config_word: str = ""
+    revision_path: str = ""
+    open: bool = False
     filename: str = ""
     fetch_code: str = ""
 
@@ -61,8 +65,18 @@ class ExternalWeight:
         """Reject an entry that could be neither looked for nor fetched."""
         if self.format == "checkpoint" and not (self.filename and self.fetch_code):
             raise ValueError(f"{self.name}: a checkpoint needs filename and fetch_code")
-        if self.format != "checkpoint" and not (self.repository and self.folder and self.classes):
-            raise ValueError(f"{self.name}: a model folder needs repository, folder and classes")
+        if self.format != "checkpoint" and not (self.repository and self.folder):
+            raise ValueError(f"{self.name}: a model folder needs repository and folder")
+
+    @property
+    def filenames(self) -> tuple[str, ...]:
+        """A checkpoint's file as published, and the same tensors saved as safetensors."""
+        return (self.filename, f"{self.filename.rpartition('.')[0]}.safetensors")
+
+    @property
+    def digest_start(self) -> str:
+        """The first digits (hex) of a checkpoint's SHA-256, published in its name."""
+        return self.filename.rpartition(".")[0].rpartition("-")[2]
 
     @property
     def fetch_command(self) -> str:
@@ -150,6 +164,8 @@ WEIGHTS: dict[str, ExternalWeight] = {
             companion_files=("tokenizer.*",),
             config_path="language.source",
             config_word=EMBEDDED,
+            revision_path="language.revision",
+            open=True,
         ),
         ExternalWeight(
             name="flux",
@@ -172,7 +188,11 @@ WEIGHTS: dict[str, ExternalWeight] = {
             presets=EVERY_PRESET,
             format="checkpoint",
             licence="CC BY 4.0 (Oxford VGG), ImageNet terms",
-            fallback="an encoder of the project's own, trained without labels to tell rotations",
+            fallback=(
+                "perceptual.source embedded: an encoder of the project's own, trained without "
+                "labels to tell rotations"
+            ),
+            config_path="trunks.lpips_vgg",
             filename="vgg16-397923af.pth",
             fetch_code="import torchvision.models as m; m.vgg16(weights='IMAGENET1K_V1')",
         ),
@@ -184,6 +204,7 @@ WEIGHTS: dict[str, ExternalWeight] = {
             format="checkpoint",
             licence="BSD-3-Clause (torchvision), ImageNet terms",
             fallback="the column lpips stays empty; SSIM and PSNR are always there",
+            config_path="trunks.lpips_alex",
             filename="alexnet-owt-7be5be79.pth",
             fetch_code="import torchvision.models as m; m.alexnet(weights='IMAGENET1K_V1')",
         ),
@@ -195,6 +216,7 @@ WEIGHTS: dict[str, ExternalWeight] = {
             format="checkpoint",
             licence="Apache-2.0",
             fallback="the column fid stays empty; fid_judge and kid_judge are always there",
+            config_path="trunks.inception",
             filename="weights-inception-2015-12-05-6726825d.pth",
             fetch_code=(
                 "from torch_fidelity.feature_extractor_inceptionv3 import "

@@ -21,7 +21,8 @@ from namd.methods.base import StageContext, Step
 from namd.methods.settings import VAESettings
 from namd.methods.stages.crop_set import CropBatch, CropSet, read_split
 from namd.models.initialisation import initialised_from
-from namd.models.perceptual import load_encoder, lpips_vgg
+from namd.models.perceptual import load_encoder
+from namd.models.trunks import load_lpips
 from namd.models.vae import GreyAutoencoder, Posterior, build_vae, save_vae
 from namd.train.fit import fit
 from namd.train.loop import TrainState, autocast
@@ -159,7 +160,7 @@ def _perceptual_distance(context: StageContext) -> Distance:
     if not context.settings.vae.perceptual.weight:
         return reconstruction_loss  # never called: a term of weight 0 is not computed
     if settings.source == "lpips":
-        network = lpips_vgg().to(device)
+        network = load_lpips("vgg", context.settings.trunks.lpips_vgg).to(device)
         return lambda ours, theirs: network(
             ours.expand(-1, 3, -1, -1), theirs.expand(-1, 3, -1, -1)
         ).mean()
