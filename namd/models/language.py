@@ -26,9 +26,12 @@ from namd.models.language_settings import (
     SoftPromptSettings,
 )
 from namd.models.soft_prompt import SoftPromptContext
+from namd.models.weights import require
 
 MODEL_FOLDER = "model"
 """Where stage `language` leaves the embedded model, inside its artifact."""
+
+_OPTIONS: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -52,7 +55,7 @@ def load_language_model(settings: LanguageSettings, folder: Path | None = None) 
     bitsandbytes.
     """
     source = _location(settings, folder)
-    options = _hub_options(settings)
+    options = dict(_OPTIONS)
     try:
         with without_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -89,7 +92,7 @@ def context_width(settings: LanguageSettings, folder: Path | None = None) -> int
     """Return the width D of the states, from the model's configuration alone."""
     source = _location(settings, folder)
     try:
-        config = AutoConfig.from_pretrained(source, **_hub_options(settings))
+        config = AutoConfig.from_pretrained(source, **_OPTIONS)
     except (OSError, ValueError) as error:
         raise _unreadable(source, error) from error
     return int(config.get_text_config().hidden_size)
@@ -136,7 +139,7 @@ def load_context(
 
 def _location(settings: LanguageSettings, folder: Path | None) -> str:
     if not settings.is_embedded:
-        return settings.source
+        return str(require("medgemma", settings.source, settings.revision))
     if folder is None:
         raise ValueError("the embedded language model is read from the artifact of its stage")
     if not (folder / MODEL_FOLDER / "config.json").is_file():
@@ -144,14 +147,6 @@ def _location(settings: LanguageSettings, folder: Path | None) -> str:
             f"{folder / MODEL_FOLDER}: no language model here; run stage `language` again"
         )
     return str(folder / MODEL_FOLDER)
-
-
-def _hub_options(settings: LanguageSettings) -> dict[str, Any]:
-    """Nothing is downloaded here: a stage key needs the digest of weights that are on disk."""
-    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    if settings.revision is not None:
-        options["revision"] = settings.revision
-    return options
 
 
 def _quantised(settings: LanguageSettings) -> dict[str, Any]:
@@ -172,14 +167,7 @@ def _quantised(settings: LanguageSettings) -> dict[str, Any]:
 
 def _unreadable(source: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:160]
-    fetch = f"hf download {source}"
-    if not _looks_like_hub_name(source):
-        fetch = f"hf download google/medgemma-1.5-4b-it --local-dir {source}"
     return InputError(
         f"language.source={source}: no language model with tokenizer and safetensors can be read "
-        f"there ({reason}); on a connected machine `{fetch}`, or set language.source={EMBEDDED}"
+        f"there ({reason}); see `namd weights`, or set language.source={EMBEDDED}"
     )
-
-
-def _looks_like_hub_name(source: str) -> bool:
-    return source.count("/") == 1 and not source.startswith((".", "/", "~"))

@@ -1,7 +1,6 @@
 """The denoising U-Net: diffusers' UNet2DConditionModel. It knows nothing of noise schedules."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from namd.models.settings import UNetArchitecture
 from namd.models.vae import load_diffusers
+from namd.models.weights import require
 
 SD15_CONTEXT_WIDTH = 768
 
@@ -30,7 +30,8 @@ def build_unet(
     if architecture.weights is None:
         arguments = _diffusers_arguments(architecture, in_channels, out_channels, sample_size)
         return UNet2DConditionModel(**arguments, **_context(architecture, context_width))
-    pretrained = load_diffusers(UNet2DConditionModel, Path(architecture.weights), "unet")
+    folder = require("sd15-unet", architecture.weights)
+    pretrained = load_diffusers(UNet2DConditionModel, folder, "unet")
     if (pretrained.config.in_channels, pretrained.config.out_channels) != (
         in_channels,
         out_channels,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from namd.config.errors import InputError
 from namd.models.settings import VAEArchitecture
+from namd.models.weights import require
 
 EXTRA_FILE = "autoencoder.json"
 Model = TypeVar("Model", bound=nn.Module)
@@ -75,12 +76,15 @@ class GreyAutoencoder(nn.Module):
 def build_vae(architecture: VAEArchitecture) -> GreyAutoencoder:
     """Return a VAE from its folder of weights, or from configuration with random weights.
 
-    Raises InputError where the folder does not hold a diffusers VAE in safetensors.
+    The weights are named by folder or hub name. Raises InputError where there is no diffusers
+    VAE in safetensors.
     """
     if architecture.weights is None:
         autoencoder = AutoencoderKL(**_diffusers_arguments(architecture))
     else:
-        autoencoder = load_diffusers(AutoencoderKL, Path(architecture.weights), "vae")
+        autoencoder = load_diffusers(
+            AutoencoderKL, require("sd15-vae", architecture.weights), "vae"
+        )
     for block in autoencoder.modules():
         if isinstance(block, ResnetBlock2D):
             block.dropout.p = architecture.dropout

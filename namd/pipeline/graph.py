@@ -14,6 +14,8 @@ from namd.config.errors import ConfigError
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import to_mapping
 from namd.methods.base import CohortSlice, Stage, cut, read_path
+from namd.models.weights import WeightStatus, require_all, status_of
+from namd.models.weights_settings import WEIGHTS
 from namd.pipeline.digests import DigestCache
 
 KEY_SCHEMA = 1
@@ -54,9 +56,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """The nodes that a result needs, upstream first, members of a family side by side."""
+    """The nodes that a result needs, upstream first, members of a family side by side.
+
+    Attributes:
+        nodes: In that order.
+        missing: Weights of others that are not on this disk; the keys are then provisional, and
+            nothing can be built under them.
+    """
 
     nodes: tuple[Node, ...]
+    missing: tuple[WeightStatus, ...] = ()
 
     def groups(self) -> list[tuple[Node, ...]]:
         """Return the nodes by stage name; the members of a family are built together."""
@@ -74,6 +83,7 @@ def make_plan(
     targets: Iterable[str] | None = None,
     digests: DigestCache | None = None,
     cohort_digest: Fingerprint | None = None,
+    provisional: bool = False,
 ) -> Plan:
     """Return the plan of a configuration whose automatic choices are already resolved.
 
@@ -84,21 +94,32 @@ def make_plan(
         targets: Names of the stages whose artifacts are wanted; None: all of them.
         digests: Memory of digests of weights and cohorts.
         cohort_digest: Replaces the cohort's own fingerprint.
+        provisional: Plan without external weights that are not there, under provisional keys.
 
     Raises:
-        ConfigError: External weights are named that are not there.
+        InputError: External weights are named that are not there, and keys are to be final.
         ValueError: The stages do not form a graph.
     """
     digests = digests or DigestCache()
     cohort_digest = cohort_digest or _cohort_digest(cohort, digests)
     ordered = _in_order(stages, targets)
+    missing = missing_weights(ordered, config)
+    if not provisional:
+        require_all(missing)
     nodes: dict[tuple[str, int | None], Node] = {}
     for stage in ordered:
         inputs = {
             label: node for name in stage.upstream for label, node in _upstream(stage, name, nodes)
         }
         nodes[stage.name, stage.index] = _node(stage, config, inputs, digests, cohort_digest)
-    return Plan(tuple(nodes.values()))
+    return Plan(tuple(nodes.values()), missing)
+
+
+def missing_weights(stages: Sequence[Stage], config: object) -> tuple[WeightStatus, ...]:
+    """Return what is known of the weights that these stages need and this disk has not."""
+    paths = dict.fromkeys(path for stage in stages for path in stage.weights)
+    found = (_weight_status(config, path) for path in paths)
+    return tuple(status for status in found if status is not None and not status.found)
 
 
 def _node(
@@ -199,23 +220,37 @@ def _weight_digest(config: object, path: str, digests: DigestCache) -> str | Non
     """Return the digest of the weights named at a dotted path.
 
     A hub name is looked up on this disk. A word that is no place (`embedded`) stands for itself.
-    Raises InputError where the weights are not on this disk: no key can be formed without them.
+    Weights that are missing have none, only a word that no digest can be.
     """
-    from namd.models.weights import require
-    from namd.models.weights_settings import WEIGHTS
-
+    status = _weight_status(config, path)
+    if status is not None:
+        if status.path is None:
+            return f"missing:{status.name}"
+        return digests.weights(Path(status.path).resolve())
     value = read_path(config, path)
     if value is None:
         return None
-    for weight in WEIGHTS.values():
-        if weight.config_path == path and value != weight.config_word:
-            return digests.weights(require(weight.name, str(value)).resolve())
     place = Path(str(value)).expanduser()
     if place.exists():
         return digests.weights(place.resolve())
     if "/" in str(value):
         raise ConfigError(f"{path}={value!r}: no such file or folder; `namd weights` lists them")
     return f"name:{value}"
+
+
+def _weight_status(config: object, path: str) -> WeightStatus | None:
+    """Return what is known of the weights at a dotted path; None: none are asked for there.
+
+    A checkpoint's path may be null: it is then sought in its usual places.
+    """
+    value = read_path(config, path)
+    for weight in WEIGHTS.values():
+        if weight.config_path == path and value != weight.config_word:
+            if value is None and weight.format != "checkpoint":
+                return None
+            revision = read_path(config, weight.revision_path) if weight.revision_path else None
+            return status_of(weight.name, value, revision)
+    return None
 
 
 def _outermost(paths: Iterable[str]) -> tuple[str, ...]:

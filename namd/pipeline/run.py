@@ -81,8 +81,13 @@ def plan_run(
     cohort: Path,
     store: Store | None = None,
     cohort_digest: Fingerprint | None = None,
+    *,
+    provisional: bool = False,
 ) -> Plan:
-    """Return the plan of a run. The store only lends its memory of digests."""
+    """Return the plan of a run. The store only lends its memory of digests.
+
+    Raises InputError where weights are missing, unless a provisional plan will do.
+    """
     cache = None
     if store is not None:
         folder = store.backend.working_folder("cache")
@@ -93,6 +98,7 @@ def plan_run(
         cohort,
         digests=DigestCache(cache),
         cohort_digest=cohort_digest,
+        provisional=provisional,
     )
 
 

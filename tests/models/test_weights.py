@@ -25,7 +25,9 @@ from transformers import (
 from namd.config.errors import InputError
 from namd.config.presets import load_preset
 from namd.models import weights
-from namd.models.vae import load_diffusers
+from namd.models.settings import UNetArchitecture, VAEArchitecture
+from namd.models.unet import build_unet
+from namd.models.vae import build_vae, load_diffusers
 from namd.models.weights import describe, examine, locate, require, status_of
 from namd.models.weights_settings import WEIGHTS, ExternalWeight
 
@@ -187,6 +189,42 @@ def test_the_hugging_face_cache_is_searched(bare):
     assert locate("sd15-unet", "somebody/else") is None
 
 
+@pytest.mark.parametrize("as_hub_name", [True, False], ids=["hub name", "folder"])
+def test_vae_and_unet_are_built_from_a_hub_name_as_from_a_folder(bare, as_hub_name):
+    vae, unet = tiny_vae(), tiny_unet()
+    name = WEIGHTS["sd15-vae"].repository if as_hub_name else str(bare / "sd")
+    if as_hub_name:
+        put_in_cache(bare / "hub", WEIGHTS["sd15-vae"], vae)
+        unet.save_pretrained(locate("sd15-vae", name).parent / "unet")
+    else:
+        vae.save_pretrained(bare / "sd" / "vae")
+        unet.save_pretrained(bare / "sd" / "unet")
+    built = build_vae(VAEArchitecture(weights=name, dropout=0.0))
+    for key, value in vae.state_dict().items():
+        assert torch.equal(built.autoencoder.state_dict()[key], value), key
+    network = build_unet(UNetArchitecture(weights=name), 4, 4, 8, 8)
+    assert torch.equal(network.conv_in.weight, unet.conv_in.weight)
+    with pytest.raises(InputError, match="somebody/else"):
+        build_vae(VAEArchitecture(weights="somebody/else"))
+
+
+def test_a_revision_of_a_hub_name_is_its_own(bare):
+    put_in_cache(bare / "hub", WEIGHTS["sd15-vae"], tiny_vae())
+    repository = WEIGHTS["sd15-vae"].repository
+    assert locate("sd15-vae", repository, "0a1b") is not None
+    assert locate("sd15-vae", repository, "ffff") is None
+
+
+def test_a_language_model_of_another_kind_is_taken_where_it_is_named(bare):
+    folder = bare / "other"
+    tiny_gemma().save_pretrained(folder)
+    save_tokenizer(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    assert locate("medgemma", str(folder)) == folder
+    assert locate("sd15-vae", str(folder)) is None
+
+
 def test_sharded_weights_need_every_shard(bare):
     folder = bare / "weights" / "medgemma-1.5-4b-it"
     tiny_gemma().save_pretrained(folder, max_shard_size="4KB")
@@ -241,7 +279,7 @@ def test_presets_name_the_folder_that_the_fetch_command_fills(bare):
     for preset in ("paper", "paper-authors-code"):
         config = load_preset(preset)
         for weight in WEIGHTS.values():
-            if weight.config_path:
+            if weight.config_path and weight.folder:
                 assert weights.configured_value(config, weight) == weight.preset_folder
     tiny_unet().save_pretrained(bare / "start" / "weights" / "stable-diffusion-v1-5" / "unet")
     assert locate("sd15-unet", "weights/stable-diffusion-v1-5") == Path(

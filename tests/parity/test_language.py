@@ -112,10 +112,11 @@ def test_words_as_prompts_equal_the_same_words_as_ids(folder):
         assert (made(REPORTS[:1])[0, 0] - expected).abs().max() > 0.05
 
 
-def test_width_is_known_without_the_weights(folder):
-    for weights in folder.glob("*.safetensors"):
-        weights.unlink()
+def test_width_is_known_without_reading_the_weights(folder, monkeypatch):
+    monkeypatch.setattr("namd.models.language.AutoModel", None)
     assert context_width(LanguageSettings(source=str(folder))) == 32
+    with pytest.raises(InputError, match="absent"):
+        context_width(LanguageSettings(source=str(folder / "absent")))
 
 
 def test_bf16_holds_the_model_and_keeps_prompts_in_fp32(folder):
@@ -149,7 +150,7 @@ def test_trained_part_round_trip(folder, tmp_path, lora):
 
 def test_missing_model_names_path_command_and_fallback(tmp_path, folder):
     for source, command in (
-        (str(tmp_path / "absent"), "hf download google/medgemma-1.5-4b-it --local-dir"),
+        (str(tmp_path / "absent"), "hf download google/medgemma-1.5-4b-it"),
         ("some-owner/absent-model", "hf download some-owner/absent-model"),
     ):
         with pytest.raises(InputError) as refused:
@@ -157,7 +158,7 @@ def test_missing_model_names_path_command_and_fallback(tmp_path, folder):
         message = str(refused.value)
         assert source in message
         assert command in message
-        assert "language.source=embedded" in message
+        assert "language.source to embedded" in message
         assert "\n" not in message
     assert load_language_model(LanguageSettings(source=str(folder))).tokenizer.eos_token_id == 1
 

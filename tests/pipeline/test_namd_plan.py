@@ -2,6 +2,7 @@
 
 import pytest
 
+from namd.config.errors import InputError
 from namd.pipeline.graph import make_plan
 from namd.pipeline.run_configuration import resolve
 
@@ -49,3 +50,50 @@ def test_precision_is_resolved_and_part_of_every_trained_key():
     assert keys("precision=auto") == keys("precision=fp32")
     bf16 = keys("precision=bf16")
     assert all(bf16[name] != key for name, key in keys().items() if name in ("vae", "finetune"))
+
+
+@pytest.fixture
+def without_weights(tmp_path, monkeypatch):
+    """A machine that has none of the weights."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NAMD_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+def test_paper_is_planned_without_its_weights_and_run_is_refused(without_weights):
+    paper = resolve("paper")
+
+    def plan(provisional):
+        return make_plan(
+            paper.stages(),
+            paper.config,
+            cohort_digest=lambda cohort: "cohort",
+            provisional=provisional,
+        )
+
+    found = plan(True)
+    names = {status.name for status in found.missing}
+    assert names == {"lpips-vgg", "sd15-vae", "sd15-unet", "medgemma"}
+    assert {"vae", "pretrain", "finetune", "draws-test[19]"} <= {n.label for n in found.nodes}
+    with pytest.raises(InputError) as refused:
+        plan(False)
+    message = str(refused.value)
+    for part in ("weights/stable-diffusion-v1-5", "hf download", "null", "MedGemma"):
+        assert part in message
+    assert "\n" not in message
+    assert keys() == keys()  # preset tiny needs none of them
+
+
+def test_where_trunks_lie_moves_no_key_of_a_run_that_reads_none(without_weights):
+    plain = keys("perceptual.source=embedded", "evaluate.lpips=off", "evaluate.fid=off")
+    named = keys(
+        "perceptual.source=embedded",
+        "evaluate.lpips=off",
+        "evaluate.fid=off",
+        "trunks.lpips_vgg=/elsewhere",
+    )
+    assert plain == named
+    with pytest.raises(InputError, match=r"trunks\.lpips_vgg: /elsewhere"):
+        keys("perceptual.source=lpips", "trunks.lpips_vgg=/elsewhere")
