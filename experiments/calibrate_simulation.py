@@ -68,7 +68,9 @@ def main() -> None:
     """Print one line of JSON per seed, and their means."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    settings = SimulationSettings.for_law(arguments.law, arguments.replicates)
+    settings = SimulationSettings.for_law(
+        arguments.law, arguments.replicates, rendered=arguments.phantom
+    )
     for name in ("image_factor", "record_factor"):
         if getattr(arguments, name) is not None:
             settings = replace(settings, **{name: getattr(arguments, name)})

