@@ -39,7 +39,7 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "namd needs Python 3.11 or later; name one: make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-demo: env ## The phantom cohort, one NAMD run on preset small, a table and a picture
+demo: env ## The phantom cohort, a small alignment ablation on local Ray, and its report
 	$(BIN)/namd demo
 
 test: env ## Every test that is not marked slow

@@ -1,17 +1,29 @@
-"""`namd demo`: the whole path on this machine, on the phantom cohort."""
+"""`namd demo`: a small ablation from phantom cohort to report, on this machine."""
 
 import argparse
+import time
+from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from namd.cli.output import add_json_option, answer, score_table, tell
+from namd.cli.output import add_json_option, answer, duration, tell
 
-PRESET = "small"
+if TYPE_CHECKING:
+    from namd.ledger.view import StudyView
+    from namd.study.spec import StudySpec
+
+STUDY_FILE = "demo.yaml"
+FAILED = 1
+WARNING = (
+    "Preset small trains far too briefly for any conclusion: the demo shows the path, and its "
+    "numbers mean nothing."
+)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
-        "demo", help="phantom cohort and one NAMD run, with a table and a picture"
+        "demo", help="phantom cohort, a small alignment ablation on this machine, and its report"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo"
@@ -21,26 +33,117 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """Build the phantom cohort, carry preset `small` through it, write table and picture.
+    """Build the phantom cohort, run experiments/demo.yaml on local Ray, write pictures and report.
 
-    A second call finds everything in the store and trains nothing.
+    A second call finds everything in the store and trains nothing; one that was interrupted is
+    continued. Returns 1 where a trial failed.
     """
-    from namd.cli.picture import write_picture
-    from namd.cli.run import PHANTOM, announce_weights, find_cohort, run_shown
-    from namd.pipeline.run_configuration import resolve
+    from namd.cli.report import write_study_report
+    from namd.cli.run import PHANTOM, find_cohort
     from namd.pipeline.store import open_store
 
-    configuration = resolve(PRESET)
-    store = open_store(str(arguments.out / "store"))
-    tell(f"NAMD, preset {PRESET}, on the phantom cohort: everything here is simulated")
-    cohort = find_cohort(PHANTOM, arguments.out / "store")
-    announce_weights(configuration)
-    result = run_shown(configuration, cohort, store)
-    picture = arguments.out / "draws.png"
-    write_picture(result, configuration, cohort, picture)
-    text = (
-        f"{result.table.text or score_table(result.rows)}\n\nrun {result.run}\npicture {picture}\n"
-        f"Preset {PRESET} shows the path; its numbers mean nothing. Research use only."
-    )
-    answer(arguments, result.to_mapping() | {"picture": str(picture)}, text)
-    return 0
+    began = time.monotonic()
+    out = arguments.out.expanduser().absolute()
+    spec = demo_study()
+    store = str(out / "store")
+    open_store(store)
+    tell(f"namd demo: everything here is simulated. {WARNING}")
+    cohort = find_cohort(PHANTOM, Path(store)).absolute()
+    view = run_demo(spec, cohort, store)
+    pictures = draw_arms(spec, view, cohort, store, out)
+    page, table = write_study_report(store, spec.name, out / "report", cohort, pictures, (WARNING,))
+    tell(f"done in {duration(time.monotonic() - began)}")
+    value = {
+        "study": spec.name,
+        "trials": view.counts(),
+        "arms": _rows(store, spec.name, cohort),
+        "html": str(page),
+        "pictures": [str(path) for path in pictures.values()],
+    }
+    shown = "\n".join(f"picture {path}" for path in pictures.values())
+    answer(arguments, value, f"{table}\n{shown}\nreport {page}\n{WARNING} Research use only.")
+    return FAILED if view.counts()["failed"] or view.counts()["diverged"] else 0
+
+
+def demo_study() -> "StudySpec":
+    """Return the study that the demo runs; it ships beside the other experiments."""
+    from namd.study.spec import read_study
+
+    with resources.as_file(resources.files("experiments") / STUDY_FILE) as path:
+        return read_study(path)
+
+
+def run_demo(spec: "StudySpec", cohort: Path, store: str) -> "StudyView":
+    """Return the study's view once nothing is left to do; Ray is started only where something is.
+
+    Raises InputError where this store's demo was begun with another study file.
+    """
+    from namd.cli.run import interruptible
+    from namd.cli.study_progress import study_reporter
+    from namd.ledger.reading import study_names
+    from namd.ledger.storage import open_storage
+    from namd.ledger.view import read_view
+    from namd.study.spec import require_extension
+
+    storage = open_storage(store)
+    begun = spec.name in study_names(storage)
+    if begun:
+        view = read_view(storage, spec.name)
+        require_extension(view.specification, spec)
+        if view.ended == "closed" and view.counts()["completed"] == len(view.trials):
+            tell("all of it is in the store: nothing is trained")
+            return view
+    tell("starting Ray on this machine; the whole takes about five minutes on two cores")
+    from namd.distributed.driver import run_study
+
+    with interruptible(), study_reporter() as reporter:
+        try:
+            run_study(
+                spec,
+                cohort=cohort,
+                store_url=store,
+                address="local",
+                resume=begun,
+                retry_failed=begun,
+                reporter=reporter,
+            )
+        except SystemExit:
+            reporter.line("stopped; `namd demo` continues it")
+            raise
+    return read_view(storage, spec.name)
+
+
+def draw_arms(
+    spec: "StudySpec", view: "StudyView", cohort: Path, store: str, folder: Path
+) -> dict[str, Path]:
+    """Write one picture per arm, of the first seed that is completed; return them by caption."""
+    from namd.cli.picture import draw_picture
+    from namd.pipeline.store import open_store
+    from namd.study.trials import Configurator
+
+    artifacts = open_store(store)
+    configurator = Configurator(spec)
+    pictures: dict[str, Path] = {}
+    drawn: set[str] = set()
+    for trial in view.trials.values():
+        arm = str(trial.body["arm"])
+        if trial.state != "completed" or arm in drawn:
+            continue
+        drawn.add(arm)
+        seed = int(trial.body["seed"])
+        found = {
+            stage.name: artifacts.find(stage.name.partition("[")[0], stage.key)
+            for stage in trial.stages
+        }
+        path = folder / f"draws-{arm}.png"
+        configuration = configurator.trial(trial.body["overrides"], seed, arm).configuration
+        present = {label: item for label, item in found.items() if item is not None}
+        draw_picture(present, configuration, cohort, path)
+        pictures[f"Arm {arm}, training seed {seed}: the same cases in every arm (simulated)"] = path
+    return pictures
+
+
+def _rows(store: str, study: str, cohort: Path) -> list[dict[str, object]]:
+    from analysis.study_table import arm_rows
+
+    return arm_rows(store, study, cohort)

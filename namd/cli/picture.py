@@ -1,5 +1,6 @@
 """The picture of a finished run: cases of the evaluated split with their draws."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ if TYPE_CHECKING:
 
     from namd.pipeline.run import RunResult
     from namd.pipeline.run_configuration import RunConfiguration
+    from namd.pipeline.store import Artifact
 
 CASES_PER_LABEL = 3
 
@@ -15,11 +17,28 @@ CASES_PER_LABEL = 3
 def write_picture(
     result: "RunResult", configuration: "RunConfiguration", cohort: Path, path: Path
 ) -> None:
+    """Write the picture of a finished run. Raises as `draw_picture` does."""
+    draw_picture(result.artifacts, configuration, cohort, path)
+
+
+def draw_picture(
+    artifacts: Mapping[str, "Artifact"],
+    configuration: "RunConfiguration",
+    cohort: Path,
+    path: Path,
+) -> None:
     """Write baseline, follow-up, draws and their spread for a few malignant and benign cases.
 
     The cases are the first by a hash of their ids, not chosen by hand.
 
-    Raises InputError where the run has no draws.
+    Args:
+        artifacts: Of one run or trial, by label; its draws are read.
+        configuration: How it was made.
+        cohort: The cohort's folder.
+        path: A PNG.
+
+    Raises:
+        InputError: There are no draws.
     """
     import numpy as np
     import pandas as pd
@@ -33,7 +52,7 @@ def write_picture(
 
     config: Any = configuration.config
     name = f"draws-{config.evaluate.split}"
-    drawn = [result.artifacts.get(f"{name}[{k}]") for k in range(config.evaluate.num_draws)]
+    drawn = [artifacts.get(f"{name}[{k}]") for k in range(config.evaluate.num_draws)]
     folders = [artifact.payload for artifact in drawn if artifact is not None]
     if not folders:
         raise InputError(f"{path}: this run has no draws to show")
