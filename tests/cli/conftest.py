@@ -1,4 +1,4 @@
-"""Makes the toy method of tests/pipeline importable here."""
+"""Makes the toy method of tests/pipeline and the toy studies beside it importable here."""
 
 import os
 import sys
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-TOYS = str(Path(__file__).resolve().parents[1] / "pipeline")
-if TOYS not in sys.path:
-    sys.path.insert(0, TOYS)
+for folder in (Path(__file__).resolve().parents[1] / "pipeline", Path(__file__).resolve().parent):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 
 @pytest.fixture
@@ -21,3 +21,14 @@ def toy_store(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
     store = open_store(str(tmp_path / "store"), TIMING)
     return store, toy_run(store, "evaluate.num_draws=2")
+
+
+@pytest.fixture
+def studies(tmp_path, monkeypatch):
+    """An empty folder for ledgers, at the speed of memory; the current one is another."""
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
+    monkeypatch.delenv("NAMD_STORE", raising=False)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "store").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "store"

@@ -1,0 +1,288 @@
+"""What status, watch and list say is what the ledger holds, whoever is alive."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import toy_studies as toys
+
+from namd.cli import main as front
+from namd.cli import study_fold
+from namd.ledger import lease
+from namd.ledger.lease import Holder, LeaseTiming, look_at_holder
+from namd.ledger.schema import Event, Identity, Place
+from namd.ledger.storage import LocalStorage
+from namd.ledger.writing import encode_segment
+from namd.study.spec import parse_study
+
+
+def asked(capsys, *words):
+    """Run a command with --json; return its object."""
+    code = front.main(["study", *map(str, words), "--json"])
+    out = capsys.readouterr().out
+    return code, json.loads(out.splitlines()[-1])
+
+
+def test_status_of_a_finished_ablation(studies, capsys):
+    toys.told_study(studies)
+    code, told = asked(capsys, "status", "parts", "--store", studies)
+    assert code == 0
+    assert told["study"] == "parts"
+    assert told["state"] == "finished"
+    assert told["attempt"] == 1
+    assert told["trials"] == {
+        "pending": 0,
+        "running": 0,
+        "completed": 6,
+        "pruned": 0,
+        "failed": 0,
+        "diverged": 0,
+    }
+    assert told["ledger"] == f"{studies}/studies/parts"
+    assert [row["arm"] for row in told["arms"]] == ["full", "no_align", "no_ehr"]
+    full = told["arms"][0]
+    assert full["seeds"] == 2
+    assert full["auroc"]["mean"] == pytest.approx(0.755)
+    # Student's t with one degree of freedom: 12.706 standard errors of 0.005.
+    assert full["auroc"]["high"] == pytest.approx(0.755 + 12.7062 * 0.005, rel=1e-4)
+    assert full["auprc"]["mean"] == pytest.approx(0.655)
+
+
+def test_status_for_people_names_question_counts_and_arms(studies, capsys):
+    toys.told_study(studies)
+    assert front.main(["study", "status", "parts", "--store", str(studies)]) == 0
+    told = capsys.readouterr().out
+    for words in ("parts: finished", "Which part matters?", "6: 6 completed", "no_align", "2 of 2"):
+        assert words in told
+
+
+def test_a_search_has_its_best_confirmed_on_fresh_seeds(studies, capsys):
+    toys.told_study(studies, toys.SEARCH)
+    _, told = asked(capsys, "status", "weights", "--store", studies)
+    assert "arms" not in told
+    best = told["best"]
+    assert best["overrides"]["vae.alignment.weight"] > 0
+    assert best["auroc"] == {"mean": pytest.approx(0.75), "low": None, "high": None}
+    assert best["confirmed"]["seeds"] == 2
+    assert best["confirmed"]["auroc"]["mean"] == pytest.approx(0.765)
+
+
+def test_several_objectives_have_several_best(studies, capsys):
+    objectives = [{"metric": "auroc"}, {"metric": "lpips", "mode": "min"}]
+    search = {**toys.SEARCH["search"], "objective": objectives, "confirm_seeds": 1}
+
+    def values(trial):
+        weight = trial.configuration.config.vae.alignment.weight
+        return {"auroc": weight, "lpips": weight}
+
+    toys.told_study(studies, {**toys.SEARCH, "search": search}, values)
+    _, told = asked(capsys, "status", "weights", "--store", studies)
+    assert len(told["best"]) > 1
+    weights = [row["auroc"]["mean"] for row in told["best"]]
+    assert len(set(weights)) == len(weights)
+
+
+def test_a_live_driver_is_named(studies, capsys):
+    spec = parse_study(toys.ABLATION)
+    with toys.opened(studies, spec) as record:
+        trial = record.next_trials(1)[0]
+        record.start(trial.trial)
+        record.stage(trial.trial, "vae", "k" * 64, cached=True)
+        code, told = asked(capsys, "status", "parts", "--store", studies)
+    assert code == 0
+    assert told["state"] == "running"
+    assert told["holder"]["pid"] == Holder.current().pid
+    assert told["resume"] is None
+    assert told["running"] == [{"trial": trial.trial, "of": "full", "seed": 0, "stage": "vae"}]
+
+
+def test_a_dead_driver_is_told_with_the_way_on(studies, capsys):
+    toys.as_if_killed(toys.opened(studies, parse_study(toys.ABLATION)))
+    code, told = asked(capsys, "status", "parts", "--store", studies)
+    assert code == 0
+    assert told["state"] == "interrupted"
+    assert told["about"].startswith("not running: its driver, process")
+    assert told["resume"] == f"namd study run parts --resume --store {studies}"
+    assert told["resume"] in told["about"]
+
+
+def test_a_stopped_study_says_why(studies, capsys):
+    with toys.opened(studies, parse_study(toys.ABLATION)) as record:
+        record.stopped("power is going")
+    _, told = asked(capsys, "status", "parts", "--store", studies)
+    assert told["state"] == "stopped"
+    assert "power is going" in told["about"]
+    assert "--resume" in told["about"]
+
+
+def test_failures_are_named_and_a_retry_clears_them(studies, capsys):
+    with toys.opened(studies, parse_study(toys.ABLATION)) as record:
+        first, second = record.next_trials(2)
+        record.start(first.trial)
+        record.fail(first.trial, "vae: the disk is full")
+        record.start(second.trial)
+        record.diverge(second.trial, "auroc is nan")
+        _, told = asked(capsys, "status", "parts", "--store", studies)
+        assert [p["state"] for p in told["problems"]] == ["failed", "diverged"]
+        assert told["problems"][0]["reason"] == "vae: the disk is full"
+        record.retry_failed()
+        _, told = asked(capsys, "status", "parts", "--store", studies)
+        assert [p["state"] for p in told["problems"]] == ["diverged"]
+
+
+def test_a_holder_elsewhere_lives_while_its_heart_beats(tmp_path):
+    storage = LocalStorage(tmp_path)
+    timing = LeaseTiming(ttl_s=4.0, beat_s=0.2, poll_s=0.02)
+    far = Holder("elsewhere", "other-boot", "other", 1, 1)
+    held = lease.acquire(storage, "s", far, timing)
+    assert look_at_holder(storage, "s", timing).alive
+    held.stop()
+    seen = look_at_holder(storage, "s", timing)
+    assert not seen.alive
+    assert seen.holder == far
+    held.release()
+    assert look_at_holder(storage, "s", timing) is None
+
+
+def test_unknown_studies_are_refused_with_the_nearest(studies, capsys):
+    toys.told_study(studies)
+    assert front.main(["study", "status", "pars", "--store", str(studies)]) == 2
+    assert "did you mean parts?" in capsys.readouterr().err
+    assert front.main(["study", "status", "parts", "--store", str(studies)]) == 0
+
+
+def test_a_study_file_stands_for_its_name(studies, capsys, tmp_path):
+    toys.told_study(studies)
+    path = toys.write_file(tmp_path, toys.ABLATION)
+    code, told = asked(capsys, "status", path, "--store", studies)
+    assert (code, told["study"]) == (0, "parts")
+    assert front.main(["study", "status", str(tmp_path / "absent.yaml")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["status", "parts"], "no store"),
+        (["status", "parts", "--store", "absent"], "no such folder"),
+        (["status", "a/b", "--store", "."], "was never run"),
+        (["list", "--store", "absent"], "no such folder"),
+        (["watch", "parts", "--store", "absent"], "no such folder"),
+        (["watch", "parts", "--interval", "-1"], "seconds are 0 or more"),
+        (["status", "parts", "--store", "gs://x"], "local folder or on s3://"),
+    ],
+)
+def test_a_mistake_is_one_line(words, message, studies, capsys):
+    assert front.main(["study", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_list_shows_every_study_of_a_store(studies, capsys):
+    _, told = asked(capsys, "list", "--store", studies)
+    assert told["studies"] == []
+    toys.told_study(studies)
+    toys.told_study(studies, toys.SEARCH)
+    _, told = asked(capsys, "list", "--store", studies)
+    assert [(s["study"], s["kind"], s["state"]) for s in told["studies"]] == [
+        ("parts", "ablation", "finished"),
+        ("weights", "search", "finished"),
+    ]
+    assert front.main(["study", "list", "--store", str(studies)]) == 0
+    assert "6: 6 completed" in capsys.readouterr().out
+
+
+def test_watch_follows_to_the_end(studies, capsys):
+    spec = parse_study({**toys.ABLATION, "seeds": 1})
+    record = toys.opened(studies, spec)
+
+    def drive():
+        with record:
+            while not record.finished:
+                for trial in record.next_trials(1):
+                    toys.tell(record, trial)
+                    time.sleep(0.2)
+            record.close()
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    code = front.main(
+        ["study", "watch", "parts", "--store", str(studies), "--interval", "0.05", "--json"]
+    )
+    driver.join()
+    captured = capsys.readouterr()
+    assert code == 0
+    assert json.loads(captured.out)["state"] == "finished"
+    assert len(captured.err.splitlines()) > 1
+    assert captured.err.splitlines()[-1].startswith("3: 3 completed")
+
+
+def test_watch_of_a_dead_driver_ends_with_1(studies, capsys):
+    toys.as_if_killed(toys.opened(studies, parse_study(toys.ABLATION)))
+    assert front.main(["study", "watch", "parts", "--store", str(studies)]) == 1
+    assert "not running" in capsys.readouterr().out
+
+
+def test_status_imports_neither_torch_nor_ray_nor_optuna(studies):
+    toys.told_study(studies)
+    code = (
+        "import sys; from namd.cli.main import main;"
+        f"main(['study', 'status', 'parts', '--store', {str(studies)!r}]);"
+        "print([m for m in ('torch', 'ray', 'optuna', 'pandas', 'wandb') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def synthetic(folder, num_trials: int) -> None:
+    """Write sealed records of a search, 2000 a segment, as a driver leaves them."""
+    specification = {"name": "big", "search": {"objective": {"metric": "auroc", "mode": "max"}}}
+    bodies = [(None, 1, "opened", {"specification": specification, "configuration": {}})]
+    for number in range(num_trials):
+        trial = f"{number:020x}"
+        overrides = {"vae.alignment.weight": 0.1 * number, "finetune.soft_prompt.num_sets": 4}
+        proposal = {"point": {}, "overrides": overrides, "sampler_state": {}, "trials": [trial]}
+        bodies.append((None, 0, f"proposed/{number}", proposal))
+        queued = {"arm": "", "proposal": number, "seed": 0, "overrides": overrides}
+        bodies += [(trial, 0, "queued", queued), (trial, 1, "started", {})]
+        for stage in ("vae", "latents", "probe", "pretrain", "finetune", "draws", "scores"):
+            told = {"stage": stage, "key": f"{stage}{trial}", "cached": False, "seconds": 1.0}
+            bodies.append((trial, 1, f"stage/{stage}", told))
+        bodies.append((trial, 1, "completed", {"values": {"auroc": (number % 97) / 97}}))
+    bodies.append((None, 1, "closed", {}))
+    storage = LocalStorage(folder)
+    events = [
+        Event(Place(1, seq), Identity(*told[:3]), 1e9 + seq, "w", told[3])
+        for seq, told in enumerate(bodies, start=1)
+    ]
+    for start in range(0, len(events), 2000):
+        chunk = events[start : start + 2000]
+        name = f"{1:08d}-{chunk[0].place.seq:08d}-{chunk[-1].place.seq:08d}.jsonl.gz"
+        storage.create(f"studies/big/segments/{name}", encode_segment(chunk))
+
+
+def test_ten_thousand_trials_are_told_within_three_seconds(studies):
+    synthetic(studies, 10_000)
+    code = (
+        "import resource, time; from namd.cli.main import main;"
+        f"main(['study', 'status', 'big', '--store', {str(studies)!r}, '--json']);"
+        "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    told, measured = done.stdout.splitlines()[-2:]
+    seconds, kib = map(float, measured.split())
+    assert json.loads(told)["trials"]["completed"] == 10_000
+    assert json.loads(told)["best"]["proposal"] == 96
+    assert seconds < 3.0
+    assert kib < 300 * 1024
+
+
+def test_a_mean_over_seeds():
+    assert study_fold.mean_over_seeds([0.5]) == {"mean": 0.5, "low": None, "high": None}
+    told = study_fold.mean_over_seeds([0.0, 1.0, 2.0])
+    # t(0.975, 2) = 4.3027, standard error 1/sqrt(3)
+    assert told["high"] == pytest.approx(1 + 4.3027 / 3**0.5, rel=1e-4)
