@@ -1,6 +1,7 @@
 """Fixtures that every room's tests may ask for."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,21 @@ def shared_data() -> Path:
     if not (folder / "lidc_nodules2d" / "nodules.npz").is_file():
         pytest.skip(f"needs real nodule crops: no lidc_nodules2d/nodules.npz under {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local Ray cluster of four nominal CPUs for every test marked `ray`."""
+    import ray
+
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=200_000_000,
+        log_to_driver=False,
+        logging_level="error",
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()

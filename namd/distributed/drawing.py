@@ -1,0 +1,333 @@
+"""Draws and their scores by a Ray Data pipeline: pairs, a pool that draws, a pool that judges.
+
+The artifacts are those of the local launcher: same keys, files and leases, published one draw
+index at a time. What a draw or a score is, is the stage bodies' matter.
+"""
+
+import re
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.data import ActorPoolStrategy, DataContext, ExecutionOptions, ExecutionResources
+
+from namd.config.errors import ConfigError, InputError, StageError
+from namd.distributed.draw_files import Block, DrawnFiles, IndexFiles, ScoreFiles
+from namd.distributed.draw_workers import DrawWorker, JudgeWorker, Tries, Work
+from namd.distributed.pairs import Coverage, block_rows, evaluated_case_ids, pair_blocks
+from namd.methods.base import StageContext, Step
+from namd.pipeline.backend import StoreError, explained
+from namd.pipeline.graph import Node
+from namd.pipeline.launcher import Launcher, LeaseLost, LeaseWatch, Task
+from namd.pipeline.reporting import SilentReporter
+from namd.pipeline.store import open_store
+from namd.study.spec import StageResources
+
+Relay = Callable[[str, str, Step], None]
+
+OpenTasks = dict[int | None, Task]
+"""Nodes leased to this process and not yet published, by draw index."""
+
+SCORES_BODY = "namd.methods.stages.scores:run"
+DRAWER = "drawer"
+
+JUDGE_SHARE = 0.25
+"""Of a worker's reservation, what its judge takes: one forward pass beside dozens."""
+
+
+OURS = {error.__name__: error for error in (InputError, ConfigError, StoreError, StageError)}
+"""Errors whose message is one line for the user, wherever they were raised."""
+
+
+@dataclass(frozen=True)
+class OneWorker:
+    """The world of a block: one process, whatever the size of the pools."""
+
+    device: str
+    rank: int = 0
+    size: int = 1
+
+
+@dataclass
+class Family:
+    """The members of one stage under construction.
+
+    Attributes:
+        seconds: Name of the column that tells what a pair cost.
+        tasks: Those under construction.
+        files: Their files.
+        context: Tells the manifest of the worker.
+        spent_s: Seconds spent on each index, summed over its pairs.
+    """
+
+    seconds: str
+    tasks: OpenTasks
+    files: Mapping[int, IndexFiles]
+    context: StageContext
+    spent_s: dict[int, float] = field(default_factory=dict)
+
+
+def draw_and_score(
+    plan_nodes: Sequence[Node],
+    *,
+    store_url: str,
+    cohort: Path,
+    resources: StageResources,
+    relay: Relay,
+) -> None:
+    """Make and publish the draws and scores of a plan that the store does not hold.
+
+    Members that another process is building are awaited, not built twice.
+
+    Args:
+        plan_nodes: Members of one draws family and of the scores family that reads it. What
+            they read of other stages is in the store.
+        store_url: The store.
+        cohort: The cohort's folder, readable on every node.
+        resources: `workers` pairs of a drawing and a judging actor share the reservation of as
+            many workers.
+        relay: Told of progress: label, key, step.
+
+    Raises:
+        InputError: Cohort, store or upstream artifacts cannot be used.
+        StageError: A pair is missing, came twice, or ends every worker that draws it.
+    """
+    Drawing(store_url, cohort, resources, relay).build(plan_nodes)
+
+
+class Drawing:
+    """Carries families of draws and scores through one store. Arguments as in `draw_and_score`."""
+
+    def __init__(
+        self, store_url: str, cohort: Path, resources: StageResources, relay: Relay
+    ) -> None:
+        self.store_url, self.cohort = store_url, cohort
+        self.resources, self.relay = resources, relay
+        self.device = "cuda" if resources.gpus else "cpu"
+        self.store = open_store(store_url)
+        self.launcher = Launcher(
+            self.store, cohort, SilentReporter(), lambda: OneWorker(self.device)
+        )
+
+    def build(self, nodes: Sequence[Node]) -> None:
+        """Build or await every node."""
+        draws = [node for node in nodes if DRAWER in node.stage.values]
+        scores = [node for node in nodes if node.stage.body == SCORES_BODY]
+        others = [node.label for node in nodes if node not in draws and node not in scores]
+        if others:
+            raise ValueError(f"{', '.join(others)}: neither draws nor scores of draws")
+        while missing := [node for node in nodes if not self._published(node)]:
+            tasks: dict[str, OpenTasks] = {"draw": {}, "score": {}}
+            try:
+                tasks["draw"] |= self._take([node for node in missing if node in draws])
+                ready = [n for n in missing if n in scores and self._drawn(n, tasks["draw"])]
+                tasks["score"] |= self._take(ready)
+                if any(tasks.values()):
+                    self._carry(tasks)
+                else:
+                    self.launcher.wait(missing[0])
+            except LeaseLost:
+                continue
+            finally:
+                for task in (*tasks["draw"].values(), *tasks["score"].values()):
+                    self.launcher.give_up(task)
+
+    def _take(self, nodes: Sequence[Node]) -> OpenTasks:
+        return {task.node.stage.index: task for task in self.launcher.take(nodes)}
+
+    def _published(self, node: Node) -> bool:
+        return self.store.find(node.stage.name, node.key) is not None
+
+    def _drawn(self, score: Node, here: OpenTasks) -> bool:
+        """Whether the draw that a score reads is published, or among those drawn here."""
+        return score.stage.index in here or self.store.find(*drawn_by(score)) is not None
+
+    def _carry(self, tasks: Mapping[str, OpenTasks]) -> None:
+        first = next(task.node for family in tasks.values() for task in family.values())
+        split = str(first.stage.values["split"])
+        case_ids = evaluated_case_ids(self.cohort, split, first.settings.evaluate)
+        families = self._families(tasks, case_ids)
+        nodes = {word: _nodes(family) for word, family in tasks.items()}
+        indices = sorted({*nodes["draw"], *nodes["score"]})
+        coverage = Coverage(first.stage.name, case_ids, indices)
+        watch = LeaseWatch(self.store.leases.timing.heartbeat_s)
+        blocks = self._blocks(nodes["draw"], nodes["score"], case_ids)
+        with explained(self.store.backend.name), closing(blocks):
+            for block in blocks:
+                self._take_in(block, families, coverage)
+                watch.look([task for family in tasks.values() for task in family.values()])
+        coverage.require()
+
+    def _families(self, tasks: Mapping[str, OpenTasks], case_ids: Sequence[str]) -> list[Family]:
+        found = []
+        for word, family in tasks.items():
+            files: dict[int, IndexFiles] = {}
+            for k, node in _nodes(family).items():
+                folder = family[k].attempt.payload
+                files[k] = (
+                    DrawnFiles(folder, case_ids)
+                    if word == "draw"
+                    else ScoreFiles(folder, case_ids, k)
+                )
+                context = self._context(node)
+            if files:
+                found.append(Family(f"{word}_seconds", family, files, context))
+        return found
+
+    def _context(self, node: Node) -> StageContext:
+        """Return what a manifest tells of the workers; no body runs in this process."""
+        return StageContext(
+            settings=node.settings,
+            values=node.stage.values,
+            cohort_path=self.cohort,
+            inputs={},
+            outputs={},
+            checkpoints=self.cohort,
+            world=OneWorker(self.device),
+            warn=lambda _line: None,
+        )
+
+    def _take_in(self, block: Block, families: Sequence[Family], coverage: Coverage) -> None:
+        """File the rows of a block; publish each draw index that it completes."""
+        places = coverage.add(block["case_id"], block["k"])
+        for k in map(int, np.unique(block["k"])):
+            here = block["k"] == k
+            rows = {name: values[here] for name, values in block.items()}
+            for family in families:
+                if k in family.files:
+                    family.files[k].put(places[here], rows)
+                    self._progress(family, k, rows, coverage)
+
+    def _progress(self, family: Family, k: int, rows: Block, coverage: Coverage) -> None:
+        task, total = family.tasks[k], len(coverage.case_ids)
+        node = task.node
+        family.spent_s[k] = family.spent_s.get(k, 0.0) + float(rows[family.seconds].sum())
+        if not coverage.complete(k):
+            self.relay(node.label, node.key, Step(coverage.count(k), total))
+            return
+        step = Step(total, total, family.files[k].finish(), finished=k)
+        task.log.add(step)
+        # The artifact's cost is what its own pairs took, not how long others kept the pools.
+        task.started = time.monotonic() - family.spent_s[k]
+        self.launcher.publish(family.tasks, k, family.context, [])
+        self.relay(node.label, node.key, step)
+
+    def _blocks(
+        self, draws: Mapping[int, Node], scores: Mapping[int, Node], case_ids: Sequence[str]
+    ) -> Generator[Block, None, None]:
+        """Yield the pairs with what the workers made of them, a block at a time."""
+        rows = block_rows(len(case_ids))
+        stored = {k: drawn_by(node) for k, node in scores.items() if k not in draws}
+        with _tries() as tries:
+            # Where all draws are stored, the scores' own node says which cases they are of.
+            work = self._work(draws or scores, tries)
+            steps: list[tuple[type, dict[str, Any]]] = [
+                (DrawWorker, {"work": work, "stored": stored})
+            ]
+            if scores:
+                steps.append((JudgeWorker, {"work": self._work(scores, tries)}))
+            pairs = pair_blocks(case_ids, sorted({*draws, *scores}), rows)
+            yield from stream(pairs, steps, rows, self.resources)
+
+    def _work(self, nodes: Mapping[int, Node], tries: Any) -> Work:  # noqa: ANN401 - an actor
+        return Work(nodes, self.store_url, self.cohort, self.device, tries)
+
+
+def stream(
+    pairs: Sequence[Any],
+    steps: Sequence[tuple[type, Mapping[str, Any]]],
+    rows: int,
+    resources: StageResources,
+) -> Generator[Block, None, None]:
+    """Yield blocks of pairs after each step's pool of actors, in the order they are done.
+
+    The pools stay within `resources`; how much is under way at once is bounded by Ray Data's
+    share of the object store, never by the number of pairs.
+
+    Args:
+        pairs: Arrow tables of (case_id, k), one a block.
+        steps: Class and arguments of each pool's actors, drawing first.
+        rows: Pairs of a block.
+        resources: What the pools reserve together.
+
+    Raises:
+        InputError: As a worker raised it.
+        StageError: As a worker raised it, or in its words whatever else ended the pipeline.
+    """
+    with DataContext.current(_context(resources)):
+        dataset = ray.data.from_arrow(list(pairs))
+        for number, (step, arguments) in enumerate(steps):
+            share = 1.0 if len(steps) == 1 else JUDGE_SHARE if number else 1 - JUDGE_SHARE
+            dataset = dataset.map_batches(
+                step,
+                fn_constructor_kwargs=dict(arguments),
+                batch_size=rows,
+                batch_format="numpy",
+                compute=ActorPoolStrategy(size=resources.workers),
+                num_cpus=share * resources.cpus,
+                num_gpus=_gpus(resources.gpus, share) or None,
+            )
+    blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy"))
+    with closing(blocks), _told():
+        yield from blocks
+
+
+def drawn_by(score: Node) -> tuple[str, str]:
+    """Return stage name and key of the draw that a score reads."""
+    label = f"draws-{score.stage.values['split']}[{score.stage.index}]"
+    return score.inputs[label]
+
+
+def _nodes(tasks: OpenTasks) -> dict[int, Node]:
+    return {index: task.node for index, task in tasks.items() if index is not None}
+
+
+@contextmanager
+def _tries() -> Iterator[Any]:
+    counter = ray.remote(num_cpus=0, max_restarts=-1)(Tries).remote()
+    try:
+        yield counter
+    finally:
+        ray.kill(counter)
+
+
+def _gpus(gpus: float, share: float) -> float:
+    """Return a step's part of a worker's accelerators; above one, only whole ones are given."""
+    if gpus <= 1:
+        return gpus * share
+    return 1.0 if share == JUDGE_SHARE else gpus - (share < 1)
+
+
+def _context(resources: StageResources) -> DataContext:
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A block that cannot be made is an error: pairs left out would be a different study.
+    context.max_errored_blocks = 0
+    limits = ExecutionResources.for_limits(
+        cpu=resources.workers * resources.cpus, gpu=resources.workers * resources.gpus
+    )
+    context.execution_options = ExecutionOptions(resource_limits=limits)
+    return context
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raise what a worker raised as it was; anything else of Ray's as a StageError of one line."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        # Ray hands on the text of what a worker raised, not the exception behind its own.
+        found = re.findall(
+            r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$", str(error), re.MULTILINE
+        )
+        for name, message in found:
+            if name in OURS:
+                raise OURS[name](message) from error
+        why = ": ".join(found[0]) if found else type(error).__name__
+        raise StageError(f"drawing: {why}") from error
