@@ -37,6 +37,11 @@ LOST_S = 120.0
 
 POLL_S = 2.0
 _TRIES = 3
+_ENVIRONMENT = {
+    "PYTHONUNBUFFERED": "1",
+    # Ray kills a stopped job after 3 s; a checkpoint and its upload take longer.
+    "RAY_JOB_STOP_WAIT_TIME_S": "120",
+}
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -95,9 +100,18 @@ class Request:
         """The command that the cluster runs.
 
         Always with `--resume`: it begins a study that is new, and whether it is new only the
-        store knows.
+        store knows. With `exec`, so that no shell stands between a signal and the driver.
         """
-        words = ["python", "-m", "namd.cli.main", "study", "run", str(self.file), "--resume"]
+        words = [
+            "exec",
+            "python",
+            "-m",
+            "namd.cli.main",
+            "study",
+            "run",
+            str(self.file),
+            "--resume",
+        ]
         words += ["--address", "auto"]
         if self.store is not None:
             words += ["--store", self.store]
@@ -107,7 +121,7 @@ class Request:
 
     def runtime_env(self, package: Path) -> dict[str, Any]:
         """Return where the job runs: the sources, and nothing installed unless it was asked for."""
-        environment = {"PYTHONUNBUFFERED": "1", **(self.environment or {})}
+        environment = {**_ENVIRONMENT, **(self.environment or {})}
         found: dict[str, Any] = {"working_dir": str(package), "env_vars": environment}
         if self.packages:
             found["uv"] = {"packages": list(self.packages)}
