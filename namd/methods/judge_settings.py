@@ -16,6 +16,7 @@ class JudgeSettings(TrainingSettings):
         seed: Its own seed: were it the training seed, arms would be judged by different judges.
         shift: Largest random shift in pixels, either way along each axis, in training.
         noise: Standard deviation of Gaussian noise added in training, in units of [-1, 1].
+        mirror: Whether half of the crops are seen in a mirror in training.
         label_smoothing: Labels become smoothing/2 and 1 - smoothing/2 in the training loss.
     """
 
@@ -31,6 +32,7 @@ class JudgeSettings(TrainingSettings):
     seed: int = 0
     shift: int = 2
     noise: float = 0.02
+    mirror: bool = False
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:

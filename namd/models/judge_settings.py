@@ -27,11 +27,11 @@ class JudgeArchitecture:
     """
 
     image_size: int = 64
-    patch_size: int = 8
-    stem_channels: tuple[int, ...] = (16, 32, 64)
-    stem_depth: int = 2
+    patch_size: int = 16
+    stem_channels: tuple[int, ...] = (16, 32, 48, 64)
+    stem_depth: int = 1
     width: int = 64
-    depth: int = 2
+    depth: int = 1
     num_heads: int = 4
     mlp_width: int = 128
     dropout: float = 0.1

@@ -102,6 +102,10 @@ def _batches(
         device = context.world.device
         plain = crops.batch(known[order.at(step)[part]], turns[part], device)
         moved = shifted(plain.images, torch.from_numpy(shifts[part]).to(device))
+        if settings.mirror:
+            mirrored = random.random(settings.batch_size) < 0.5
+            which = torch.from_numpy(mirrored[part]).to(device)[:, None, None, None]
+            moved = torch.where(which, moved.flip(3), moved)
         images = moved + torch.from_numpy(noise[part]).to(device)
         return CropBatch(images, plain.features, plain.complete, plain.labels)
 
