@@ -110,10 +110,8 @@ def _calibrate(
 ) -> Mapping[str, float]:
     from namd.study.calibration import calibrate, measure_with_launcher
 
-    tell(
-        f"no recorded cost of {', '.join(unknown)}: measuring two short runs "
-        "(--no-calibration leaves it)"
-    )
+    named = ", ".join(unknown) if len(unknown) <= 4 else f"{len(unknown)} stages"
+    tell(f"no recorded cost of {named}: measuring two short runs (--no-calibration leaves it)")
     configuration = configurator.configure({}, spec.train_seeds[0])
     try:
         return calibrate(

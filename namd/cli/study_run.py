@@ -1,10 +1,11 @@
 """`namd study run | publish`: hands a study to its driver, and its ledger to other places."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import answer, cell, columns
+from namd.cli.output import answer, cell, columns, tell
 from namd.cli.study_fold import fold_study
 from namd.cli.study_inputs import (
     Ledger,
@@ -13,6 +14,7 @@ from namd.cli.study_inputs import (
     open_ledger,
     open_studies,
     read_spec,
+    read_whole,
     readable,
     store_url,
 )
@@ -22,6 +24,7 @@ from namd.config.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from namd.study.engine import WarmTrial
     from namd.study.spec import StudySpec
     from namd.tracking.protocol import Tracker
 
@@ -47,25 +50,29 @@ def run_command(arguments: argparse.Namespace) -> int:
     storage, names = open_studies(url)
     ledger = Ledger(url, spec.name, storage)
     _require_startable(ledger, spec, names, arguments)
+    warm = _warm(ledger, spec, names, arguments.warm_from)
     cohort = find_study_cohort(arguments.cohort, spec, url)
     trackers = _trackers(arguments.wandb, url, spec.name)
-    with interruptible(), study_reporter() as reporter:
+    with _closing(trackers), interruptible(), study_reporter() as reporter:
         try:
             _driver()(
                 spec,
                 cohort=cohort,
                 store_url=url,
                 address=arguments.address,
-                resume=arguments.resume,
+                resume=arguments.resume or arguments.retry_failed,
                 retry_failed=arguments.retry_failed,
-                warm_from=tuple(arguments.warm_from),
+                warm=warm,
                 reporter=reporter,
                 trackers=trackers,
             )
         except SystemExit:
             reporter.line(f"stopped; `{ledger.resume}` continues it")
             raise
-    return _finish(arguments, ledger, cohort, trackers)
+        rows = _rows(ledger, cohort)
+        for tracker in trackers:
+            tracker.table(rows)
+    return _finish(arguments, ledger, rows)
 
 
 def publish_command(arguments: argparse.Namespace) -> int:
@@ -73,15 +80,17 @@ def publish_command(arguments: argparse.Namespace) -> int:
     from namd.ledger.reading import read_events
 
     ledger = open_ledger(arguments)
-    (tracker,) = _trackers("online" if arguments.online else "offline", ledger.url, ledger.name)
+    trackers = _trackers("online" if arguments.online else "offline", ledger.url, ledger.name)
     count = 0
-    with readable(ledger.url):
+    with _closing(trackers), readable(ledger.url):
         for event in read_events(ledger.storage, ledger.name):
-            identity = event.identity
-            tracker.event(identity.trial, identity.attempt, identity.transition, event.body)
             count += 1
-    tracker.table(_rows(ledger, None))
-    tracker.close()
+            for tracker in trackers:
+                identity = event.identity
+                tracker.event(identity.trial, identity.attempt, identity.transition, event.body)
+        rows = _rows(ledger, None)
+        for tracker in trackers:
+            tracker.table(rows)
     answer(
         arguments,
         {"study": ledger.name, "records": count},
@@ -106,22 +115,16 @@ def result_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> s
     return columns(header, told)
 
 
-def _finish(
-    arguments: argparse.Namespace, ledger: Ledger, cohort: "Path", trackers: Sequence["Tracker"]
-) -> int:
-    """Print how the study ended, hand its table to the trackers, return the exit code."""
+def _finish(arguments: argparse.Namespace, ledger: Ledger, rows: Sequence[dict[str, Any]]) -> int:
+    """Print how the study ended; return the exit code."""
     report = report_of(ledger)
-    rows = _rows(ledger, cohort)
-    for tracker in trackers:
-        tracker.table(rows)
-        tracker.close()
     text = as_text(report)
     if report["kind"] == "ablation" and rows:
-        report["arms"] = rows
+        report["arms"] = list(rows)
         head = as_text({**report, "arms": []}).rpartition("\n\n")[0]
         text = f"{head}\n\n{result_table(rows, report['metrics'])}\n\n{_NOTE}"
     elif rows:
-        report["confirmed"] = rows
+        report["confirmed"] = list(rows)
     answer(arguments, report, text)
     if report["state"] == "stopped":
         return STOPPED
@@ -137,17 +140,7 @@ _NOTE = (
 def _require_startable(
     ledger: Ledger, spec: "StudySpec", names: Sequence[str], arguments: argparse.Namespace
 ) -> None:
-    """Refuse a study that runs, or was begun and is not to be resumed, and idle warm starts.
-
-    Raises InputError.
-    """
-    from namd.config.parsing import nearest
-
-    for name in arguments.warm_from:
-        if spec.search is None:
-            raise InputError(f"--warm-from {name}: study {spec.name} is no search")
-        if name not in names:
-            raise InputError(f"--warm-from {name}: not in {ledger.url}{nearest(name, names)}")
+    """Refuse a study that runs, or was begun and is not to be resumed. Raises InputError."""
     if spec.name not in names:
         return
     status = fold_study(ledger).status
@@ -172,11 +165,44 @@ def _require_startable(
     )
 
 
+def _warm(
+    ledger: Ledger, spec: "StudySpec", names: Sequence[str], earlier: Sequence[str]
+) -> "list[tuple[str, WarmTrial]]":
+    """Return what a new search takes over from earlier ones. Raises InputError."""
+    from namd.config.parsing import nearest
+    from namd.study.record import warm_trials
+
+    found: list[tuple[str, WarmTrial]] = []
+    for name in earlier:
+        if spec.search is None:
+            raise InputError(f"--warm-from {name}: study {spec.name} is no search")
+        if name not in names:
+            raise InputError(f"--warm-from {name}: not in {ledger.url}{nearest(name, names)}")
+        if spec.name in names:
+            raise InputError(
+                f"--warm-from {name}: study {spec.name} was begun before; only a new one can "
+                "start from others"
+            )
+        taken, left = warm_trials(spec.search, read_whole(Ledger(ledger.url, name, ledger.storage)))
+        tell(f"{len(taken)} trials of {name} are known from the start, {left} do not fit")
+        found += taken
+    return found
+
+
 def _driver() -> Callable[..., Any]:
     """Return what runs studies; Ray is imported here and not before."""
     from namd.distributed.driver import run_study
 
     return run_study
+
+
+@contextmanager
+def _closing(trackers: "Sequence[Tracker]") -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for tracker in trackers:
+            tracker.close()
 
 
 def _trackers(mode: str, url: str, study: str) -> "list[Tracker]":
