@@ -80,7 +80,7 @@ def build_phantom(arguments: argparse.Namespace) -> int:
     from namd.data.sources import phantom
 
     refuse_occupied(arguments.out)
-    law = _simulation_settings(arguments)
+    law = _simulation_settings(arguments, rendered=True)
     chosen: dict[str, Any] = {"size_px": arguments.size}
     if arguments.cases is not None:
         chosen["num_nodules"] = max(arguments.cases // law.replicates, min(arguments.cases, 1))
@@ -169,12 +169,14 @@ def _refuse_idle_simulation_options(arguments: argparse.Namespace) -> None:
         raise InputError(f"{', '.join(given)}: without effect; add --simulate-followup")
 
 
-def _simulation_settings(arguments: argparse.Namespace) -> "SimulationSettings":
+def _simulation_settings(
+    arguments: argparse.Namespace, *, rendered: bool = False
+) -> "SimulationSettings":
     from namd.config.parsing import apply_overrides, parse, to_mapping
     from namd.data.simulation.settings import Law, SimulationSettings
 
     law: Law = arguments.law or "marked"
-    mapping = to_mapping(SimulationSettings.for_law(law))
+    mapping = to_mapping(SimulationSettings.for_law(law, rendered=rendered))
     if arguments.replicates is not None:
         mapping["replicates"] = arguments.replicates
     return parse(SimulationSettings, apply_overrides(mapping, arguments.settings), "settings")
@@ -189,7 +191,7 @@ def _simulate(cohort: "Cohort", law: "SimulationSettings", seed: int, stage: Sta
 def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
     """Refuse or write a built cohort and say what it is."""
     from namd.data.card import finish_card
-    from namd.data.checks import RefusedCohortError, require_sound
+    from namd.data.checks import RefusedCohortError, require_sound, usability_problems
     from namd.data.settings import SplitFractions
 
     try:
@@ -198,12 +200,16 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
         for problem in error.problems[1:]:
             tell(f"problem: {problem}")
         raise
+    warnings = usability_problems(cohort)
+    for warning in warnings:
+        tell(f"warning: {warning}; `namd cohort check` refuses this cohort")
     finish_card(cohort, arguments.seed, SplitFractions())
     cohort.write(arguments.out)
     summary = {
         "out": str(arguments.out),
         "fingerprint": cohort.card["fingerprint"],
         **_summary(cohort),
+        "warnings": warnings,
     }
     answer(arguments, summary, f"{arguments.out}: built\n{_as_text(summary)}")
     return 0

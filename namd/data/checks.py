@@ -52,7 +52,7 @@ def check_folder(folder: str | Path) -> tuple[Cohort | None, list[str]]:
         cohort = Cohort.read(folder)
     except InputError as error:
         return None, [str(error)]
-    problems = find_problems(cohort)
+    problems = find_problems(cohort) or usability_problems(cohort)
     written = cohort.card.get("fingerprint")
     content = cohort_fingerprint(folder, read_schema(folder).names)
     if written != content:
@@ -92,6 +92,30 @@ def find_problems(cohort: Cohort) -> list[str]:
         *_value_problems(cohort),
         *_image_problems(cohort),
     ]
+
+
+def usability_problems(cohort: Cohort) -> list[str]:
+    """Return why nothing can be trained or scored on a sound cohort, one line per split.
+
+    Every split is read by a run: models train on the first, the judge also needs both classes
+    there and in validation to stop by, and test without either class has no AUROC.
+    """
+    labels, splits = cohort.table["label"], cohort.table["split"]
+    problems = []
+    for split in schema.SPLITS:
+        inside = labels[splits == split]
+        if not len(inside):
+            problems.append(f"split {split}: no case; more patients or another --seed are needed")
+            continue
+        absent = [
+            name for code, name in schema.CODES["label"].items() if not (inside == code).any()
+        ]
+        if absent:
+            problems.append(
+                f"split {split}: no {' and no '.join(absent)} case among {len(inside)}; more "
+                "patients or another --seed are needed"
+            )
+    return problems
 
 
 def _tensor_problems(field: pa.Field, known: str) -> list[str]:

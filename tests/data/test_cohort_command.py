@@ -33,7 +33,7 @@ def crops(tmp_path) -> list[str]:
     table = pd.DataFrame(
         {
             "nodule_id": range(30),
-            "patient_id": [f"P{i // 2}" for i in range(30)],
+            "patient_id": [f"P{i}" for i in range(30)],
             "pixel_spacing_mm": 0.5,
             "SCT_LONG_DIA": 2 * radii,
             "SCT_PERP_DIA": 2 * radii,
@@ -49,6 +49,7 @@ def crops(tmp_path) -> list[str]:
 def built(crops, tmp_path) -> str:
     folder = str(tmp_path / "C")
     simulate = ["--simulate-followup", "--replicates", "2", "--settings", "signs.strength=0.5"]
+    simulate += ["prevalence=0.5"]
     assert command("build", "crops", *crops, *simulate, "--seed", "23", "--out", folder) == 0
     return folder
 
@@ -64,7 +65,7 @@ def test_build_then_check_card_and_show(built, tmp_path, capsys):
     assert found["ok"] is True
     assert found["problems"] == []
     assert found["cases"] == 60
-    assert found["patients"] == 15
+    assert found["patients"] == 30
     assert set(found["splits"]["train"]) >= {"cases", "patients", "malignant"}
     assert {"label", "followup", "age"} <= set(found["simulated"])
     assert set(found["ideal_auroc"]) <= {"train", "validation", "test"}
@@ -161,5 +162,42 @@ def test_the_phantom_needs_no_data(tmp_path, capsys):
     out = str(tmp_path / "P")
     sizes = ["--cases", "60", "--replicates", "2"]
     assert command("build", "phantom", *sizes, "--seed", "3", "--out", out) == 0
-    assert command("check", out, "--json") == 0
-    assert 0 < last_line(capsys)["cases"] <= 60
+    assert 0 < Cohort.read(out).table["case_id"].nunique() <= 60
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda table: table["split"] != "validation", "split validation: no case"),
+        (
+            lambda table: (table["split"] != "test") | (table["label"] != 1),
+            "split test: no malignant case among",
+        ),
+        (
+            lambda table: (table["split"] != "train") | (table["label"] != 0),
+            "split train: no benign case among",
+        ),
+    ],
+)
+def test_a_split_that_cannot_be_used_is_one_problem_line_and_exit_2(built, spoil, problem, capsys):
+    cohort = Cohort.read(built)
+    cohort.select(spoil(cohort.table).to_numpy()).write(built, overwrite=True)
+    capsys.readouterr()
+    assert command("check", built, "--json") == 2
+    shown = capsys.readouterr()
+    (line,) = json.loads(shown.out.splitlines()[-1])["problems"]
+    assert line.startswith(problem)
+    assert f"problem: {problem}" in shown.err
+
+
+def test_building_a_cohort_that_cannot_be_used_warns(crops, tmp_path, capsys):
+    out = ["--seed", "1", "--out", str(tmp_path / "R"), "--json"]
+    assert command("build", "crops", *crops, *out) == 0
+    shown = capsys.readouterr()
+    warnings = json.loads(shown.out.splitlines()[-1])["warnings"]
+    assert any(line.startswith("split train: no benign and no malignant") for line in warnings)
+    assert "warning: split train" in shown.err
+    simulate = ["--simulate-followup", "--replicates", "2", "--settings", "prevalence=0.5"]
+    out = ["--seed", "23", "--out", str(tmp_path / "S"), "--json"]
+    assert command("build", "crops", *crops, *simulate, *out) == 0
+    assert last_line(capsys)["warnings"] == []
