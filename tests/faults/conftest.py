@@ -1,46 +1,12 @@
-"""Makes the toy method of tests/pipeline importable."""
+"""Makes the toy run of tests/pipeline and its fixtures available."""
 
-import multiprocessing
-import os
 import sys
 from pathlib import Path
-
-import pytest
 
 TOYS = str(Path(__file__).resolve().parents[1] / "pipeline")
 if TOYS not in sys.path:
     sys.path.insert(0, TOYS)
 
+from toy_fixtures import diary, start  # noqa: E402 - found by the path above
 
-@pytest.fixture
-def diary(tmp_path, monkeypatch):
-    """Where the toy bodies write what they computed."""
-    path = tmp_path / "diary.txt"
-    # A killed process loses nothing that it wrote: flushing to the disk matters to power alone.
-    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
-    monkeypatch.setenv("TOY_DIARY", str(path))
-    return path
-
-
-@pytest.fixture
-def start(diary):
-    """Start the toy run in a forked process; whatever is left over is killed at the end.
-
-    Forked, because importing everything anew would cost more than the run.
-    """
-    running = []
-
-    def launch(store, *overrides, crash=None):
-        from toy_run import carry
-
-        process = multiprocessing.get_context("fork").Process(
-            target=carry, args=(str(store), overrides, crash)
-        )
-        process.start()
-        running.append(process)
-        return process
-
-    yield launch
-    for process in running:
-        process.kill()
-        process.join()
+__all__ = ["diary", "start"]

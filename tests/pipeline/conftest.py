@@ -1,6 +1,5 @@
 """Makes the toy method importable, also for stage bodies and subprocesses."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,15 +9,9 @@ HERE = str(Path(__file__).parent)
 if HERE not in sys.path:
     sys.path.insert(0, HERE)
 
+from toy_fixtures import diary  # noqa: E402 - found by the path above
 
-@pytest.fixture
-def diary(tmp_path, monkeypatch):
-    """Where the toy bodies write what they computed."""
-    path = tmp_path / "diary.txt"
-    # A killed process loses nothing that it wrote: flushing to the disk matters to power alone.
-    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
-    monkeypatch.setenv("TOY_DIARY", str(path))
-    return path
+__all__ = ["diary"]
 
 
 @pytest.fixture
