@@ -1,0 +1,117 @@
+"""A tracker in a thread of its own: what it cannot do costs one warning, never the study."""
+
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from namd.config.errors import StageError
+from namd.tracking.protocol import Tracker
+
+_LIMIT = 20_000
+"""Calls that wait: some 20 MB. A tracker that far behind is dead or useless."""
+
+
+class Abandonable(Tracker, Protocol):
+    """A tracker that can be given up while it is in the middle of something."""
+
+    def abandon(self) -> None:
+        """Make whatever it is doing fail soon."""
+        ...
+
+
+class BackgroundTracker:
+    """Hands every call to another tracker in a thread; never raises, never waits but in `close`.
+
+    Args:
+        inner: Does the work.
+        warn: Told at most one line.
+        patience_s: How long `close` waits for what is left to be written.
+        limit: Calls that may wait; a step beyond half of it is dropped, an event beyond it ends
+            the tracking.
+    """
+
+    def __init__(
+        self,
+        inner: Abandonable,
+        warn: Callable[[str], None],
+        patience_s: float = 60.0,
+        limit: int = _LIMIT,
+    ) -> None:
+        self._inner = inner
+        self._warn = warn
+        self._patience_s = patience_s
+        self._steps_limit = limit // 2
+        self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(limit)
+        self._over = threading.Event()
+        self._warned = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="namd-tracking", daemon=True)
+        self._thread.start()
+
+    def event(
+        self, trial: str | None, attempt: int, transition: str, body: Mapping[str, Any]
+    ) -> None:
+        """Hand on a record."""
+        self._put(partial(self._inner.event, trial, attempt, transition, body))
+
+    def step(
+        self, label: str, key: str, index: int, total: int, metrics: Mapping[str, float]
+    ) -> None:
+        """Hand on a step, unless too much is waiting."""
+        if self._calls.qsize() < self._steps_limit:
+            self._put(partial(self._inner.step, label, key, index, total, dict(metrics)))
+
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Hand on the table."""
+        self._put(partial(self._inner.table, list(rows)))
+
+    def close(self) -> None:
+        """Wait until all is written, but not for ever. A second call does nothing."""
+        if not self._over.is_set():
+            self._put(self._inner.close)
+        if not self._over.is_set():
+            self._put(None)
+        self._thread.join(self._patience_s)
+        if self._thread.is_alive():
+            self._give_up(f"not everything was taken within {self._patience_s:g} s")
+            self._inner.abandon()
+            self._thread.join(5.0)
+
+    def _put(self, call: Callable[[], None] | None) -> None:
+        if self._over.is_set():
+            return
+        try:
+            self._calls.put_nowait(call)
+        except queue.Full:
+            self._give_up("it does not keep up")
+
+    def _work(self) -> None:
+        try:
+            while not self._over.is_set():
+                call = self._calls.get()
+                if call is None:
+                    break
+                call()
+        except (StageError, OSError) as error:
+            self._give_up(str(error))
+        finally:
+            # Also after a mistake of ours: the thread ends, the study does not.
+            self._over.set()
+            self._inner_released()
+
+    def _inner_released(self) -> None:
+        """Drop what still waits, so that its memory goes."""
+        while True:
+            try:
+                self._calls.get_nowait()
+            except queue.Empty:
+                return
+
+    def _give_up(self, reason: str) -> None:
+        self._over.set()
+        if self._warned.acquire(blocking=False):
+            self._warn(
+                f"tracking is off: {reason}; the ledger has everything, "
+                "`namd study publish NAME --wandb` writes it again"
+            )

@@ -1,0 +1,44 @@
+"""Showing a study again, from its records and its stages' measurements alone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from namd.tracking.protocol import Tracker
+from namd.tracking.wandb_tracker import StepsOfKey, Told
+
+
+def publish(
+    events: Iterable[Told],
+    steps_of_key: StepsOfKey,
+    rows: Sequence[Mapping[str, Any]],
+    tracker: Tracker,
+) -> int:
+    """Tell a tracker all that a running study's tracker was told; return the number of records.
+
+    Args:
+        events: The records, in the ledger's order; they may be read while this goes on.
+        steps_of_key: What a stage measured, one mapping per step with its `index`; empty where
+            the artifact is gone.
+        rows: The final table; empty: none is written.
+        tracker: Closed at the end. What it raises is raised here.
+    """
+    count = 0
+    told: set[str] = set()
+    for trial, attempt, transition, body in events:
+        if transition.startswith("stage/") and body["key"] not in told:
+            told.add(body["key"])
+            _tell_steps(transition.partition("/")[2], body["key"], steps_of_key, tracker)
+        tracker.event(trial, attempt, transition, body)
+        count += 1
+    if rows:
+        tracker.table(rows)
+    tracker.close()
+    return count
+
+
+def _tell_steps(label: str, key: str, steps_of_key: StepsOfKey, tracker: Tracker) -> None:
+    lines = list(steps_of_key(label, key))
+    total = max((int(line["index"]) for line in lines), default=0)
+    for line in lines:
+        metrics = {name: value for name, value in line.items() if value is not None}
+        tracker.step(label, key, int(metrics.pop("index")), total, metrics)

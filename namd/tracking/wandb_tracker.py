@@ -1,0 +1,181 @@
+"""A study as W&B runs: one per attempt of a trial, one per stage, one of the study itself.
+
+Attempts and stages are written whole, when they are over, so that memory does not grow with the
+study; online, a stage is also shown while it is built. What fails here raises TrackingError: put
+`BackgroundTracker` around it where a study must not notice.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from namd.tracking.privacy import clean, clean_text
+from namd.tracking.runs import History, RunContent, StudyFold, finite, flat
+from namd.tracking.wandb_writer import OpenRun, RunWriter
+
+Told = tuple[str | None, int, str, Mapping[str, Any]]
+"""A record as a tracker is told it: trial, attempt, transition, body."""
+
+StepsOfKey = Callable[[str, str], Iterable[Mapping[str, Any]]]
+"""From a stage's label and key to what it measured: one mapping per step, with its `index`."""
+
+ImagesOfKey = Callable[[str, str], Sequence[tuple[str, bytes]]]
+"""From a stage's label and key to (caption, PNG) of a few pictures; often none."""
+
+MOST_IMAGES = 8
+MOST_OPEN = 8
+MOST_BUFFERED = 64
+"""Per stage; stages shown while they are built; stages whose steps are kept meanwhile."""
+
+
+@dataclass
+class _Building:
+    """A stage that was not yet told as published."""
+
+    history: History = field(default_factory=History)
+    shown: OpenRun | None = None
+    last: int = -1
+
+
+class WandbTracker:
+    """Shows a study in W&B.
+
+    Args:
+        writer: Writes runs.
+        earlier: The study's records so far, for a study that is resumed: what was told to
+            earlier openings' trackers is not told again.
+        steps_of_key: Measurements of a published stage, told or not; None: those told.
+        images_of_key: Pictures of a published stage, asked for only where the study file's
+            `tracking.images` is true.
+    """
+
+    def __init__(
+        self,
+        writer: RunWriter,
+        *,
+        earlier: Callable[[], Iterable[Told]] | None = None,
+        steps_of_key: StepsOfKey | None = None,
+        images_of_key: ImagesOfKey | None = None,
+    ) -> None:
+        self._writer = writer
+        self._earlier = earlier
+        self._steps_of_key = steps_of_key
+        self._images_of_key = images_of_key
+        self._fold = StudyFold()
+        self._building: dict[str, _Building] = {}
+        self._written: set[str] = set()
+        self._table: list[dict[str, Any]] | None = None
+
+    def event(
+        self, trial: str | None, attempt: int, transition: str, body: Mapping[str, Any]
+    ) -> None:
+        """Take in a record; write the runs that it ends. Raises TrackingError."""
+        if self._earlier is not None and transition == "opened" and attempt > 1:
+            self._catch_up(self._earlier())
+        self._earlier = None
+        ended = self._fold.event(trial, attempt, transition, body)
+        if transition.startswith("stage/"):
+            self._stage(transition.partition("/")[2], body)
+        if ended is not None:
+            self._write(ended)
+
+    def step(
+        self,
+        label: str,
+        key: str,
+        index: int,
+        total: int,  # noqa: ARG002 - the protocol's
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Keep what a stage measured, and show it where somebody may be watching."""
+        if key in self._written:
+            return
+        building = self._building.get(key)
+        if building is None:
+            self._make_room()
+            building = self._building[key] = _Building()
+        building.history.add(index, metrics)
+        if self._writer.streaming:
+            self._show(label, key, building, index, finite(metrics))
+
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the final table for the study's own run."""
+        self._table = [flat(clean(row)) for row in rows]
+
+    def close(self) -> None:
+        """Write the study's own run, end what is still shown, and let go. Raises TrackingError."""
+        for key, building in self._building.items():
+            if building.shown is not None:
+                content = self._fold.stage_run("unfinished", key)
+                building.shown.finish(replace(content, tags=("unfinished",), failed=True))
+        self._building.clear()
+        if self._fold.study:
+            content = self._fold.study_run()
+            self._writer.open(content).finish(content, table=self._table)
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """End at once, from another thread."""
+        self._writer.abandon()
+
+    def _catch_up(self, earlier: Iterable[Told]) -> None:
+        for trial, attempt, transition, body in earlier:
+            self._fold.event(trial, attempt, transition, body)
+            if transition.startswith("stage/"):
+                self._written.add(str(body["key"]))
+
+    def _stage(self, label: str, body: Mapping[str, Any]) -> None:
+        """Write a published stage's run, once."""
+        key = str(body["key"])
+        building = self._building.pop(key, None) or _Building()
+        if key in self._written:
+            return
+        self._written.add(key)
+        summary = {
+            "seconds": float(body.get("seconds", 0.0)),
+            "device_seconds": float(body.get("device_seconds", 0.0)),
+        }
+        content = self._fold.stage_run(label, key)
+        content = replace(content, tags=("found" if body.get("cached") else "built",))
+        images: list[tuple[str, bytes]] = []
+        if self._fold.images and self._images_of_key is not None:
+            found = self._images_of_key(label, key)[:MOST_IMAGES]
+            images = [(clean_text(caption), png) for caption, png in found]
+        if building.shown is not None:
+            building.shown.finish(replace(content, summary=summary), images=images)
+            return
+        history = building.history
+        if self._steps_of_key is not None:
+            stored = History()
+            for line in self._steps_of_key(label, key):
+                stored.add(int(line["index"]), line)
+            history = stored if stored.lines else history
+        self._write(replace(content, history=history.lines, summary=summary), images)
+
+    def _write(self, content: RunContent, images: Sequence[tuple[str, bytes]] = ()) -> None:
+        run = self._writer.open(content)
+        for step, metrics in content.history:
+            run.log(step, metrics)
+        run.finish(content, images=images)
+
+    def _show(
+        self, label: str, key: str, building: _Building, index: int, measured: Mapping[str, float]
+    ) -> None:
+        if building.shown is None:
+            if sum(b.shown is not None for b in self._building.values()) >= MOST_OPEN:
+                return
+            building.shown = self._writer.open(self._fold.stage_run(label, key))
+            lines = building.history.lines
+        else:
+            lines = [(index, dict(measured))]
+        for step, metrics in lines:
+            # W&B's histories only grow: a step that a resumed body repeats is shown once.
+            if metrics and step > building.last:
+                building.shown.log(step, metrics)
+                building.last = step
+
+    def _make_room(self) -> None:
+        """Forget the steps of a stage that nobody published, beyond a number."""
+        hidden = [key for key, building in self._building.items() if building.shown is None]
+        if len(hidden) >= MOST_BUFFERED:
+            del self._building[hidden[0]]
