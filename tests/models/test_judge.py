@@ -74,7 +74,7 @@ def test_the_papers_judge_has_its_stated_shape():
         ({"width": 66}, "66"),
         ({"dropout": 1.0}, "dropout"),
         ({"depth": 0}, "depth"),
-        ({"stem_channels": (16, 30, 64)}, "30"),
+        ({"stem_channels": (16, 30, 48, 64)}, "30"),
     ],
 )
 def test_impossible_shapes_are_refused(wrong, named):
