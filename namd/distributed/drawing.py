@@ -157,7 +157,7 @@ class Drawing:
         coverage = Coverage(first.stage.name, case_ids, indices)
         watch = LeaseWatch(self.store.leases.timing.heartbeat_s)
         blocks = self._blocks(nodes["draw"], nodes["score"], case_ids)
-        with explained(self.store.backend.name), closing(blocks):
+        with explained(self.store.backend.name, self.store.backend.folder), closing(blocks):
             for block in blocks:
                 self._take_in(block, families, coverage)
                 watch.look([task for family in tasks.values() for task in family.values()])
@@ -223,7 +223,7 @@ class Drawing:
         """Yield the pairs with what the workers made of them, a block at a time."""
         rows = block_rows(len(case_ids))
         stored = {k: drawn_by(node) for k, node in scores.items() if k not in draws}
-        with _tries() as tries:
+        with counted_tries() as tries:
             # Where all draws are stored, the scores' own node says which cases they are of.
             work = self._work(draws or scores, tries)
             steps: list[tuple[type, dict[str, Any]]] = [
@@ -288,7 +288,8 @@ def _nodes(tasks: OpenTasks) -> dict[int, Node]:
 
 
 @contextmanager
-def _tries() -> Iterator[Any]:
+def counted_tries() -> Iterator[Any]:
+    """Keep a `Tries` actor for as long as a pipeline runs."""
     counter = ray.remote(num_cpus=0, max_restarts=-1)(Tries).remote()
     try:
         yield counter

@@ -1,7 +1,6 @@
 """The few operations that the store needs of a place that keeps files; no meaning of any file.
 
-A local folder is the first such place. Another one (an object store) implements the same
-protocol: `create_if_absent` by a conditional put, `working_folder` and `fetch` by a local copy.
+A local folder is such a place, and the first; `object_backend` has another.
 """
 
 import errno
@@ -33,9 +32,15 @@ class StoreError(InputError):
 
 @runtime_checkable
 class Backend(Protocol):
-    """Where a store lives. Paths are relative, with `/`."""
+    """Where a store lives. Paths are relative, with `/`.
+
+    Attributes:
+        name: For messages.
+        folder: Under which working folders and what is fetched lie on this machine.
+    """
 
     name: str
+    folder: Path
 
     def create_if_absent(self, path: str, data: bytes, lasting: bool = True) -> bool:
         """Create a file with this content; False, and no change, where it exists.
@@ -70,7 +75,20 @@ class Backend(Protocol):
         ...
 
     def fetch(self, path: str) -> Path:
-        """Return a local folder that holds the files under this path."""
+        """Return a local folder that holds the files under this path; they never change."""
+        ...
+
+    def keep(self, path: str, first: str = "") -> None:
+        """Save a working folder that goes on changing, for `restore`; called between changes.
+
+        Args:
+            path: The folder.
+            first: Name of a file that must never be behind the others.
+        """
+        ...
+
+    def restore(self, path: str) -> Path:
+        """Return a working folder with what was last kept of it, on whichever machine."""
         ...
 
 
@@ -78,7 +96,7 @@ class LocalBackend:
     """A folder on a local or shared file system with hard links."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = self.folder = root
         self.name = str(root)
 
     def create_if_absent(self, path: str, data: bytes, lasting: bool = True) -> bool:
@@ -153,6 +171,13 @@ class LocalBackend:
         """The files are already here."""
         return self.root / path
 
+    def keep(self, path: str, first: str = "") -> None:
+        """The files are written in place."""
+
+    def restore(self, path: str) -> Path:
+        """The files are where they were written."""
+        return self.working_folder(path)
+
     def _parent_made(self, path: str) -> Path:
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -200,10 +225,15 @@ class explained:  # noqa: N801 - reads as a context: `with explained(store.name)
     """Turns a full or unwritable disk inside this block into a StoreError of one line.
 
     An error that names a file elsewhere (a cohort one may not read) is let through.
+
+    Args:
+        name: The store's, for the message.
+        folder: Where its files lie on this machine; None: at its name.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: Path | None = None) -> None:
         self.name = name
+        self.folder = name if folder is None else str(folder)
 
     def __enter__(self) -> None:
         """Nothing to prepare."""
@@ -215,7 +245,7 @@ class explained:  # noqa: N801 - reads as a context: `with explained(store.name)
         if error is None or isinstance(error, InputError):
             return
         place = getattr(error, "filename", None)
-        if place is not None and not str(place).startswith(self.name):
+        if place is not None and not str(place).startswith(self.folder):
             return
         problem = storage_problem(error)
         if problem is not None:

@@ -149,7 +149,7 @@ class Launcher:
     def take(self, nodes: Sequence[Node]) -> list[Task]:
         """Lease the nodes that no living process holds and nobody has published."""
         tasks = []
-        with ExitStack() as undo, explained(self.store.backend.name):
+        with ExitStack() as undo, explained(self.store.backend.name, self.store.backend.folder):
             for node in nodes:
                 lease = self.store.leases.acquire(key_folder(node.stage.name, node.key))
                 if lease is None:
@@ -187,7 +187,7 @@ class Launcher:
         built: set[str] = set()
         self.reporter.started(nodes)
         try:
-            with explained(self.store.backend.name):
+            with explained(self.store.backend.name, self.store.backend.folder):
                 context, warnings = self._context(tasks)
                 watch = LeaseWatch(self.store.leases.timing.heartbeat_s)
                 body = self._carry(nodes, context)
@@ -196,7 +196,8 @@ class Launcher:
                         self._note(step, nodes, open_tasks)
                         if step.finished is not None:
                             built |= self.publish(open_tasks, step.finished, context, warnings)
-                        watch.look(open_tasks.values())
+                        if watch.look(open_tasks.values()):
+                            self._keep_checkpoints(open_tasks.values())
                 for index in list(open_tasks):
                     built |= self.publish(open_tasks, index, context, warnings)
         except (OSError, RuntimeError) as error:
@@ -284,6 +285,10 @@ class Launcher:
             self.reporter.finished(node, seconds)
         return {node.label} if won else set()
 
+    def _keep_checkpoints(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            self.store.keep_checkpoints(task.node.stage.name, task.node.key)
+
     def _manifest(
         self, task: Task, seconds: float, context: StageContext, warnings: list[str]
     ) -> dict[str, Any]:
@@ -308,6 +313,8 @@ class Launcher:
     def give_up(self, task: Task) -> None:
         """Leave a node unpublished: its checkpoints stay, its half-filled attempt goes."""
         with suppress(StoreError):
+            if not task.lease.lost():
+                self._keep_checkpoints([task])
             self.store.abandon(task.attempt)
         _give_back(task.lease)
 
@@ -331,13 +338,17 @@ class LeaseWatch:
         self.every_s = every_s
         self.last = time.monotonic()
 
-    def look(self, tasks: Iterable[Task]) -> None:
-        """Raise LeaseLost where another process took one of the keys over."""
+    def look(self, tasks: Iterable[Task]) -> bool:
+        """Return whether it was time to look.
+
+        Raises LeaseLost where another process took one of the keys over.
+        """
         if time.monotonic() - self.last < self.every_s:
-            return
+            return False
         self.last = time.monotonic()
         if any(task.lease.lost() for task in tasks):
             raise LeaseLost
+        return True
 
 
 @contextmanager

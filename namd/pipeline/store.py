@@ -163,7 +163,15 @@ class Store:
 
     def checkpoints(self, stage: str, key: str) -> Path:
         """Return the folder that every attempt at a key shares until one is published."""
-        return self.backend.working_folder(f"{key_folder(stage, key)}/checkpoints")
+        return self.backend.restore(f"{key_folder(stage, key)}/checkpoints")
+
+    def keep_checkpoints(self, stage: str, key: str) -> None:
+        """Save the folder of checkpoints for other machines; nothing may be writing to it.
+
+        The measurements go first: a body that resumes drops those that are ahead of its state,
+        and cannot make those that are behind.
+        """
+        self.backend.keep(f"{key_folder(stage, key)}/checkpoints", METRICS)
 
     def tidy(self, stage: str, key: str) -> None:
         """Remove what nobody needs once a key is published: checkpoints, leases, lost attempts."""
@@ -288,32 +296,38 @@ class Store:
 
 
 def open_store(url: str, timing: LeaseTiming | None = None, create: bool = True) -> Store:
-    """Return the store at a local folder or `file://` URL, made where absent.
+    """Return the store at a local folder, `file://` or `s3://` URL, made where absent.
 
-    Raises StoreError where it is another kind of place, another schema version, not a store, or
-    fails the probe.
+    Raises StoreError where it is another kind of place, another schema version, not a store,
+    cannot be reached, or fails the probe.
     """
-    path = url.removeprefix("file://")
-    if "://" in path:
-        raise StoreError(f"store {url}: only local folders and file:// are known")
-    root = Path(path).expanduser().absolute()
-    if not create and not (root / STORE_FILE).is_file():
-        raise StoreError(f"store {root}: no store there ({STORE_FILE} is missing)")
-    backend = LocalBackend(root)
-    text = json.dumps({"schema": STORE_SCHEMA}).encode()
+    backend = _open_backend(url)
     raw = backend.read(STORE_FILE)
+    if raw is None and not create:
+        raise StoreError(f"store {backend.name}: no store there ({STORE_FILE} is missing)")
     if raw is None:
         if backend.list(""):
             raise StoreError(
-                f"store {root}: the folder holds other things and no {STORE_FILE}; name an empty "
-                "folder or a store"
+                f"store {backend.name}: the folder holds other things and no {STORE_FILE}; name an "
+                "empty folder or a store"
             )
-        backend.create_if_absent(STORE_FILE, text)
+        backend.create_if_absent(STORE_FILE, json.dumps({"schema": STORE_SCHEMA}).encode())
         raw = backend.read(STORE_FILE) or b""
-    _require_schema(root, raw)
+    _require_schema(backend.name, raw)
     if create:
         probe(backend)
     return Store(backend, timing)
+
+
+def _open_backend(url: str) -> Backend:
+    protocol, separator, rest = url.partition("://")
+    if separator and protocol in ("s3", "s3a"):
+        from namd.pipeline.object_backend import open_object_backend
+
+        return open_object_backend(url)
+    if separator and protocol != "file":
+        raise StoreError(f"store {url}: only local folders, file:// and s3:// are known")
+    return LocalBackend(Path(rest if separator else url).expanduser().absolute())
 
 
 def key_folder(stage: str, key: str) -> str:
@@ -328,14 +342,14 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _require_schema(root: Path, raw: bytes) -> None:
+def _require_schema(name: str, raw: bytes) -> None:
     try:
         version = json.loads(raw)["schema"]
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"store {root}: {STORE_FILE} is unreadable") from error
+        raise StoreError(f"store {name}: {STORE_FILE} is unreadable") from error
     if version != STORE_SCHEMA:
         raise StoreError(
-            f"store {root}: written in schema {version!r}, this version reads {STORE_SCHEMA}; "
+            f"store {name}: written in schema {version!r}, this version reads {STORE_SCHEMA}; "
             "name another with --store"
         )
 

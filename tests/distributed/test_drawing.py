@@ -3,15 +3,20 @@
 import os
 import shutil
 import signal
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from namd.config.errors import StageError
-from namd.distributed.drawing import draw_and_score, stream
+from namd.distributed import drawing
+from namd.distributed.draw_files import DrawnFiles
+from namd.distributed.draw_workers import MOST_TRIES, DrawWorker, Work
+from namd.distributed.drawing import counted_tries, draw_and_score, stream
 from namd.distributed.pairs import Coverage, pair_blocks
 from namd.pipeline.graph import Plan, make_plan
 from namd.pipeline.store import Store, open_store
@@ -73,18 +78,53 @@ def test_what_a_worker_says_is_the_error(ray_cluster):
 
 
 @pytest.mark.slow
-def test_a_killed_actor_costs_its_block_only(ray_cluster, tmp_path):
+def test_a_block_that_ends_every_worker_is_given_up_by_name(ray_cluster):
+    draws = SimpleNamespace(stage=SimpleNamespace(name="draws-test"))
+
     class Step:
+        def __init__(self, tries):
+            self.work = Work({0: draws}, "", Path(), "cpu", tries)
+
         def __call__(self, batch):
-            flag = tmp_path / "killed"
-            (tmp_path / f"{batch['case_id'][0]}-{batch['k'][0]}-{os.getpid()}").touch()
-            if (batch["case_id"] == "case05").any() and not flag.exists():
-                flag.touch()
+            self.work.begin(batch)
+            if "case05" in batch["case_id"] and 1 in batch["k"]:
                 os.kill(os.getpid(), signal.SIGKILL)
             return batch
 
-    through(Step, StageResources(workers=2)).require()
-    assert len(list(tmp_path.glob("case*"))) <= 2 * len(IDS) / ROWS + 2
+    pairs = pair_blocks(IDS, [0, 1], ROWS)
+    named = rf"4 pairs from \(case case04, k=1\) ended the process of {MOST_TRIES} workers"
+    with counted_tries() as tries, pytest.raises(StageError, match=named):
+        list(stream(pairs, [(Step, {"tries": tries})], ROWS, StageResources()))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_pairs(ray_cluster, tmp_path):
+    class Step:
+        def __call__(self, batch):
+            images = np.zeros((len(batch["k"]), 64, 64), np.float16)
+            images[:] = batch["k"][:, None, None]
+            return {**batch, "image": images}
+
+    ids, draws, rows = [f"case{number:05d}" for number in range(4096)], range(20), 128
+    coverage = Coverage("draws-test", ids, draws)
+    files = {k: DrawnFiles(tmp_path / str(k), ids) for k in draws}
+    for k in draws:
+        files[k].folder.mkdir()
+    start, most = own_memory_mib(), 0.0
+    for block in stream(pair_blocks(ids, draws, rows), [(Step, {})], rows, StageResources()):
+        places = coverage.add(block["case_id"], block["k"])
+        files[int(block["k"][0])].put(places, block)
+        most = max(most, own_memory_mib() - start)
+    coverage.require()
+    written = sum(file.path.stat().st_size for file in files.values()) / 2**20
+    assert written > 600
+    assert most < 150
+
+
+def own_memory_mib() -> float:
+    """Memory that is this process's alone: what it maps of the object store is not counted."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
 @dataclass(frozen=True)
@@ -190,6 +230,32 @@ def test_scores_of_stored_draws_draw_nothing_and_what_is_there_starts_no_pool(
     told.clear()
     draw_and_score(nodes, **again)
     assert told == []
+
+
+@pytest.mark.slow
+def test_a_killed_actor_costs_its_block_only(ray_cluster, tiny, tmp_path, monkeypatch):
+    class Mortal(DrawWorker):
+        def __call__(self, batch):
+            (tmp_path / f"begun-{uuid.uuid4().hex}").touch()
+            if 1 in batch["k"] and not (tmp_path / "killed").exists():
+                (tmp_path / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__call__(batch)
+
+    monkeypatch.setattr(drawing, "DrawWorker", Mortal)
+    store = tiny.without(tmp_path / "store", "draws-test", "scores-test")
+    nodes = tiny.nodes("draws-test", "scores-test")
+    draw_and_score(
+        nodes,
+        store_url=str(tmp_path / "store"),
+        cohort=tiny.cohort,
+        resources=StageResources(),
+        relay=lambda *_: None,
+    )
+    assert (tmp_path / "killed").exists()
+    assert_equal_artifacts(tiny, store, nodes)
+    draws = 3
+    assert len(list(tmp_path.glob("begun-*"))) == draws + 1
 
 
 def test_other_stages_are_refused(tiny):

@@ -1,0 +1,235 @@
+"""A prefix of an S3 bucket as a place of a store, with a folder of this machine beside it.
+
+Stage bodies read and write local files. So an attempt is filled here and uploaded before its
+COMMIT, and a published one is downloaded once; it never changes. Leases, heartbeats and COMMIT
+are objects only. What a file means is the store's matter.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from namd.pipeline.backend import StoreError
+
+if TYPE_CHECKING:
+    from s3fs import S3FileSystem
+
+CACHE_VARIABLE = "NAMD_STORE_CACHE"
+"""Folder for local copies; a shared one lets the workers of a gang see one another's files."""
+
+CONNECT_S = 5
+"""Patience with a server that does not answer, per try."""
+
+TRIES = 2
+
+
+class ObjectBackend:
+    """A prefix of a bucket that honours `If-None-Match: *`.
+
+    Args:
+        filesystem: s3fs, without caches of listings.
+        root: Bucket and prefix.
+        cache: Where local copies of this store lie; may be removed while nothing runs.
+    """
+
+    def __init__(self, filesystem: "S3FileSystem", root: str, cache: Path) -> None:
+        self._filesystem = filesystem
+        self._root = root.rstrip("/")
+        self.name = f"s3://{self._root}"
+        self.folder = cache
+        self._uploaded: dict[str, tuple[int, int]] = {}
+
+    def create_if_absent(self, path: str, data: bytes, lasting: bool = True) -> bool:  # noqa: ARG002 - an object lasts
+        """Create by conditional put."""
+        with self._explained():
+            try:
+                self._filesystem.pipe_file(self._key(path), data, mode="create")
+            except FileExistsError:
+                # A put whose answer was lost is sent again by the client, and then meets the
+                # first one's object: ours, if the bytes are. Every caller's differ.
+                return self._filesystem.cat_file(self._key(path)) == data
+            return True
+
+    def write(self, path: str, data: bytes, lasting: bool = True) -> None:  # noqa: ARG002 - an object lasts
+        """Put the object: a reader sees the old one or the new."""
+        with self._explained():
+            self._filesystem.pipe_file(self._key(path), data)
+
+    def read(self, path: str) -> bytes | None:
+        """Get the whole object."""
+        with self._explained():
+            try:
+                return bytes(self._filesystem.cat_file(self._key(path)))
+            except FileNotFoundError:
+                return None
+
+    def list(self, path: str) -> list[str]:
+        """List one level under a prefix, hidden names left out."""
+        folder = self._key(path)
+        with self._explained():
+            try:
+                found = self._filesystem.ls(folder, detail=False, refresh=True)
+            except FileNotFoundError:
+                return []
+        # A prefix that is itself an object lists itself.
+        inside = [place.rstrip("/") for place in found if place.rstrip("/") != folder]
+        names = sorted({place.rpartition("/")[2] for place in inside})
+        return [name for name in names if not name.startswith(".")]
+
+    def remove(self, path: str) -> None:
+        """Remove objects and their local copies."""
+        with self._explained():
+            for place in self._objects(path):
+                with contextlib.suppress(FileNotFoundError):
+                    self._filesystem.rm_file(f"{self._root}/{place}")
+                self._uploaded.pop(place, None)
+            local = self.folder / path
+            if local.is_dir():
+                shutil.rmtree(local, ignore_errors=True)
+            else:
+                local.unlink(missing_ok=True)
+
+    def working_folder(self, path: str) -> Path:
+        """Return a folder of this machine."""
+        folder = self.folder / path
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def upload(self, path: str) -> None:
+        """Put every file of a working folder."""
+        with self._explained():
+            self._put([file for file in (self.folder / path).rglob("*") if file.is_file()])
+
+    def fetch(self, path: str) -> Path:
+        """Return the local copy, downloaded where it is missing: all of it or nothing."""
+        folder = self.folder / path
+        if folder.is_dir():
+            return folder
+        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+        with self._explained():
+            try:
+                self._get(self._objects(path), path, partial)
+                # Another process of this machine may have been quicker.
+                with contextlib.suppress(FileExistsError):
+                    _rename(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return folder
+
+    def keep(self, path: str, first: str = "") -> None:
+        """Put the files of a working folder that changed, and remove those that went.
+
+        Args:
+            path: The folder.
+            first: Name of a file that goes before the others: it may be ahead of them, never
+                behind.
+        """
+        folder = self.folder / path
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        states = {self._place(file): _state(file) for file in files}
+        changed = [f for f in files if self._uploaded.get(self._place(f)) != states[self._place(f)]]
+        if not changed:
+            return
+        with self._explained():
+            for file in sorted(changed, key=lambda f: (f.name != first, f.stat().st_mtime_ns)):
+                self._put([file])
+            for place in set(self._objects(path)) - set(states):
+                self._filesystem.rm_file(f"{self._root}/{place}")
+            self._uploaded |= states
+
+    def restore(self, path: str) -> Path:
+        """Return a working folder that holds what was last kept, by whichever machine.
+
+        What only this machine has stays: it was written and never kept.
+        """
+        folder = self.working_folder(path)
+        with self._explained():
+            for place in self._objects(path):
+                local = self.folder / place
+                if local.is_file() and self._uploaded.get(place) == _state(local):
+                    continue
+                self._get([place], path, folder)
+                self._uploaded[place] = _state(local)
+        return folder
+
+    def _key(self, path: str) -> str:
+        return f"{self._root}/{path}".rstrip("/")
+
+    def _place(self, file: Path) -> str:
+        return file.relative_to(self.folder).as_posix()
+
+    def _objects(self, path: str) -> Sequence[str]:
+        """Return the objects at or under a path, by their place under the root."""
+        found = self._filesystem.find(self._key(path), refresh=True)
+        return [str(place).removeprefix(f"{self._root}/") for place in found]
+
+    def _put(self, files: Sequence[Path]) -> None:
+        if files:
+            places = [f"{self._root}/{self._place(file)}" for file in files]
+            self._filesystem.put([str(file) for file in files], places)
+
+    def _get(self, places: Sequence[str], path: str, folder: Path) -> None:
+        """Download objects under a path to the same places under a folder."""
+        targets = [folder / place.removeprefix(f"{path}/") for place in places]
+        for target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        if places:
+            sources = [f"{self._root}/{place}" for place in places]
+            self._filesystem.get(sources, [str(target) for target in targets])
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (OSError, TimeoutError, BotoCoreError, ClientError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise StoreError(
+                f"store {self.name}: cannot be used ({reason}); check bucket, network and "
+                "credentials, or name another with --store"
+            ) from error
+
+
+def open_object_backend(url: str, **options: Any) -> ObjectBackend:  # noqa: ANN401 - for s3fs
+    """Return the backend at an `s3://bucket/prefix` URL; `options` go to s3fs.
+
+    Address and credentials come from where the AWS tools look for them.
+    """
+    import s3fs  # a local store must not pay for it
+
+    client = {"connect_timeout": CONNECT_S, "retries": {"max_attempts": TRIES}}
+    filesystem = s3fs.S3FileSystem(
+        use_listings_cache=False, skip_instance_cache=True, config_kwargs=client, **options
+    )
+    filesystem.retries = TRIES
+    return ObjectBackend(filesystem, url.partition("://")[2], cache_folder(url))
+
+
+def cache_folder(url: str) -> Path:
+    """Return where local copies of the store at a URL lie."""
+    base = os.environ.get(CACHE_VARIABLE)
+    if not base:
+        base = os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/namd/stores"
+    digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    return Path(base).expanduser() / digest
+
+
+def _rename(partial: Path, folder: Path) -> None:
+    try:
+        partial.rename(folder)
+    except OSError as error:
+        if folder.is_dir():
+            raise FileExistsError(str(folder)) from error
+        raise
+
+
+def _state(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,184 @@
+"""The store on S3, against a server of this machine: the local store's laws, and two machines."""
+
+import threading
+
+import pytest
+from toy_run import TIMING, toy_run
+from toy_stages import read_diary
+
+from namd.pipeline import object_backend
+from namd.pipeline.backend import StoreError, probe
+from namd.pipeline.object_backend import CACHE_VARIABLE, cache_folder
+from namd.pipeline.store import open_store
+
+KEY = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def server():
+    moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
+    running = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def url(server, tmp_path, monkeypatch, request) -> str:
+    """An empty prefix; the machine is told apart by its cache."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "here"))
+    place = f"s3://bucket/{request.node.name}"
+    opened = object_backend.open_object_backend(place)
+    opened._filesystem.call_s3("create_bucket", Bucket="bucket")
+    return place
+
+
+@pytest.fixture
+def elsewhere(url, tmp_path, monkeypatch):
+    """Open the store as another machine would: without the local copies of this one."""
+
+    def open_there(number=1):
+        monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / f"machine{number}"))
+        return open_store(url, TIMING)
+
+    return open_there
+
+
+def filled(store, content="data"):
+    attempt = store.open_attempt("train", KEY)
+    (attempt.payload / "x.txt").write_text(content)
+    (attempt.folder / "manifest.json").write_text("{}")
+    (attempt.folder / "metrics.jsonl").write_text("")
+    return attempt
+
+
+def test_a_run_is_computed_once_for_all_machines(url, elsewhere, diary):
+    first = toy_run(open_store(url, TIMING))
+    computed = read_diary(diary)
+    assert "train step 12" in computed
+    there = elsewhere()
+    again = toy_run(there)
+    assert read_diary(diary) == computed
+    assert again.rows == first.rows
+    assert all(stage.cached for stage in again.stages)
+    assert [e.committed for e in there.entries()] == [True] * len(first.stages)
+    for entry in there.entries():
+        assert there.verify(entry.stage, entry.key) == []
+
+
+def test_a_store_equals_the_local_one(url, store, diary):
+    remote = open_store(url, TIMING)
+    ours, theirs = toy_run(remote), toy_run(store)
+    assert ours.rows == theirs.rows
+    assert list(remote.entries()) == list(store.entries())
+    for entry in store.entries():
+        a, b = (s.find(entry.stage, entry.key) for s in (remote, store))
+        payload = {name: x for name, x in a.files.items() if name.startswith("payload")}
+        assert payload == {name: x for name, x in b.files.items() if name.startswith("payload")}
+        assert a.metrics() == b.metrics()
+
+
+def test_another_machine_resumes_the_last_checkpoint(url, elsewhere, diary):
+    from namd.config.errors import StageError
+
+    with pytest.raises(StageError):
+        toy_run(open_store(url, TIMING), "train.diverge_at=7")
+    there = elsewhere()
+    with pytest.raises(StageError):
+        toy_run(there, "train.diverge_at=7")
+    assert [line for line in read_diary(diary) if "from" in line] == [
+        "train from 0",
+        "train from 4",
+    ]
+
+
+def test_a_late_writer_loses_and_leaves_nothing(url, elsewhere):
+    here = open_store(url, TIMING)
+    there = elsewhere()
+    early, late = filled(here, "early"), filled(there, "late")
+    assert here.publish(early)[1]
+    artifact, won = there.publish(late)
+    assert not won
+    assert (artifact.payload / "x.txt").read_text() == "early"
+    assert not late.folder.exists()
+    assert there.backend.list(f"train/{KEY}/attempts") == [early.name]
+
+
+def test_one_of_many_racing_publishers_wins(url):
+    store = open_store(url, TIMING)
+    attempts = [filled(store, str(number)) for number in range(4)]
+    won: list[bool] = []
+    gate = threading.Barrier(len(attempts))
+
+    def publish(attempt) -> None:
+        gate.wait()
+        won.append(store.publish(attempt)[1])
+
+    threads = [threading.Thread(target=publish, args=(a,)) for a in attempts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [False, False, False, True]
+
+
+def test_a_lease_is_held_by_one_and_free_once_released(url, elsewhere):
+    here = open_store(url, TIMING)
+    there = elsewhere()
+    lease = here.leases.acquire(f"train/{KEY}")
+    assert there.leases.acquire(f"train/{KEY}") is None
+    lease.release()
+    second = there.leases.acquire(f"train/{KEY}")
+    assert second.epoch == 2
+    second.release()
+
+
+def test_what_is_removed_is_gone_for_others_too(url, elsewhere):
+    here = open_store(url, TIMING)
+    here.publish(filled(here))
+    there = elsewhere()
+    assert there.find("train", KEY) is not None
+    here.remove("train", KEY)
+    assert there.find("train", KEY) is None
+    assert list(there.entries()) == []
+
+
+def test_a_server_that_overwrites_is_refused(url, monkeypatch):
+    backend = open_store(url).backend
+    probe(backend)
+    put = backend._filesystem.pipe_file
+    monkeypatch.setattr(
+        backend._filesystem, "pipe_file", lambda path, data, mode="overwrite": put(path, data)
+    )
+    with pytest.raises(StoreError, match="did not fail here"):
+        probe(backend)
+
+
+def test_a_dead_server_is_one_line(url, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreError, match=r"^store s3://bucket/.*: cannot be used \(") as told:
+        open_store(url)
+    assert "\n" not in str(told.value)
+
+
+def test_a_bucket_that_is_not_there_is_one_line(url):
+    with pytest.raises(StoreError, match="cannot be used"):
+        open_store("s3://no-such-bucket/prefix")
+
+
+def test_a_place_without_a_store_is_not_made_by_looking(url):
+    with pytest.raises(StoreError, match="no store there"):
+        open_store(url, create=False)
+    open_store(url)
+    open_store(url, create=False)
+
+
+def test_every_url_has_local_copies_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    assert cache_folder("s3://a/b") == cache_folder("s3://a/b/")
+    assert cache_folder("s3://a/b") != cache_folder("s3://a/c")
