@@ -73,8 +73,7 @@ def _add_run(commands: Commands) -> None:
     run.add_argument(
         "--wandb",
         choices=("off", "offline", "online"),
-        default="offline",
-        help="write Weights & Biases files (default: offline, beside the ledger)",
+        help="Weights & Biases files (default: $WANDB_MODE, else offline, beside the ledger)",
     )
     run.set_defaults(func=_later("study_run", "run_command"))
 

@@ -52,8 +52,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     _require_startable(ledger, spec, names, arguments)
     warm = _warm(ledger, spec, names, arguments.warm_from)
     cohort = find_study_cohort(arguments.cohort, spec, url)
-    trackers = _trackers(arguments.wandb, url, spec.name)
-    with _closing(trackers), interruptible(), study_reporter() as reporter:
+    with interruptible(), study_reporter() as reporter, _tracked(arguments, ledger) as trackers:
         try:
             _driver()(
                 spec,
@@ -77,25 +76,14 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 def publish_command(arguments: argparse.Namespace) -> int:
     """Write a study to W&B files from its ledger alone. Raises InputError."""
-    from namd.ledger.reading import read_events
+    from namd.cli.publish import publish_study
 
     ledger = open_ledger(arguments)
-    trackers = _trackers("online" if arguments.online else "offline", ledger.url, ledger.name)
-    count = 0
-    with _closing(trackers), readable(ledger.url):
-        for event in read_events(ledger.storage, ledger.name):
-            count += 1
-            for tracker in trackers:
-                identity = event.identity
-                tracker.event(identity.trial, identity.attempt, identity.transition, event.body)
-        rows = _rows(ledger, None)
-        for tracker in trackers:
-            tracker.table(rows)
-    answer(
-        arguments,
-        {"study": ledger.name, "records": count},
-        f"{ledger.name}: {count} records published",
-    )
+    with readable(ledger.url):
+        told = publish_study(ledger.url, ledger.name, "online" if arguments.online else None)
+    way = "" if told["mode"] == "online" else f"; `wandb sync {told['folder']}/*` sends them"
+    text = f"{ledger.name}: {told['records']} records written to {told['folder']}{way}"
+    answer(arguments, told, text)
     return 0
 
 
@@ -197,20 +185,16 @@ def _driver() -> Callable[..., Any]:
 
 
 @contextmanager
-def _closing(trackers: "Sequence[Tracker]") -> Iterator[None]:
+def _tracked(arguments: argparse.Namespace, ledger: Ledger) -> "Iterator[Sequence[Tracker]]":
+    """Yield what follows the study in W&B, and close it however the study ends."""
+    from namd.cli.publish import live_trackers
+
+    trackers = live_trackers(arguments.wandb, ledger.url, ledger.name)
     try:
-        yield
+        yield trackers
     finally:
         for tracker in trackers:
             tracker.close()
-
-
-def _trackers(mode: str, url: str, study: str) -> "list[Tracker]":
-    if mode == "off":
-        return []
-    from namd.tracking.wandb_tracker import WandbTracker
-
-    return [WandbTracker(url, study, mode)]
 
 
 def _rows(ledger: Ledger, cohort: "Path | None") -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from namd.config.errors import InputError, StageError
 from namd.tracking.runs import RunContent
@@ -27,6 +27,7 @@ class TrackingError(StageError):
     """W&B cannot take what it is told."""
 
 
+@runtime_checkable
 class OpenRun(Protocol):
     """A run that is being written."""
 
@@ -45,6 +46,7 @@ class OpenRun(Protocol):
         ...
 
 
+@runtime_checkable
 class RunWriter(Protocol):
     """Writes runs; those of one id replace each other."""
 

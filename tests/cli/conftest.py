@@ -25,10 +25,12 @@ def toy_store(tmp_path, monkeypatch):
 
 @pytest.fixture
 def studies(tmp_path, monkeypatch):
-    """An empty folder for ledgers, at the speed of memory; the current one is another."""
+    """An empty store for ledgers, at the speed of memory; the current folder is another."""
+    from namd.pipeline.store import open_store
+
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
     monkeypatch.delenv("NAMD_STORE", raising=False)
     (tmp_path / "here").mkdir()
-    (tmp_path / "store").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+    open_store(str(tmp_path / "store"))
     return tmp_path / "store"

@@ -265,20 +265,23 @@ def synthetic(folder, num_trials: int) -> None:
         storage.create(f"studies/big/segments/{name}", encode_segment(chunk))
 
 
-def test_ten_thousand_trials_are_told_within_three_seconds(studies):
-    synthetic(studies, 10_000)
+@pytest.mark.parametrize("num_trials", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_ten_thousand_trials_are_told_within_three_seconds(num_trials, studies):
+    synthetic(studies, num_trials)
     code = (
-        "import resource, time; from namd.cli.main import main;"
+        "import time; from pathlib import Path; from namd.cli.main import main;"
         f"main(['study', 'status', 'big', '--store', {str(studies)!r}, '--json']);"
-        "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        # ru_maxrss would count the process that started this one.
+        "print(time.process_time(), *Path('/proc/self/status').read_text().split('VmHWM:')[1]"
+        ".split()[:1])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     told, measured = done.stdout.splitlines()[-2:]
     seconds, kib = map(float, measured.split())
-    assert json.loads(told)["trials"]["completed"] == 10_000
+    assert json.loads(told)["trials"]["completed"] == num_trials
     assert json.loads(told)["best"]["proposal"] == 96
     assert seconds < 3.0
-    assert kib < 300 * 1024
+    assert kib < 150 * 1024
 
 
 def test_a_mean_over_seeds():

@@ -1,0 +1,333 @@
+"""`study run` up to the driver and from its end on; the driver itself is replaced."""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import toy_studies as toys
+
+from namd.cli import main as front
+from namd.cli import publish
+from namd.config.errors import StageError
+from namd.ledger.storage import LocalStorage
+from namd.ledger.view import read_view
+from namd.study.spec import parse_study
+
+
+class FakeDriver:
+    """What `namd.distributed.driver` offers; trials are told, not run."""
+
+    def __init__(self, values=toys.values_of, stop_after=None, raises=None):
+        self.values, self.stop_after, self.raises = values, stop_after, raises
+        self.calls = []
+
+    def run_study(self, spec, *, cohort, store_url, reporter, trackers=(), warm=(), **more):
+        self.calls.append({"cohort": cohort, "store_url": store_url, "warm": warm, **more})
+        if self.raises is not None:
+            raise self.raises
+
+        def forward(event, view):
+            identity = event.identity
+            reporter.event(identity.trial, identity.transition, event.body, view)
+            for tracker in trackers:
+                tracker.event(identity.trial, identity.attempt, identity.transition, event.body)
+
+        with toys.opened(Path(store_url), spec, listener=forward, warm=warm) as it:
+            if more["retry_failed"]:
+                it.retry_failed()
+            told = 0
+            while not it.finished:
+                for trial in it.next_trials(2):
+                    if told == self.stop_after:
+                        it.stopped("asked to")
+                        return it.view
+                    toys.tell(it, trial, self.values)
+                    told += 1
+            it.close()
+            return it.view
+
+
+class Tracked:
+    """A tracker that remembers."""
+
+    def __init__(self):
+        self.events, self.rows, self.closed = [], None, False
+
+    def event(self, trial, attempt, transition, body):
+        self.events.append(transition)
+
+    def step(self, label, key, index, total, metrics):
+        pass
+
+    def table(self, rows):
+        self.rows = rows
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """Put a fake in the driver's place; the returned function chooses which."""
+
+    def use(**kind):
+        fake = FakeDriver(**kind)
+        module = types.SimpleNamespace(run_study=fake.run_study)
+        monkeypatch.setitem(sys.modules, "namd.distributed.driver", module)
+        return fake
+
+    return use
+
+
+@pytest.fixture
+def cohort(tmp_path, monkeypatch):
+    """A folder that passes for a cohort; without cases there are no intervals over patients."""
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    monkeypatch.setattr("namd.cli.run.find_cohort", lambda _word, _store: folder)
+    return folder
+
+
+def run(capsys, *words, wandb="off"):
+    code = front.main(["study", "run", *map(str, words), "--wandb", wandb, "--json"])
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out.splitlines()[-1]), captured.err
+
+
+def test_a_run_ends_with_the_table(studies, cohort, driver, capsys, tmp_path):
+    fake = driver()
+    path = toys.write_file(tmp_path, toys.ABLATION)
+    code, told, err = run(capsys, path, "--store", studies, "--cohort", "x")
+    assert code == 0
+    assert told["study"] == "parts"
+    assert told["state"] == "finished"
+    assert told["trials"]["completed"] == 6
+    rows = {row["arm"]: row for row in told["arms"]}
+    assert rows["full"]["auroc"]["mean"] == pytest.approx(0.755)
+    assert rows["no_align"]["difference"]["mean"] == pytest.approx(-0.1)
+    call = fake.calls[0]
+    assert call["store_url"] == str(studies)
+    assert call["cohort"] == cohort
+    assert not call["resume"]
+    assert not call["retry_failed"]
+    assert "no_ehr, seed 1: completed (auroc 0.710)" in err
+
+
+def test_for_people_too(studies, cohort, driver, capsys, tmp_path):
+    driver()
+    path = toys.write_file(tmp_path, toys.ABLATION)
+    words = ["study", "run", str(path), "--store", str(studies), "--cohort", "x", "--wandb", "off"]
+    assert front.main(words) == 0
+    told = capsys.readouterr().out
+    assert "auroc minus full" in told
+    assert "no_align" in told
+    assert "Research use only" in told
+
+
+def test_a_search_ends_with_its_best(studies, cohort, driver, capsys, tmp_path):
+    driver()
+    path = toys.write_file(tmp_path, toys.SEARCH)
+    code, told, err = run(capsys, path, "--store", studies, "--cohort", "x")
+    assert code == 0
+    assert told["best"]["overrides"]["vae.alignment.weight"] > 0
+    assert told["confirmed"][0]["seeds"] == 2
+    assert "proposal 0: " in err
+
+
+def test_a_second_run_needs_resume(studies, cohort, driver, capsys, tmp_path):
+    driver(stop_after=3)
+    path = toys.write_file(tmp_path, toys.ABLATION)
+    words = [path, "--store", studies, "--cohort", "x"]
+    code, told, _ = run(capsys, *words)
+    assert (code, told["state"]) == (143, "stopped")
+    driver()
+    code, told, _ = run(capsys, *words)
+    assert code == 2
+    assert "3 of 6 trials are over; --resume continues it" in told["error"]
+    code, told, _ = run(capsys, *words, "--resume")
+    assert (code, told["attempt"], told["trials"]["completed"]) == (0, 2, 6)
+
+
+def test_a_recorded_study_is_resumed_by_its_name(studies, cohort, driver, capsys, tmp_path):
+    driver(stop_after=1)
+    path = toys.write_file(tmp_path, toys.ABLATION)
+    run(capsys, path, "--store", studies, "--cohort", "x")
+    path.unlink()
+    driver()
+    code, told, _ = run(capsys, "parts", "--resume", "--store", studies, "--cohort", "x")
+    assert (code, told["trials"]["completed"]) == (0, 6)
+
+
+def test_a_finished_study_says_how_to_extend_it(studies, cohort, driver, capsys, tmp_path):
+    toys.told_study(studies)
+    driver()
+    path = toys.write_file(tmp_path, toys.ABLATION, seeds=3)
+    words = [path, "--store", studies, "--cohort", "x"]
+    code, told, _ = run(capsys, *words)
+    assert code == 2
+    assert "is finished" in told["error"]
+    assert "--resume" in told["error"]
+    code, told, _ = run(capsys, *words, "--resume")
+    assert (code, told["trials"]["completed"]) == (0, 9)
+
+
+def test_a_second_live_run_is_refused_with_host_and_pid(studies, cohort, driver, capsys, tmp_path):
+    fake = driver()
+    path = toys.write_file(tmp_path, toys.ABLATION)
+    with toys.opened(studies, parse_study(toys.ABLATION)) as record:
+        holder = record._writer._lease.holder
+        code, told, _ = run(capsys, path, "--store", studies, "--cohort", "x", "--resume")
+        assert code == 2
+        assert f"process {holder.pid} on {holder.host} is running it" in told["error"]
+        assert "namd study stop parts" in told["error"]
+        assert fake.calls == []
+    assert run(capsys, path, "--store", studies, "--cohort", "x", "--resume")[0] == 0
+
+
+def test_failed_trials_are_exit_1_and_run_again_on_demand(
+    studies, cohort, driver, capsys, tmp_path, monkeypatch
+):
+    def failing(record, trial, values):
+        record.start(trial.trial)
+        if trial.arm == "no_ehr":
+            record.fail(trial.trial, "finetune: no room")
+        else:
+            record.complete(trial.trial, values(trial))
+
+    path = toys.write_file(tmp_path, toys.ABLATION)
+    words = [path, "--store", studies, "--cohort", "x"]
+    driver()
+    with monkeypatch.context() as patch:
+        patch.setattr(toys, "tell", failing)
+        code, told, err = run(capsys, *words)
+    assert code == 1
+    assert told["trials"]["failed"] == 2
+    assert "finetune: no room" in err
+    assert "namd study retry parts --failed" in told["about"]
+    code, told, _ = run(capsys, *words, "--retry-failed")
+    assert (code, told["trials"]["completed"]) == (0, 6)
+
+
+def test_a_driver_that_gives_up_is_one_line_and_exit_1(studies, cohort, driver, capsys, tmp_path):
+    driver(raises=StageError("the store is full"))
+    path = toys.write_file(tmp_path, toys.ABLATION)
+    code, told, _ = run(capsys, path, "--store", studies, "--cohort", "x")
+    assert (code, told["error"]) == (1, "the store is full")
+
+
+def test_sigterm_says_how_to_go_on(studies, cohort, driver, capsys, tmp_path):
+    driver(raises=SystemExit(143))
+    path = toys.write_file(tmp_path, toys.ABLATION)
+    words = ["study", "run", path, "--store", studies, "--cohort", "x", "--wandb", "off"]
+    with pytest.raises(SystemExit) as ended:
+        front.main([str(word) for word in words])
+    assert ended.value.code == 143
+    assert f"namd study run parts --resume --store {studies}" in capsys.readouterr().err
+
+
+def test_trackers_get_every_record_and_the_table(
+    studies, cohort, driver, capsys, tmp_path, monkeypatch
+):
+    tracker = Tracked()
+    monkeypatch.setattr(publish, "live_trackers", lambda *_given: [tracker])
+    driver()
+    path = toys.write_file(tmp_path, toys.ABLATION)
+    run(capsys, path, "--store", studies, "--cohort", "x", wandb="offline")
+    assert tracker.events[0] == "opened"
+    assert tracker.events.count("completed") == 6
+    assert len(tracker.rows) == 3
+    assert tracker.closed
+
+
+def test_a_study_is_published_from_its_ledger(studies, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    toys.told_study(studies)
+    words = ["study", "publish", "parts", "--wandb", "--store", str(studies)]
+    assert front.main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["study"] == "parts"
+    assert told["mode"] == "offline"
+    assert list(Path(told["folder"]).glob("offline-run-*"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert front.main(words) == 2
+
+
+def test_a_search_starts_from_earlier_ones(studies, cohort, driver, capsys, tmp_path):
+    driver()
+    first = toys.write_file(tmp_path, toys.SEARCH)
+    run(capsys, first, "--store", studies, "--cohort", "x")
+    second = toys.write_file(tmp_path, toys.SEARCH, name="again")
+    words = [second, "--store", studies, "--cohort", "x", "--warm-from"]
+    code, told, _ = run(capsys, *words, "weihgts")
+    assert code == 2
+    assert "did you mean weights?" in told["error"]
+    code, _, err = run(capsys, *words, "weights")
+    assert code == 0
+    assert "4 trials of weights are known from the start, 0 do not fit" in err
+    assert len(read_view(LocalStorage(studies), "again").warm) == 4
+    code, told, _ = run(capsys, *words, "weights", "--resume")
+    assert code == 2
+    assert "only a new one" in told["error"]
+    ablation = toys.write_file(tmp_path, toys.ABLATION)
+    code, told, _ = run(capsys, ablation, *words[1:], "weights")
+    assert code == 2
+    assert "is no search" in told["error"]
+
+
+def changed(**more):
+    return {**toys.ABLATION, **more}
+
+
+def searched(**more):
+    return {**toys.SEARCH, "search": {**toys.SEARCH["search"], **more}}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "words", "message"),
+    [
+        (changed(seedz=1), [], "seedz=1: unknown key; did you mean seeds?"),
+        (changed(base={"preset": "tinny"}), [], "did you mean tiny?"),
+        (
+            changed(ablation={"design": "arms", "toggles": {"a": {"vae.aligment.weight": 0}}}),
+            [],
+            "vae.aligment",
+        ),
+        (
+            {**toys.SEARCH, "evaluate": {"split": "test"}},
+            [],
+            "a search sees validation only",
+        ),
+        (
+            searched(objective={"metric": "auroc", "split": "test"}),
+            [],
+            "a search sees the validation split only",
+        ),
+        (changed(base={"preset": "tiny", "store": "runs/store"}), [], "base.store='runs/store'"),
+        (changed(base={"preset": "tiny"}), [], "no store"),
+        (toys.ABLATION, ["--store", "{store}"], "no cohort"),
+        (toys.ABLATION, ["--store", "{store}", "--cohort", "absent"], "absent"),
+        (toys.ABLATION, ["--store", "{here}", "--cohort", "absent"], "holds other things"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_mistake_is_one_line_before_ray_starts(
+    command, mapping, words, message, studies, driver, capsys, tmp_path
+):
+    fake = driver()
+    path = toys.write_file(tmp_path, mapping)
+    (tmp_path / "here" / "thing").touch()
+    given = [word.format(store=studies, here=tmp_path / "here") for word in words]
+    assert front.main(["study", command, str(path), *given]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert fake.calls == []
+
+
+def test_an_absent_study_file_is_said_so(studies, capsys):
+    for word in ("absent.yaml", "absent"):
+        assert front.main(["study", "run", word]) == 2
+        assert "no such study file" in capsys.readouterr().err
