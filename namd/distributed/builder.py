@@ -1,0 +1,226 @@
+"""A warm process that builds stages, one order after the other, and answers to requests to stop.
+
+It reserves its resources for as long as it lives. torch is imported once, by its first body.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
+
+from namd.config.errors import InputError, NotFiniteError, StageError
+from namd.distributed.rows import run_values
+from namd.distributed.work import Bench, BuilderLost, Outcome, RunRows, Work, one_line
+from namd.methods.base import Step
+from namd.pipeline.backend import StoreError, storage_problem
+from namd.pipeline.graph import Node, Plan
+from namd.pipeline.launcher import Launcher
+from namd.pipeline.reporting import SilentReporter
+from namd.pipeline.run_configuration import RunConfiguration
+from namd.pipeline.store import Store, open_store
+from namd.study.spec import StageResources
+
+RAY_UNIT = 1e-4
+RELAY_EVERY_S = 0.5
+"""Steps are handed on in bundles: a call to another process per step would cost more than some."""
+
+
+class Builder:
+    """The process. An actor of one thread, so that bodies run in the main thread and hear SIGTERM.
+
+    Args:
+        bench: Where it works.
+        workshop: Told of steps, asked whether to stop.
+    """
+
+    def __init__(self, bench: Bench, workshop: ActorHandle) -> None:
+        self._bench = bench
+        self._workshop = workshop
+        self._store: Store | None = None
+
+    def build(self, work: Work) -> Outcome:
+        """Build the nodes of an order and publish them."""
+        relay = _Relay(self._workshop)
+        try:
+            with _stoppable(self._workshop, work.number):
+                self._carry(work, relay)
+        except SystemExit:
+            return Outcome("stopped", "told to stop")
+        except NotFiniteError as error:
+            return Outcome("diverged", one_line(error))
+        except (StageError, InputError, OSError, MemoryError) as error:
+            return _ended(error)
+        finally:
+            relay.flush()
+        return Outcome("built")
+
+    def evaluate(self, configuration: RunConfiguration, nodes: Sequence[Node]) -> RunRows:
+        """Form the rows of a run whose nodes are all in the store; record them."""
+        try:
+            values = run_values(
+                configuration,
+                Plan(tuple(nodes)),
+                self._bench.cohort,
+                self._open(),
+                self._bench.parts.tabulate,
+            )
+        except (StageError, InputError, OSError, ValueError) as error:
+            return RunRows(None, one_line(error))
+        return RunRows(values)
+
+    def _carry(self, work: Work, relay: "_Relay") -> None:
+        bench = self._bench
+        if work.manner == "gang":
+            from namd.distributed.gang import build_with_gang
+
+            build_with_gang(
+                work.nodes,
+                store_url=bench.store_url,
+                cohort=bench.cohort,
+                resources=work.resources,
+                relay=relay.step,
+                name=f"{bench.study}-{work.nodes[0].key[:12]}",
+            )
+        elif work.manner == "drawing":
+            from namd.distributed.drawing import draw_and_score
+
+            draw_and_score(
+                work.nodes,
+                store_url=bench.store_url,
+                cohort=bench.cohort,
+                resources=work.resources,
+                relay=relay.step,
+            )
+        else:
+            launcher = Launcher(
+                self._open(), bench.cohort, relay, bench.parts.world, made_for=bench.study
+            )
+            launcher.build(Plan(work.nodes))
+
+    def _open(self) -> Store:
+        """Return the store, opened by the first order: a bad one must not kill the process."""
+        if self._store is None:
+            self._store = open_store(self._bench.store_url, create=False)
+        return self._store
+
+
+class HiredBuilder:
+    """A builder's handle: translates Ray's errors into `BuilderLost`."""
+
+    def __init__(self, handle: ActorHandle) -> None:
+        self._handle = handle
+
+    async def build(self, work: Work) -> Outcome:
+        """Build and publish nodes."""
+        try:
+            return await self._handle.build.remote(work)
+        except RayTaskError as error:
+            return Outcome("failed", one_line(error.cause or error))
+        except (RayActorError, TaskCancelledError) as error:
+            raise BuilderLost(one_line(error)) from error
+
+    async def evaluate(self, configuration: RunConfiguration, nodes: Sequence[Node]) -> RunRows:
+        """Form the rows of a finished run and record them."""
+        try:
+            return await self._handle.evaluate.remote(configuration, nodes)
+        except RayTaskError as error:
+            return RunRows(None, one_line(error.cause or error))
+        except (RayActorError, TaskCancelledError) as error:
+            raise BuilderLost(one_line(error)) from error
+
+    def dismiss(self) -> None:
+        """End its process."""
+        ray.kill(self._handle)
+
+
+def hire(bench: Bench, workshop: ActorHandle, resources: StageResources) -> HiredBuilder:
+    """Start a builder that reserves one worker's resources; returns before it is up."""
+    # Ray counts in ten-thousandths; a foreman's sliver is none of them.
+    cpus = resources.cpus if resources.cpus >= RAY_UNIT else 0
+    actor = ray.remote(num_cpus=cpus, num_gpus=resources.gpus)(Builder)
+    return HiredBuilder(actor.remote(bench, workshop))
+
+
+def hire_from_here(bench: Bench, resources: StageResources) -> HiredBuilder:
+    """Start a builder that reports to the actor in which this is called."""
+    return hire(bench, ray.get_runtime_context().current_actor, resources)
+
+
+def _ended(error: BaseException) -> Outcome:
+    """Tell a body that cannot go on from a disk that nobody can go on with."""
+    problem = storage_problem(error) or storage_problem(error.__cause__)
+    if isinstance(error, StoreError | OSError) and problem is not None:
+        return Outcome("unusable", one_line(error))
+    return Outcome("failed", one_line(error))
+
+
+class _Relay(SilentReporter):
+    """Hands steps and warnings on to the workshop, in bundles."""
+
+    def __init__(self, workshop: ActorHandle) -> None:
+        self._workshop = workshop
+        self._bundle: list[tuple[str, str, Step]] = []
+        self._sent = time.monotonic()
+
+    def stepped(self, nodes: Sequence[Node], step: Step) -> None:
+        """Hand on a step of the node that it is about."""
+        about = [n for n in nodes if step.finished is not None and n.stage.index == step.finished]
+        node = about[0] if about else nodes[0]
+        self.step(node.label, node.key, step)
+
+    def warned(self, node: Node, line: str) -> None:
+        """Hand on a line for the user."""
+        self._workshop.note.remote(f"{node.label}: {line}")
+
+    def step(self, label: str, key: str, step: Step) -> None:
+        """Keep a step for the next bundle."""
+        self._bundle.append((label, key, step))
+        if time.monotonic() - self._sent >= RELAY_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is there."""
+        if self._bundle:
+            self._workshop.relay.remote(self._bundle)
+        self._bundle, self._sent = [], time.monotonic()
+
+
+@contextmanager
+def _stoppable(workshop: ActorHandle, number: int) -> Iterator[None]:
+    """Turn the workshop's wish to stop this order into SIGTERM, which bodies know how to obey.
+
+    A thread waits for the wish. Bodies and launcher hear signals in the main thread alone, which
+    is where an actor of one thread runs its calls; they save a checkpoint and leave. A signal that
+    comes before or after them is kept from ending the process.
+    """
+    lock, over = threading.Lock(), threading.Event()
+
+    def wait() -> None:
+        try:
+            wanted = ray.get(workshop.asked_to_stop.remote(number))
+        except RayActorError:
+            wanted = True
+        with lock:
+            if wanted and not over.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def leave(_number: int, _frame: Any) -> None:  # noqa: ANN401 - a frame
+        if not over.is_set():
+            raise SystemExit(143)
+
+    previous: Callable[..., Any] | int | None = signal.signal(signal.SIGTERM, leave)
+    threading.Thread(target=wait, name=f"order {number}", daemon=True).start()
+    try:
+        yield
+    finally:
+        # A signal may arrive on this very line: it finds `over` set, or leaves from here.
+        over.set()
+        with lock:
+            signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,277 @@
+"""What a study's driver decides, from the ledger; Tune and the workshop are told, never asked.
+
+Everything here runs in the driver's main thread. Whatever Tune calls its trials is forgotten with
+it: a trial is known by its id in the ledger and the number of its attempt.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from namd.config.errors import InputError, StageError
+from namd.ledger.holds import hold
+from namd.ledger.lease import LeaseLost
+from namd.ledger.requests import stop_requested
+from namd.ledger.storage import Storage
+from namd.pipeline.backend import storage_problem
+from namd.pipeline.graph import Plan
+from namd.pipeline.run_configuration import RunConfiguration
+from namd.study.record import StudyRecord
+from namd.study.reporting import StudyReporter
+from namd.tracking.protocol import Tracker
+
+POLL_S = 2.0
+"""Between two looks for a request to stop."""
+
+DRIVER_LOSSES = 3
+"""So often a trial whose driver process died is tried again within one opening."""
+
+
+class WorkshopPort(Protocol):
+    """The workshop as the driver sees it; no call waits."""
+
+    def admit(self, run: str, plan: Plan, configuration: RunConfiguration) -> None:
+        """Begin an attempt at a trial."""
+
+    def withdraw(self, run: str, reason: str) -> None:
+        """End an attempt; the trial is told so."""
+
+    def forget(self, run: str) -> None:
+        """Drop an attempt that is over."""
+
+    def stop(self, reason: str) -> None:
+        """End all attempts as interrupted."""
+
+    def news(self) -> Sequence[tuple[str, Any]]:
+        """Return steps and notes that came meanwhile."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attempt at a trial, under the word by which the workshop knows it."""
+
+    trial: str
+    attempt: int
+
+    @property
+    def word(self) -> str:
+        """The word."""
+        return f"{self.trial}/{self.attempt}"
+
+
+class Conductor:
+    """Hands out trials, writes down what happens to them, and says which go on.
+
+    Args:
+        record: The study's ledger, open.
+        storage: Where it lies.
+        workshop: Builds.
+        plan_of: From a trial's configuration to its plan.
+        reporter: Told of steps and notes.
+        trackers: Told of steps.
+    """
+
+    def __init__(
+        self,
+        record: StudyRecord,
+        storage: Storage,
+        workshop: WorkshopPort,
+        plan_of: Callable[[RunConfiguration], Plan],
+        reporter: StudyReporter,
+        trackers: Sequence[Tracker] = (),
+    ) -> None:
+        self.record = record
+        self._storage = storage
+        self._workshop = workshop
+        self._plan_of = plan_of
+        self._reporter = reporter
+        self._trackers = tuple(trackers)
+        self._runs: dict[str, Run] = {}
+        self._driver_losses: dict[str, int] = {}
+        self._executed = {
+            (stage.key, stage.artifact)
+            for trial in record.view.trials.values()
+            for stage in trial.stages
+            if not stage.cached
+        }
+        self._looked = time.monotonic()
+        self._asked_to_stop = ""
+        self.stopping: str | None = None
+        self.trouble: BaseException | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further trial may begin."""
+        return self.trouble is not None or self.stopping is not None or self.record.finished
+
+    @property
+    def running(self) -> int:
+        """Number of attempts under way."""
+        return len(self._runs)
+
+    def suggest(self, handle: str) -> str | None:
+        """Begin the next trial under Tune's handle; return its word, or None: wait."""
+        with self._guarded():
+            self._heed_signal()
+            if self.trouble is not None or self.stopping is not None:
+                return None
+            for trial in self.record.next_trials(1):
+                plan = self._plan_of(trial.configuration)
+                places = [(node.stage.name, node.key) for node in plan.nodes]
+                hold(self._storage, self.record.spec.name, trial.trial, places)
+                run = Run(trial.trial, self.record.start(trial.trial))
+                self._runs[handle] = run
+                self._workshop.admit(run.word, plan, trial.configuration)
+                return run.word
+        return None
+
+    def result(self, handle: str, entries: Sequence[Mapping[str, Any]]) -> bool:
+        """Write down what happened to a trial; return whether it goes on."""
+        run = self._runs.get(handle)
+        if run is None:
+            return False
+        goes_on = False
+        with self._guarded():
+            goes_on = all(self._take(run, entry) for entry in entries)
+        if not goes_on:
+            del self._runs[handle]
+            self._workshop.forget(run.word)
+        return goes_on
+
+    def lost(self, handle: str) -> None:
+        """Take in that a trial's own process is gone: it is pending again."""
+        run = self._runs.pop(handle, None)
+        if run is None:
+            return
+        self._workshop.forget(run.word)
+        losses = self._driver_losses[run.trial] = self._driver_losses.get(run.trial, 0) + 1
+        with self._guarded():
+            if self.record.view.trials[run.trial].state != "running":
+                return
+            if losses > DRIVER_LOSSES:
+                self.record.fail(run.trial, f"its driver process died {losses} times")
+            else:
+                self.record.interrupt(run.trial, "its driver process died")
+
+    def tick(self) -> None:
+        """Forward news, and look for requests to stop."""
+        for kind, what in self._workshop.news():
+            if kind == "note":
+                self._reporter.note(what)
+                continue
+            self._reporter.step(*what)
+            for tracker in self._trackers:
+                tracker.step(*what)
+        if time.monotonic() - self._looked < POLL_S:
+            self._heed_signal()
+            return
+        self._looked = time.monotonic()
+        with self._guarded():
+            name = self.record.spec.name
+            asked = stop_requested(self._storage, name, self.record.attempt)
+            if asked is not None:
+                self.ask_to_stop(asked)
+        self._heed_signal()
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Ask for an end; may be called by a signal's handler: nothing is done here."""
+        self._asked_to_stop = self._asked_to_stop or reason
+
+    def abandon(self, reason: str) -> None:
+        """Interrupt what is still running, once nothing can report any more."""
+        for handle in list(self._runs):
+            run = self._runs.pop(handle)
+            with self._guarded():
+                if self.trouble is None and self.record.view.trials[run.trial].state == "running":
+                    self.record.interrupt(run.trial, reason)
+
+    def _heed_signal(self) -> None:
+        if self._asked_to_stop and self.stopping is None:
+            self._stop(self._asked_to_stop)
+
+    def _stop(self, reason: str) -> None:
+        if self.stopping is None:
+            self.stopping = reason
+            self._workshop.stop(reason)
+
+    def _take(self, run: Run, entry: Mapping[str, Any]) -> bool:
+        """Write one entry down; return whether the trial goes on."""
+        if entry["kind"] == "stage":
+            self._take_stage(run, entry)
+            return True
+        if entry["kind"] == "rung":
+            return self._take_rung(run, entry["name"], float(entry["value"]))
+        self._take_end(run, entry)
+        return False
+
+    def _take_stage(self, run: Run, entry: Mapping[str, Any]) -> None:
+        """Count an execution once, however many trials waited and whichever attempt tells.
+
+        Also one that an earlier attempt of this study was killed before it wrote down: the
+        manifest says for whom it was made.
+        """
+        place = (entry["key"], entry["artifact"])
+        cached = place in self._executed or not entry["own"]
+        told = {name: entry[name] for name in ("seconds", "device_seconds", "reserved")}
+        if cached:
+            told = dict.fromkeys(told, 0.0)
+        self.record.stage(
+            run.trial,
+            entry["label"],
+            entry["key"],
+            cached=cached,
+            artifact=entry["artifact"],
+            **told,
+        )
+        if not cached:
+            self._executed.add(place)
+
+    def _take_rung(self, run: Run, name: str, value: float) -> bool:
+        if self.record.rung(run.trial, name, value) == "continue":
+            return True
+        if self.record.view.trials[run.trial].state == "running":
+            self.record.prune(run.trial, f"stopped at {name}")
+        # Its siblings' other seeds follow it, and stop at once.
+        withdrawn = set(self.record.withdrawn())
+        for other in self._runs.values():
+            if other.trial in withdrawn:
+                self._workshop.withdraw(other.word, "its proposal was pruned")
+        return False
+
+    def _take_end(self, run: Run, entry: Mapping[str, Any]) -> None:
+        if self.record.view.trials[run.trial].state != "running":
+            return
+        state, reason = entry["state"], str(entry.get("reason", ""))
+        if state == "completed":
+            self.record.complete(run.trial, entry["values"])
+        elif state == "withdrawn":
+            self.record.prune(run.trial, reason)
+        elif state == "failed":
+            self.record.fail(run.trial, reason)
+        elif state == "diverged":
+            self.record.diverge(run.trial, reason)
+        else:
+            self.record.interrupt(run.trial, reason)
+            if state == "unusable":
+                raise StageError(reason)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Keep what went wrong with ledger or store for the end, and stop the study.
+
+        Tune would wrap an error that passes through it, and go on calling.
+        """
+        try:
+            yield
+        except (OSError, InputError, StageError, LeaseLost) as error:
+            if self.trouble is None:
+                self.trouble = error
+                self._stop(one_line_of(error))
+
+
+def one_line_of(error: BaseException) -> str:
+    """Return an error in one line, with what is wrong with a disk named."""
+    problem = storage_problem(error)
+    return f"{error} ({problem})" if problem and problem not in str(error) else str(error)

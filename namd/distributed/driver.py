@@ -1,0 +1,361 @@
+"""Runs a study on Ray: plans it, opens its ledger, lets Tune drive its trials, and leaves nothing.
+
+Tune's own record of the experiment lies in a folder that is thrown away; what a killed driver
+had done is read from the ledger.
+"""
+
+import os
+import platform
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+
+from namd.config.errors import InputError, StageError
+from namd.distributed.builder import hire_from_here
+from namd.distributed.conductor import Conductor, one_line_of
+from namd.distributed.searcher import LedgerSearcher
+from namd.distributed.session import Session, open_session
+from namd.distributed.trial import follow_trial
+from namd.distributed.trial_scheduler import LedgerScheduler, Pulse
+from namd.distributed.work import Bench, Parts
+from namd.distributed.workshop import Patience, Workshop
+from namd.ledger.holds import release_holds
+from namd.ledger.lease import LeaseLost, LeaseTiming, StudyBusy, live_holder
+from namd.ledger.schema import Event
+from namd.ledger.storage import Storage, open_storage
+from namd.ledger.view import StudyView, read_view
+from namd.methods.base import Method
+from namd.pipeline.digests import DigestCache
+from namd.pipeline.graph import Plan, make_plan
+from namd.pipeline.run_configuration import RunConfiguration
+from namd.pipeline.store import Store, open_store
+from namd.study.engine import WarmTrial
+from namd.study.plan import StudyPlan, make_study_plan
+from namd.study.record import StudyRecord, open_study
+from namd.study.reporting import StudyReporter
+from namd.study.spec import StudySpec
+from namd.study.trials import Configurator
+from namd.tracking.protocol import Tracker
+
+SIGTERM_CODE = 143
+WAITING_DRIVERS = 2
+"""Trials under way beyond those that can be built at once: one is always ready to go on."""
+
+MOST_DRIVERS = 64
+"""Each is a process of some 100 MB."""
+
+
+def run_study(
+    spec: StudySpec,
+    *,
+    cohort: Path,
+    store_url: str,
+    address: str | None,
+    resume: bool = False,
+    retry_failed: bool = False,
+    warm: Sequence[tuple[str, WarmTrial]] = (),
+    reporter: StudyReporter,
+    trackers: Sequence[Tracker] = (),
+    methods: Mapping[str, Method] | None = None,
+    preset: Mapping[str, Any] | None = None,
+    parts: Parts | None = None,
+    patience: Patience | None = None,
+    timing: LeaseTiming | None = None,
+) -> StudyView:
+    """Run a study to its end, or take it up where it was left; return what its ledger says.
+
+    A finished study whose file asks for more trials or seeds goes on with those.
+
+    Args:
+        spec: The study.
+        cohort: The cohort's folder.
+        store_url: Where artifacts and ledger lie.
+        address: None or `local`: Ray is started here; `auto` or `host:port`: it is joined.
+        resume: Go on with a study that was started before.
+        retry_failed: Try its failed trials again.
+        warm: What a new search knows from earlier ledgers (see namd.study.record.warm_trials).
+        reporter: Told what happens.
+        trackers: Told what happens, for somewhere else.
+        methods: Replaces the registry.
+        preset: Replaces the preset's contents.
+        parts: Replaces rows, workers or the cohort's fingerprint.
+        patience: Limits of retries and waits.
+        timing: How long a silent driver of the study is believed.
+
+    Raises:
+        InputError: The study cannot run as it is: one line with the way out.
+        StageError: The store or ledger failed under it; `resume` goes on when that is mended.
+        SystemExit: 143, after SIGTERM.
+    """
+    store = open_store(store_url)
+    storage = open_storage(store_url)
+    configurator = Configurator(spec, methods, preset)
+    configurator.check()
+    view = read_view(storage, spec.name)
+    _require_resume(storage, spec, view, resume)
+    parts = parts or Parts()
+    with open_session(address) as session:
+        plan = make_study_plan(
+            spec,
+            configurator,
+            session.cluster,
+            cohort=cohort,
+            store=store,
+            view=view,
+            cohort_digest=parts.cohort_digest,
+        )
+        if plan.refused is not None:
+            raise InputError(f"study {spec.name}: {plan.refused}")
+        reporter.planned(plan)
+        about = {
+            "cohort": str(cohort),
+            "host": platform.node(),
+            "ray": ray.__version__,
+            "address": address or "local",
+        }
+        listener = partial(_forward, reporter, tuple(trackers))
+        with open_study(
+            storage,
+            spec,
+            configurator,
+            warm=warm,
+            timing=timing,
+            about=about,
+            listener=listener,
+        ) as record:
+            if retry_failed:
+                record.retry_failed()
+            bench = Bench(spec.name, store_url, cohort, parts)
+            _drive(record, storage, store, session, plan, bench, reporter, trackers, patience)
+            return record.view
+
+
+def _drive(
+    record: StudyRecord,
+    storage: Storage,
+    store: Store,
+    session: Session,
+    plan: StudyPlan,
+    bench: Bench,
+    reporter: StudyReporter,
+    trackers: Sequence[Tracker],
+    patience: Patience | None,
+) -> None:
+    """Let Tune drive the trials; end the ledger's attempt as it came out."""
+    patience = patience or Patience()
+    with _workshop(record.spec, bench, session, patience) as workshop:
+        conductor = Conductor(
+            record,
+            storage,
+            RayWorkshop(workshop),
+            _planner(store, bench),
+            reporter,
+            trackers,
+        )
+        with _signals(conductor):
+            if not record.finished:
+                _fit(conductor, workshop, session, _num_drivers(plan))
+        conductor.abandon(conductor.stopping or "the driver ended")
+    _conclude(conductor, storage)
+
+
+def _conclude(conductor: Conductor, storage: Storage) -> None:
+    """Write how this opening of the study ended, and raise what ended it early."""
+    record, trouble = conductor.record, conductor.trouble
+    if isinstance(trouble, LeaseLost):
+        raise StageError(f"{trouble}; this driver has stopped") from trouble
+    try:
+        if trouble is None and record.finished:
+            record.close()
+            release_holds(storage, record.spec.name)
+            return
+        reason = one_line_of(trouble) if trouble is not None else conductor.stopping
+        record.stopped(reason or "the driver ended")
+    except OSError as error:
+        trouble = trouble or error
+    if trouble is not None:
+        raise StageError(
+            f"study {record.spec.name}: {one_line_of(trouble)}; mend that and run it again with "
+            "--resume"
+        ) from trouble
+    if conductor.stopping == _SIGTERM:
+        raise SystemExit(SIGTERM_CODE)
+
+
+def _fit(conductor: Conductor, workshop: ActorHandle, session: Session, num_drivers: int) -> None:
+    """Let Tune run until the study is over."""
+    _quiet_tune()
+    with tempfile.TemporaryDirectory(prefix="namd-tune-", ignore_cleanup_errors=True) as folder:
+        trainable = tune.with_resources(
+            tune.with_parameters(follow_trial, workshop=workshop),
+            tune.PlacementGroupFactory([session.trial_resources]),
+        )
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                num_samples=-1,
+                max_concurrent_trials=num_drivers,
+                search_alg=LedgerSearcher(conductor),
+                scheduler=LedgerScheduler(conductor),
+                reuse_actors=True,
+                trial_dirname_creator=_short_name,
+            ),
+            run_config=tune.RunConfig(
+                name="study",
+                storage_path=folder,
+                verbose=0,
+                callbacks=[Pulse(conductor)],
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        ).fit()
+
+
+class RayWorkshop:
+    """The workshop's actor as the conductor sees it: calls are sent and not waited for."""
+
+    def __init__(self, actor: ActorHandle) -> None:
+        self._actor = actor
+        self._drain = actor.drain.remote(_DRAIN_S)
+
+    def admit(self, run: str, plan: Plan, configuration: RunConfiguration) -> None:
+        """Begin an attempt at a trial."""
+        self._actor.admit.remote(run, plan, configuration)
+
+    def withdraw(self, run: str, reason: str) -> None:
+        """End an attempt; the trial is told so."""
+        self._actor.withdraw.remote(run, reason)
+
+    def forget(self, run: str) -> None:
+        """Drop an attempt that is over."""
+        self._actor.forget.remote(run)
+
+    def stop(self, reason: str) -> None:
+        """End all attempts as interrupted."""
+        self._actor.stop.remote(reason)
+
+    def news(self) -> Sequence[tuple[str, Any]]:
+        """Return steps and notes that came meanwhile. Raises StageError: the workshop died."""
+        ready, _ = ray.wait([self._drain], timeout=0)
+        if not ready:
+            return ()
+        news = ray.get(self._drain)
+        self._drain = self._actor.drain.remote(_DRAIN_S)
+        return news
+
+
+_DRAIN_S = 5.0
+_SIGTERM = "told to stop by SIGTERM"
+
+
+@contextmanager
+def _workshop(
+    spec: StudySpec, bench: Bench, session: Session, patience: Patience
+) -> Iterator[ActorHandle]:
+    """Start the workshop; in the end let builders save, and end them and it."""
+    search = spec.search
+    rungs = search.stop_early.asha.rungs if search is not None and search.stop_early else ()
+    actor = (
+        ray.remote(num_cpus=0, max_concurrency=_MOST_CALLS)(Workshop)
+        .options(max_restarts=0)
+        .remote(
+            bench, partial(hire_from_here, bench), spec.resources, rungs, session.cluster, patience
+        )
+    )
+    try:
+        yield actor
+    finally:
+        try:
+            ray.get(actor.close.remote(), timeout=2 * patience.grace_s)
+        except (RayActorError, ray.exceptions.GetTimeoutError):
+            pass
+        finally:
+            ray.kill(actor)
+
+
+_MOST_CALLS = 10_000
+"""Trials and builders wait inside calls to the workshop."""
+
+
+@contextmanager
+def _signals(conductor: Conductor) -> Iterator[None]:
+    """Turn SIGTERM into a wish to stop. Only the main thread can listen."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: conductor.ask_to_stop(_SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _planner(store: Store, bench: Bench) -> Callable[[RunConfiguration], Plan]:
+    """Return a function that plans a trial; the cohort is read once for all of them."""
+    digests = DigestCache(store.backend.working_folder("cache") / "digests.json")
+
+    def plan(configuration: RunConfiguration) -> Plan:
+        return make_plan(
+            configuration.stages(),
+            configuration.config,
+            bench.cohort,
+            digests=digests,
+            cohort_digest=bench.parts.cohort_digest,
+        )
+
+    return plan
+
+
+def _num_drivers(plan: StudyPlan) -> int:
+    return min(max(plan.peak_concurrency, 1) + WAITING_DRIVERS, MOST_DRIVERS)
+
+
+def _require_resume(storage: Storage, spec: StudySpec, view: StudyView, resume: bool) -> None:
+    """Refuse to go on with a study unless told so. Raises InputError."""
+    if resume or not view.attempt:
+        return
+    holder = live_holder(storage, spec.name)
+    if holder is not None:
+        raise StudyBusy(
+            f"study {spec.name}: process {holder.pid} on {holder.host} is running it; "
+            f"`namd study stop {spec.name}` ends it"
+        )
+    raise InputError(
+        f"study {spec.name} was run before in {storage.root}; go on with --resume, or give the "
+        "study file another name"
+    )
+
+
+def _forward(
+    reporter: StudyReporter, trackers: Sequence[Tracker], event: Event, view: StudyView
+) -> None:
+    """Tell listeners of a record that is durable."""
+    identity = event.identity
+    reporter.event(identity.trial, identity.transition, event.body, view)
+    for tracker in trackers:
+        tracker.event(identity.trial, identity.attempt, identity.transition, event.body)
+
+
+def _short_name(trial: Any) -> str:  # noqa: ANN401 - Tune's trial
+    return str(trial.trial_id)
+
+
+def _quiet_tune() -> None:
+    """Switch off what Tune writes for itself: its loggers, its record, its way with Ctrl-C."""
+    for name, value in {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+        "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }.items():
+        os.environ.setdefault(name, value)

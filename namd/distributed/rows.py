@@ -1,0 +1,61 @@
+"""A finished run's rows, formed once and recorded; what of them a trial completes with."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from namd.config.errors import InputError
+from namd.pipeline.graph import Plan
+from namd.pipeline.launcher import StageResult
+from namd.pipeline.run import RECORD, RUNS, RunResult, Tabulate, record, run_key
+from namd.pipeline.run_configuration import RunConfiguration
+from namd.pipeline.store import Artifact, Store
+
+
+def run_values(
+    configuration: RunConfiguration,
+    plan: Plan,
+    cohort: Path,
+    store: Store,
+    tabulate: Tabulate,
+) -> dict[str, Any]:
+    """Return the metrics of a run whose artifacts are all there, by name, with the run's key.
+
+    A run that is recorded is read; another one's rows are formed and recorded.
+
+    Raises InputError where an artifact was removed meanwhile.
+    """
+    key = run_key(configuration, plan)
+    raw = store.backend.read(f"{RUNS}/{key}/{RECORD}")
+    if raw is not None:
+        return values_of(json.loads(raw)["rows"], configuration.method.name, key)
+    artifacts = {node.label: _artifact(store, node.stage.name, node.key) for node in plan.nodes}
+    stages = [
+        StageResult(label, artifact.key, True, float(artifact.manifest()["wall_seconds"]))
+        for label, artifact in artifacts.items()
+    ]
+    table = tabulate(configuration, cohort, artifacts)
+    record(store, configuration, RunResult(key, stages, table, artifacts))
+    return values_of(table.rows, configuration.method.name, key)
+
+
+def values_of(rows: Sequence[Mapping[str, Any]], method: str, key: str) -> dict[str, Any]:
+    """Return the method's own row as flat numbers: of an interval its mean."""
+    own = [row for row in rows if row.get("row") == method] or list(rows[-1:])
+    values: dict[str, Any] = {"run": key}
+    for row in own:
+        for name, value in row.items():
+            number = value.get("mean") if isinstance(value, Mapping) else value
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                # JSON knows no NaN; what could not be measured is left out.
+                values |= {name: number} if math.isfinite(number) else {}
+    return values
+
+
+def _artifact(store: Store, stage: str, key: str) -> Artifact:
+    artifact = store.find(stage, key)
+    if artifact is None:
+        raise InputError(f"{stage}/{key[:12]}: removed from the store during the study")
+    return artifact

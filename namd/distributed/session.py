@@ -1,0 +1,101 @@
+"""A Ray cluster to run on: started here, or joined; what it has, and who ends it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from namd.config.errors import InputError
+from namd.study.plan import Cluster
+
+DRIVER_RESOURCE = "namd_driver"
+"""Custom resource of the nodes that trial drivers belong on; a cluster may define it."""
+
+_DRIVER_UNITS = 10_000
+_TRIAL_BYTES = 64 * 2**20
+_OBJECT_STORE_BYTES = 512 * 2**20
+"""Of a cluster started here: reports and blocks of draws are small."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connection to Ray.
+
+    Attributes:
+        cluster: What there is to run on.
+        trial_resources: What one trial driver reserves.
+        started_here: Whether leaving the session ends the cluster.
+    """
+
+    cluster: Cluster
+    trial_resources: dict[str, float]
+    started_here: bool
+
+
+@contextmanager
+def open_session(address: str | None) -> Iterator[Session]:
+    """Join the cluster at an address, or start one here; a running connection is used as it is.
+
+    Token authentication is left as Ray has it: on.
+
+    Args:
+        address: None or `local`: start one here; `auto`: join this machine's; else `host:port`.
+
+    Raises:
+        InputError: There is no cluster at the address, or a driver cannot run from here.
+    """
+    joined_before = ray.is_initialized()
+    started_here = not joined_before and _connect(address)
+    try:
+        yield Session(measure(), _trial_resources(), started_here)
+    finally:
+        if not joined_before:
+            ray.shutdown()
+
+
+def measure() -> Cluster:
+    """Return what the cluster's live nodes have."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = [float(node.get("CPU", 0.0)) for node in nodes]
+    gpus = [float(node.get("GPU", 0.0)) for node in nodes]
+    return Cluster(sum(cpus), sum(gpus), max(cpus, default=0.0), max(gpus, default=0.0))
+
+
+def _connect(address: str | None) -> bool:
+    """Connect; return whether a cluster was started for it."""
+    if address is not None and address.startswith("ray://"):
+        raise InputError(
+            f"address {address}: a study's driver runs inside the cluster; submit it with "
+            "`namd submit`, or run it on a node of the cluster with --address auto"
+        )
+    if address in (None, "local"):
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)),
+            resources={DRIVER_RESOURCE: _DRIVER_UNITS},
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        return True
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise InputError(f"address {address}: no Ray cluster to join ({line})") from error
+    return False
+
+
+def _trial_resources() -> dict[str, float]:
+    """Return what one trial driver reserves: next to nothing, and no accelerator.
+
+    Without a unit made for it that is some memory, which it does use. Any sliver of a core would
+    cost its node a builder that wants whole cores.
+    """
+    if ray.cluster_resources().get(DRIVER_RESOURCE, 0.0) > 0:
+        return {DRIVER_RESOURCE: 1.0}
+    return {"memory": float(_TRIAL_BYTES)}

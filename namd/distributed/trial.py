@@ -1,0 +1,30 @@
+"""The process that stands for a trial in Tune: it asks the workshop and reports, nothing else.
+
+It reserves next to nothing and imports no torch: neither does anything that it unpickles.
+"""
+
+from typing import Any
+
+import ray
+from ray import tune
+from ray.actor import ActorHandle
+
+NEWS = "namd"
+"""Key of a report's entries. A list, since Tune flattens mappings."""
+
+
+def follow_trial(config: dict[str, Any], workshop: ActorHandle) -> None:
+    """Report what happens to one attempt at a trial until it ends or Tune stops it.
+
+    Args:
+        config: `run`, the workshop's word for the attempt.
+        workshop: The actor.
+    """
+    cursor = 0
+    while True:
+        entries = ray.get(workshop.advance.remote(config["run"], cursor))
+        cursor += len(entries)
+        # Does not return where the scheduler's answer is to stop.
+        tune.report({NEWS: entries})
+        if entries[-1]["kind"] == "end":
+            return

@@ -1,0 +1,50 @@
+"""Tune's scheduler, as thin as it can be: who goes on is decided from the ledger's records."""
+
+from typing import Any
+
+from ray.tune.callback import Callback
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from namd.distributed.conductor import Conductor
+from namd.distributed.trial import NEWS
+
+
+class LedgerScheduler(FIFOScheduler):
+    """Writes down what trials report, and answers whether they go on."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        super().__init__()
+        self._conductor = conductor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tuner pickles what it is given, for a restoration that never happens."""
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ANN401, ARG002 - Tune's interface
+        """Return STOP once the trial is over or pruned."""
+        goes_on = self._conductor.result(trial.trial_id, result[NEWS])
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ANN401, ARG002
+        """Take in that a trial's process died."""
+        self._conductor.lost(trial.trial_id)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ANN401, ARG002
+        """Take in that Tune ended a trial by itself."""
+        self._conductor.lost(trial.trial_id)
+
+
+class Pulse(Callback):
+    """Gives the conductor a turn at every step of Tune's loop."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tuner pickles what it is given, for a restoration that never happens."""
+        return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401, ARG002 - Tune's interface
+        """Forward news, look for requests."""
+        self._conductor.tick()

@@ -1,0 +1,119 @@
+"""What workshop and builders hand each other: plain values, no Ray and no torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from namd.config.errors import InputError, StageError
+from namd.methods.base import Step, World
+from namd.pipeline.graph import Fingerprint, Node
+from namd.pipeline.run import Tabulate, score_rows
+from namd.pipeline.run_configuration import RunConfiguration
+from namd.study.spec import StageResources
+
+Manner = Literal["alone", "gang", "drawing"]
+"""How nodes are built: in the builder's own process, by a Train gang, by Ray Data pools."""
+
+Relay = Callable[[str, str, Step], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a study takes from elsewhere; tests put in smaller ones.
+
+    Attributes:
+        tabulate: Forms the rows of a run.
+        world: Makes the description of a lone builder's worker; None: torch looks for a GPU.
+        cohort_digest: Replaces the cohort's own fingerprint.
+    """
+
+    tabulate: Tabulate = score_rows
+    world: Callable[[], World] | None = None
+    cohort_digest: Fingerprint | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where builders of a study work.
+
+    Attributes:
+        study: Its name, which goes into manifests.
+        store_url: The store.
+        cohort: The cohort's folder.
+        parts: See `Parts`.
+    """
+
+    study: str
+    store_url: str
+    cohort: Path
+    parts: Parts
+
+
+@dataclass(frozen=True)
+class Work:
+    """One order to a builder.
+
+    Attributes:
+        number: Of this order; a builder asks with it whether it shall stop.
+        nodes: To build; members of a family side by side.
+        manner: How.
+        resources: What the stage's workers reserve.
+    """
+
+    number: int
+    nodes: tuple[Node, ...]
+    manner: Manner
+    resources: StageResources
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an order ended.
+
+    Attributes:
+        state: `built`; `stopped` after a checkpoint; `failed` by its body; `diverged`;
+            `unusable`: the store or the disk under it, which the next order would meet as well.
+        reason: One line, unless built.
+    """
+
+    state: Literal["built", "stopped", "failed", "diverged", "unusable"]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """A run's rows in short, or why there are none.
+
+    Attributes:
+        values: Flat metrics by name, with the run's key; None: they could not be formed.
+        reason: Why.
+    """
+
+    values: Mapping[str, Any] | None
+    reason: str = ""
+
+
+class BuilderLost(Exception):  # noqa: N818 - an event, not a mistake
+    """A builder's process or node is gone."""
+
+
+class BuilderPort(Protocol):
+    """A builder as the workshop sees it. Every call may raise BuilderLost."""
+
+    async def build(self, work: Work) -> Outcome:
+        """Build and publish nodes."""
+
+    async def evaluate(self, configuration: RunConfiguration, nodes: Sequence[Node]) -> RunRows:
+        """Form the rows of a finished run and record them."""
+
+    def dismiss(self) -> None:
+        """End its process; only while it has no order."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's own words in one line, its type where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else ""
+    known = isinstance(error, StageError | InputError)
+    return text if known and text else f"{type(error).__name__}: {text}".rstrip(": ")

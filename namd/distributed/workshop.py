@@ -1,0 +1,674 @@
+"""Builds what the trials of a study need: each key once, for as long as somebody wants it.
+
+Trials are walked through their plans here, side by side, in one thread. Nothing in here knows Ray:
+builders come through `hire`, and in a study the whole object lives in an actor of its own.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from namd.distributed.work import (
+    Bench,
+    BuilderLost,
+    BuilderPort,
+    Manner,
+    Outcome,
+    Work,
+    one_line,
+)
+from namd.methods.base import Step
+from namd.pipeline.graph import Node, Plan
+from namd.pipeline.run_configuration import RunConfiguration
+from namd.pipeline.store import Artifact, Store, key_folder, open_store
+from namd.study.asha import Rung
+from namd.study.plan import Cluster
+from namd.study.spec import ResourcesSpec, StageResources
+
+Hire = Callable[[StageResources], BuilderPort]
+
+FOREMAN = StageResources(cpus=1e-9)
+"""Shape of a builder that only waits for a gang or for pools, which reserve for themselves."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Limits of the workshop.
+
+    Attributes:
+        retries: A key whose body failed is built so often again, over all trials of an attempt.
+        losses: So often again after its builder was lost: a machine's death says little about
+            the key, but a body that kills its process must not do so for ever.
+        linger_s: An idle builder keeps its resources so long. About what its successor would
+            spend on starting and importing: waiting longer may cost more than it saves.
+        poll_s: Between two looks at a key that another process builds.
+        grace_s: Between a request to stop and the end of the builders.
+    """
+
+    retries: int = 1
+    losses: int = 3
+    linger_s: float = 5.0
+    poll_s: float = 0.5
+    grace_s: float = 30.0
+
+
+class _KeyLost(Exception):  # noqa: N818 - an event
+    """A key cannot be had: it failed or diverged."""
+
+    def __init__(self, state: str, reason: str) -> None:
+        super().__init__(reason)
+        self.state, self.reason = state, reason
+
+
+@dataclass
+class _Seat:
+    """A builder with what it reserves.
+
+    Attributes:
+        shape: Itself.
+        port: The builder.
+        since: The moment from which nobody has paid for it yet.
+        elsewhere: What the gang or the pools that it waits for reserve.
+        idle: Ends it, unless an order comes before.
+    """
+
+    shape: StageResources
+    port: BuilderPort
+    since: float
+    elsewhere: StageResources | None = None
+    idle: asyncio.TimerHandle | None = None
+
+
+@dataclass(eq=False)
+class _Build:
+    """Nodes that are built together, and who waits for them."""
+
+    number: int
+    nodes: tuple[Node, ...]
+    manner: Manner
+    resources: StageResources
+    wanted_by: set[str] = field(default_factory=set)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    reserved: float = 0.0
+    task: "asyncio.Task[None] | None" = None
+
+
+@dataclass(eq=False)
+class _Walk:
+    """One attempt at a trial on its way through its plan."""
+
+    plan: Plan
+    configuration: RunConfiguration
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: int = 0
+    asking: asyncio.Event = field(default_factory=asyncio.Event)
+    told_rungs: set[str] = field(default_factory=set)
+    withdrawn: str | None = None
+    task: "asyncio.Task[None] | None" = None
+
+    def tell(self, entry: dict[str, Any]) -> None:
+        """Add an entry for the trial."""
+        self.entries.append(entry)
+        self.news.set()
+
+
+class Workshop:
+    """The coordinator of a study's builders.
+
+    Args:
+        bench: Where builders work.
+        hire: Starts a builder.
+        resources: What stages reserve.
+        rungs: Where trials are compared.
+        cluster: What there is to run on.
+        patience: Limits.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        hire: Hire,
+        resources: ResourcesSpec,
+        rungs: Sequence[Rung],
+        cluster: Cluster,
+        patience: Patience | None = None,
+    ) -> None:
+        self._bench = bench
+        self._hire = hire
+        self._resources = resources
+        self._rungs = tuple(rungs)
+        self._cluster = cluster
+        self._patience = patience or Patience()
+        self._store: Store = open_store(bench.store_url, create=False)
+        self._walks: dict[str, _Walk] = {}
+        self._builds: dict[str, _Build] = {}
+        self._orders: dict[int, _Build] = {}
+        self._lost_keys: dict[str, _KeyLost] = {}
+        self._retried: dict[str, int] = {}
+        self._losses: dict[str, int] = {}
+        self._reserved: dict[str, float] = {}
+        self._seats: list[_Seat] = []
+        self._busy: list[_Seat] = []
+        self._queue: deque[tuple[_Build | None, StageResources, asyncio.Future[_Seat | None]]] = (
+            deque()
+        )
+        self._news: list[tuple[str, Any]] = []
+        self._has_news = asyncio.Event()
+        self._stopping: str | None = None
+        self._idle_reserved = 0.0
+        self._numbers = 0
+        self._watched: dict[str, set[str]] = {}
+        self._seen_before: dict[tuple[str, str], bool] = {}
+
+    # What the driver asks.
+
+    async def admit(self, run: str, plan: Plan, configuration: RunConfiguration) -> None:
+        """Begin to walk an attempt at a trial through its plan."""
+        walk = self._walks[run] = _Walk(plan, configuration)
+        walk.task = asyncio.create_task(self._walk(run, walk))
+        walk.task.add_done_callback(lambda task: self._ended(walk, task))
+
+    async def withdraw(self, run: str, reason: str) -> None:
+        """End an attempt; what nobody else waits for is stopped."""
+        walk = self._walks.get(run)
+        if walk is not None and walk.task is not None and not walk.task.done():
+            walk.withdrawn = reason
+            walk.task.cancel()
+
+    async def forget(self, run: str) -> None:
+        """Drop an attempt that is over."""
+        await self.withdraw(run, "its driver is gone")
+        self._walks.pop(run, None)
+
+    async def drain(self, timeout_s: float) -> list[tuple[str, Any]]:
+        """Return steps and notes since the last call, waiting for the first one so long."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._has_news.wait(), timeout_s)
+        self._has_news.clear()
+        news, self._news = self._news, []
+        return news
+
+    async def stop(self, reason: str) -> None:
+        """End all attempts as interrupted; builders save checkpoints."""
+        self._stopping = reason
+        for run, walk in self._walks.items():
+            if walk.task is not None and not walk.task.done():
+                await self.withdraw(run, reason)
+
+    async def close(self) -> float:
+        """Wait for the builders to save and end; return device seconds that paid for nothing."""
+        for run in list(self._walks):
+            await self.forget(run)
+        tasks = [build.task for build in self._orders.values() if build.task is not None]
+        for build in self._orders.values():
+            build.stop.set()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._patience.grace_s)
+        for seat in list(self._seats):
+            self._dismiss(seat)
+        return self._idle_reserved
+
+    # What trials ask.
+
+    async def advance(self, run: str, cursor: int) -> list[dict[str, Any]]:
+        """Return what happened to an attempt after its first `cursor` entries; wait for some.
+
+        Asking tells that every entry before the cursor was seen and did not end the trial.
+        """
+        walk = self._walks.get(run)
+        if walk is None:
+            return [{"kind": "end", "state": "interrupted", "reason": "its driver was gone"}]
+        walk.asked = max(walk.asked, cursor)
+        walk.asking.set()
+        while len(walk.entries) <= cursor:
+            walk.news.clear()
+            await walk.news.wait()
+        return walk.entries[cursor:]
+
+    # What builders ask and tell.
+
+    async def asked_to_stop(self, number: int) -> bool:
+        """Return True when this order shall stop, False when it is over."""
+        build = self._orders.get(number)
+        if build is None:
+            return False
+        waits = [asyncio.create_task(event.wait()) for event in (build.stop, build.over)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        return build.stop.is_set() and not build.over.is_set()
+
+    async def relay(self, steps: Iterable[tuple[str, str, Step]]) -> None:
+        """Take in steps of a stage that is being built."""
+        for label, key, step in steps:
+            self._tell("step", (label, key, step.index, step.total, dict(step.metrics)))
+            self._watch(key, step)
+
+    async def note(self, line: str) -> None:
+        """Take in a line for the user."""
+        self._tell("note", line)
+
+    # A trial's way.
+
+    async def _walk(self, run: str, walk: _Walk) -> None:
+        try:
+            for group in walk.plan.groups():
+                await self._obtain(run, walk, group)
+                for node in group:
+                    walk.tell(self._stage_entry(node))
+                await self._rungs_after(walk, group)
+            walk.tell(await self._rows(walk))
+        finally:
+            self._lose_interest(run)
+
+    def _ended(self, walk: _Walk, task: "asyncio.Task[None]") -> None:
+        """Tell how a walk ended that did not tell so itself."""
+        if task.cancelled():
+            state = "interrupted" if self._stopping is not None else "withdrawn"
+            walk.tell({"kind": "end", "state": state, "reason": walk.withdrawn or "cancelled"})
+            return
+        error = task.exception()
+        if isinstance(error, _KeyLost):
+            walk.tell({"kind": "end", "state": error.state, "reason": error.reason})
+        elif error is not None:
+            walk.tell({"kind": "end", "state": "failed", "reason": one_line(error)})
+
+    async def _obtain(self, run: str, walk: _Walk, group: Sequence[Node]) -> None:
+        """Return once every node of a group is in the store."""
+        self._watch_for(run, group)
+        while missing := [n for n in group if self._find(n) is None]:
+            for node in missing:
+                if node.key in self._lost_keys:
+                    raise self._lost_keys[node.key]
+            fresh = [node for node in missing if node.key not in self._builds]
+            if fresh:
+                self._begin(fresh, walk.plan)
+            builds = {self._builds[node.key] for node in missing}
+            for build in builds:
+                build.wanted_by.add(run)
+            await asyncio.wait([b.task for b in builds if b.task is not None])
+
+    def _lose_interest(self, run: str) -> None:
+        for build in set(self._builds.values()):
+            build.wanted_by.discard(run)
+            if not build.wanted_by:
+                build.stop.set()
+        self._deal()
+
+    async def _rungs_after(self, walk: _Walk, group: Sequence[Node]) -> None:
+        """Tell the values at this stage's rungs, and wait until the trial may go on."""
+        here = [rung for rung in self._rungs if rung.stage == group[0].stage.name]
+        for rung in here:
+            value = self._rung_value(group[0], rung)
+            if value is not None and rung.name not in walk.told_rungs:
+                self._tell_rung(walk, rung, value)
+        place = len(walk.entries)
+        while walk.told_rungs & {rung.name for rung in here} and walk.asked < place:
+            walk.asking.clear()
+            await walk.asking.wait()
+
+    def _tell_rung(self, walk: _Walk, rung: Rung, value: float) -> None:
+        walk.told_rungs.add(rung.name)
+        walk.tell({"kind": "rung", "name": rung.name, "value": value})
+
+    def _rung_value(self, node: Node, rung: Rung) -> float | None:
+        """Return the metric at a rung of a published artifact, which replays it."""
+        artifact = self._find(node)
+        lines = artifact.metrics() if artifact is not None else []
+        total = max((int(line["index"]) for line in lines), default=0)
+        for line in lines:
+            reached = rung.is_reached(int(line["index"]), total)
+            if reached and line.get(rung.metric) is not None:
+                return float(line[rung.metric])
+        return None
+
+    def _watch_for(self, run: str, group: Sequence[Node]) -> None:
+        """Look out for rungs inside a stage that is being built."""
+        stage = group[0].stage.name
+        if any(rung.stage == stage and rung.fraction < 1 for rung in self._rungs):
+            self._watched.setdefault(group[0].key, set()).add(run)
+
+    def _watch(self, key: str, step: Step) -> None:
+        """Tell a rung that a step has just reached to all who look out for it.
+
+        Only where an earlier step was seen too: a body that resumed behind the rung must not
+        stand in for the value there, which the artifact's own measurements tell in the end.
+        """
+        for run in self._watched.get(key, ()):
+            walk = self._walks.get(run)
+            for rung in self._rungs:
+                if walk is None or rung.fraction == 1 or rung.name in walk.told_rungs:
+                    continue
+                if not any(n.key == key and n.stage.name == rung.stage for n in walk.plan.nodes):
+                    continue
+                place = (key, rung.name)
+                if not rung.is_reached(step.index, step.total):
+                    self._seen_before[place] = True
+                elif rung.metric in step.metrics and self._seen_before.get(place):
+                    self._tell_rung(walk, rung, float(step.metrics[rung.metric]))
+
+    def _stage_entry(self, node: Node) -> dict[str, Any]:
+        artifact = self._find(node)
+        manifest = artifact.manifest() if artifact is not None else {}
+        resources = self._resources.of(node.stage.name)
+        seconds = float(manifest.get("wall_seconds", 0.0))
+        paid = self._reserved.get(node.key)
+        return {
+            "kind": "stage",
+            "label": node.label,
+            "key": node.key,
+            "artifact": artifact.folder.name if artifact is not None else "",
+            # What was built here is this study's, whoever wrote the manifest.
+            "own": paid is not None or manifest.get("made_for") == self._bench.study,
+            "seconds": seconds,
+            "device_seconds": seconds * units(resources),
+            "reserved": paid if paid is not None else seconds * units(resources),
+        }
+
+    async def _rows(self, walk: _Walk) -> dict[str, Any]:
+        reason = ""
+        for _ in range(1 + self._patience.losses):
+            seat = await self._seat(None, self._resources.default)
+            if seat is None:
+                break
+            try:
+                found = await seat.port.evaluate(walk.configuration, walk.plan.nodes)
+            except BuilderLost as lost:
+                reason = str(lost)
+                self._idle_reserved += self._discard(seat)
+                continue
+            except asyncio.CancelledError:
+                self._dismiss(seat)
+                raise
+            self._idle_reserved += self._give_back(seat)
+            if found.values is not None:
+                return {"kind": "end", "state": "completed", "values": dict(found.values)}
+            reason = found.reason
+            break
+        return {"kind": "end", "state": "failed", "reason": f"rows: {reason}"}
+
+    # Building.
+
+    def _begin(self, nodes: Sequence[Node], plan: Plan) -> None:
+        """Start to build nodes that nobody builds yet."""
+        resources = self._resources.of(nodes[0].stage.name)
+        manner: Manner = "alone"
+        together = tuple(nodes)
+        if resources.workers > 1 and nodes[0].stage.kind == "training":
+            manner = "gang"
+        elif resources.workers > 1 and nodes[0].stage.name.partition("-")[0] == "draws":
+            manner, together = "drawing", self._with_scores(nodes, plan)
+        self._numbers += 1
+        build = _Build(self._numbers, together, manner, resources)
+        self._orders[build.number] = build
+        for node in together:
+            self._builds[node.key] = build
+        build.task = asyncio.create_task(self._carry(build))
+        # Before anybody waits for it: who waits finds its keys lost, and does not begin again.
+        build.task.add_done_callback(lambda task: self._broke(build, task))
+
+    def _with_scores(self, draws: Sequence[Node], plan: Plan) -> tuple[Node, ...]:
+        """Return draws with the scores that read them: one pipeline makes both."""
+        keys = {node.key for node in draws}
+        readers = [
+            node
+            for node in plan.nodes
+            if node.stage.name.partition("-")[0] == "scores"
+            and any(key in keys for _, key in node.inputs.values())
+            and node.key not in self._builds
+            and self._find(node) is None
+        ]
+        return (*draws, *readers)
+
+    async def _carry(self, build: _Build) -> None:
+        """Build until done, stopped, or out of tries."""
+        try:
+            while not build.stop.is_set() and self._still_missing(build):
+                await self._others(build)
+                if build.stop.is_set() or not self._still_missing(build):
+                    break
+                outcome = await self._attempt(build)
+                if outcome is None or self._is_settled(build, outcome):
+                    break
+        finally:
+            build.over.set()
+            self._orders.pop(build.number, None)
+            for node in build.nodes:
+                if self._builds.get(node.key) is build:
+                    del self._builds[node.key]
+                self._watched.pop(node.key, None)
+
+    def _broke(self, build: _Build, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._lose(build.nodes, "failed", one_line(error))
+
+    def _still_missing(self, build: _Build) -> list[Node]:
+        return [node for node in build.nodes if self._find(node) is None]
+
+    async def _others(self, build: _Build) -> None:
+        """Wait, without a builder, while processes outside this study build the nodes."""
+        while not build.stop.is_set():
+            missing = self._still_missing(build)
+            held = [
+                n for n in missing if self._store.leases.holder(key_folder(n.stage.name, n.key))
+            ]
+            if len(held) < len(missing) or not missing:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(build.stop.wait(), self._patience.poll_s)
+
+    async def _attempt(self, build: _Build) -> Outcome | None:
+        """Give the order to a builder; None: it was withdrawn before one was free."""
+        shape = build.resources if build.manner == "alone" else FOREMAN
+        seat = await self._seat(build, shape)
+        if seat is None:
+            return None
+        work = Work(build.number, tuple(self._still_missing(build)), build.manner, build.resources)
+        began = time.monotonic()
+        try:
+            outcome = await seat.port.build(work)
+        except BuilderLost as lost:
+            self._pay(build, work, self._discard(seat))
+            return self._after_loss(work, str(lost))
+        paid = self._give_back(seat)
+        if build.manner != "alone":
+            paid = (time.monotonic() - began) * units(build.resources)
+        self._pay(build, work, paid)
+        return outcome
+
+    def _pay(self, build: _Build, work: Work, reserved: float) -> None:
+        """Share what a builder reserved among the nodes it built, by their seconds."""
+        build.reserved += reserved
+        built = {n.key: self._find(n) for n in work.nodes}
+        seconds = {k: float(a.manifest()["wall_seconds"]) for k, a in built.items() if a}
+        whole = sum(seconds.values())
+        for key, part in seconds.items():
+            share = part / whole if whole > 0 else 1 / len(seconds)
+            self._reserved[key] = build.reserved * share
+        if seconds:
+            build.reserved = 0.0
+
+    def _after_loss(self, work: Work, reason: str) -> Outcome:
+        key = work.nodes[0].key
+        self._losses[key] = self._losses.get(key, 0) + 1
+        label = work.nodes[0].label
+        if self._losses[key] > self._patience.losses:
+            return self._lose(work.nodes, "failed", f"{label}: its builder died again ({reason})")
+        self._tell("note", f"{label}: its builder is gone ({reason}); another one goes on")
+        return Outcome("stopped", reason)
+
+    def _is_settled(self, build: _Build, outcome: Outcome) -> bool:
+        """Take in how an order ended; False: it is to be tried again."""
+        nodes = self._still_missing(build)
+        if outcome.state == "built" or not nodes or nodes[0].key in self._lost_keys:
+            return True
+        if outcome.state == "stopped":
+            # Told by us, or told by somebody else (a machine that is taken away): then again.
+            return build.stop.is_set()
+        if outcome.state == "unusable":
+            self._lose(nodes, "unusable", outcome.reason)
+            return True
+        if outcome.state == "diverged":
+            self._lose(nodes, "diverged", outcome.reason)
+            return True
+        key = nodes[0].key
+        self._retried[key] = self._retried.get(key, 0) + 1
+        if self._retried[key] > self._patience.retries:
+            self._lose(nodes, "failed", outcome.reason)
+            return True
+        self._tell("note", f"{nodes[0].label}: {outcome.reason}; tried once more")
+        return False
+
+    def _lose(self, nodes: Iterable[Node], state: str, reason: str) -> Outcome:
+        """Let these keys fail for all who wait for them, now and later in this attempt."""
+        for node in nodes:
+            self._lost_keys[node.key] = _KeyLost(state, reason)
+        return Outcome("failed", reason)
+
+    # Builders and what they reserve.
+
+    async def _seat(self, build: _Build | None, shape: StageResources) -> _Seat | None:
+        """Wait for a builder of a shape, in order of asking; None: the order was withdrawn."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_Seat | None] = loop.create_future()
+        self._queue.append((build, shape, future))
+        self._deal()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            seat = future.result() if future.done() and not future.cancelled() else None
+            if seat is not None:
+                self._idle_reserved += self._give_back(seat)
+            raise
+
+    def _deal(self) -> None:
+        """Hand out builders to those who wait, the first one first.
+
+        Who must wait for room keeps it free of those behind him, so that a large order is not
+        overtaken for ever by small ones; those that need other resources pass.
+        """
+        left: deque[tuple[_Build | None, StageResources, asyncio.Future[_Seat | None]]] = deque()
+        kept_cpus = kept_gpus = 0.0
+        while self._queue:
+            entry = self._queue.popleft()
+            build, shape, future = entry
+            if future.done():
+                continue
+            if build is not None and build.stop.is_set():
+                future.set_result(None)
+                continue
+            elsewhere = None if build is None or build.manner == "alone" else build.resources
+            cpus, gpus = _needs(shape, elsewhere)
+            seat = self._find_seat(shape, cpus + kept_cpus, gpus + kept_gpus)
+            if seat is None:
+                kept_cpus, kept_gpus = kept_cpus + cpus, kept_gpus + gpus
+                left.append(entry)
+            else:
+                seat.elsewhere = elsewhere
+                self._busy.append(seat)
+                future.set_result(seat)
+        self._queue = left
+
+    def _find_seat(self, shape: StageResources, cpus: float, gpus: float) -> _Seat | None:
+        """Return an idle builder of a shape, or hire one if so many cores and GPUs are free.
+
+        More than there is room for is asked of Ray only where somebody said how many stages to
+        build at once: a cluster that can grow then sees it wait.
+        """
+        limit = self._resources.concurrency
+        if limit is not None and len(self._busy) >= limit:
+            return None
+        idle = [seat for seat in self._seats if seat not in self._busy]
+        same = [seat for seat in idle if seat.shape == shape]
+        if same:
+            cpus, gpus = cpus - shape.cpus, gpus - shape.gpus
+        others = [seat for seat in idle if seat not in same]
+        while others and not self._has_room(cpus, gpus):
+            self._dismiss(others.pop(0))
+        if not self._has_room(cpus, gpus) and self._busy and limit is None:
+            return None
+        if same:
+            seat = same[-1]
+            if seat.idle is not None:
+                seat.idle.cancel()
+            return seat
+        seat = _Seat(shape, self._hire(shape), time.monotonic())
+        self._seats.append(seat)
+        return seat
+
+    def _has_room(self, cpus: float, gpus: float) -> bool:
+        """Whether so much is free of what this study has not taken."""
+        slack = 1e-6
+        taken = [_needs(seat.shape, seat.elsewhere) for seat in self._seats]
+        free_cpus = self._cluster.cpus - sum(need[0] for need in taken)
+        free_gpus = self._cluster.gpus - sum(need[1] for need in taken)
+        return cpus <= free_cpus + slack and gpus <= free_gpus + slack
+
+    def _give_back(self, seat: _Seat) -> float:
+        """Free a builder for the next order; return the device seconds since the last one."""
+        paid = self._settle(seat)
+        seat.elsewhere = None
+        if seat in self._busy:
+            self._busy.remove(seat)
+        loop = asyncio.get_running_loop()
+        seat.idle = loop.call_later(self._patience.linger_s, self._dismiss, seat)
+        self._deal()
+        return paid
+
+    def _discard(self, seat: _Seat) -> float:
+        """Strike off a builder whose process is gone."""
+        paid = self._settle(seat)
+        if seat in self._busy:
+            self._busy.remove(seat)
+        if seat in self._seats:
+            self._seats.remove(seat)
+        self._deal()
+        return paid
+
+    def _dismiss(self, seat: _Seat) -> None:
+        """End a builder that has no order."""
+        if seat not in self._seats:
+            return
+        if seat.idle is not None:
+            seat.idle.cancel()
+        self._idle_reserved += self._settle(seat)
+        self._seats.remove(seat)
+        if seat in self._busy:
+            self._busy.remove(seat)
+        seat.port.dismiss()
+        if self._queue:
+            asyncio.get_running_loop().call_soon(self._deal)
+
+    def _settle(self, seat: _Seat) -> float:
+        now = time.monotonic()
+        paid = (now - seat.since) * units(seat.shape)
+        seat.since = now
+        return paid
+
+    # Small things.
+
+    def _find(self, node: Node) -> Artifact | None:
+        return self._store.find(node.stage.name, node.key)
+
+    def _tell(self, kind: str, what: Any) -> None:  # noqa: ANN401 - plain values
+        self._news.append((kind, what))
+        self._has_news.set()
+
+
+def units(resources: StageResources) -> float:
+    """Return the devices that a stage occupies: accelerators, or cores where it has none."""
+    return resources.workers * (resources.gpus or resources.cpus)
+
+
+def _needs(shape: StageResources, elsewhere: StageResources | None) -> tuple[float, float]:
+    """Return the cores and accelerators that a builder takes, and what it waits for."""
+    if elsewhere is None:
+        return shape.cpus, shape.gpus
+    return elsewhere.least * elsewhere.cpus, elsewhere.least * elsewhere.gpus

@@ -1,0 +1,28 @@
+"""What others ask of a study's driver, through the study's folder: any process, no Ray.
+
+A request names the attempt that it is meant for, so that one that comes too late stops nobody.
+"""
+
+import json
+import time
+
+from namd.ledger.schema import study_folder
+from namd.ledger.storage import Storage
+
+
+def request_stop(storage: Storage, study: str, attempt: int, reason: str) -> bool:
+    """Ask the driver of this attempt to stop; False where somebody has asked already."""
+    body = {"reason": reason, "time": time.time()}
+    return storage.create(_stop(study, attempt), json.dumps(body).encode() + b"\n")
+
+
+def stop_requested(storage: Storage, study: str, attempt: int) -> str | None:
+    """Return why this attempt shall stop, or None."""
+    try:
+        return str(json.loads(storage.read(_stop(study, attempt)))["reason"])
+    except FileNotFoundError:
+        return None
+
+
+def _stop(study: str, attempt: int) -> str:
+    return f"{study_folder(study)}/requests/stop-{attempt}"
