@@ -60,7 +60,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     if not arguments.plan:
         require_weights(configuration)
     store = open_named_store(arguments, create=True)
-    cohort = find_cohort(arguments.cohort, Path(store.backend.name))
+    cohort = find_cohort(arguments.cohort, store.backend.folder)
     announce_weights(configuration)
     if arguments.plan:
         return _plan(arguments, configuration, cohort, store)

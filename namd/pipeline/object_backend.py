@@ -129,15 +129,23 @@ class ObjectBackend:
             first: Name of a file that goes before the others: it may be ahead of them, never
                 behind.
         """
-        folder = self.folder / path
-        files = [file for file in folder.rglob("*") if file.is_file()]
-        states = {self._place(file): _state(file) for file in files}
-        changed = [f for f in files if self._uploaded.get(self._place(f)) != states[self._place(f)]]
+        states = {self._place(f): _state(f) for f in (self.folder / path).rglob("*") if f.is_file()}
+        changed = [place for place, now in states.items() if self._uploaded.get(place) != now]
         if not changed:
             return
+
+        def order(place: str) -> tuple[bool, int]:
+            return place.rpartition("/")[2] != first, states[place][1]
+
         with self._explained():
-            for file in sorted(changed, key=lambda f: (f.name != first, f.stat().st_mtime_ns)):
-                self._put([file])
+            for place in sorted(changed, key=order):
+                try:
+                    self._put([self.folder / place])
+                except FileNotFoundError:
+                    if (self.folder / place).exists():
+                        raise
+                    # A gang goes on meanwhile: this checkpoint has just given way to the next.
+                    del states[place]
             for place in set(self._objects(path)) - set(states):
                 self._filesystem.rm_file(f"{self._root}/{place}")
             self._uploaded |= states
@@ -145,16 +153,20 @@ class ObjectBackend:
     def restore(self, path: str) -> Path:
         """Return a working folder that holds what was last kept, by whichever machine.
 
-        What only this machine has stays: it was written and never kept.
+        Where nothing was kept, what this machine has stays. Otherwise it goes, even if it is
+        further on: files of two states would not fit one another.
         """
         folder = self.working_folder(path)
         with self._explained():
-            for place in self._objects(path):
+            kept = self._objects(path)
+            for place in kept:
                 local = self.folder / place
-                if local.is_file() and self._uploaded.get(place) == _state(local):
-                    continue
-                self._get([place], path, folder)
-                self._uploaded[place] = _state(local)
+                if not local.is_file() or self._uploaded.get(place) != _state(local):
+                    self._get([place], path, folder)
+                    self._uploaded[place] = _state(local)
+            for local in folder.rglob("*") if kept else ():
+                if local.is_file() and self._place(local) not in kept:
+                    local.unlink(missing_ok=True)
         return folder
 
     def _key(self, path: str) -> str:
@@ -231,5 +243,9 @@ def _rename(partial: Path, folder: Path) -> None:
 
 
 def _state(file: Path) -> tuple[int, int]:
-    status = file.stat()
+    """Return what tells a file's content from its earlier ones; zeros where it just went."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return 0, 0
     return status.st_size, status.st_mtime_ns

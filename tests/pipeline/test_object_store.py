@@ -97,6 +97,38 @@ def test_another_machine_resumes_the_last_checkpoint(url, elsewhere, diary):
     ]
 
 
+def names(folder) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_checkpoints_are_those_last_kept(url, elsewhere):
+    here, there = open_store(url, TIMING), elsewhere()
+    folder = here.checkpoints("train", KEY)
+    for name in ("metrics.jsonl", "step-4"):
+        (folder / name).write_text("4")
+    here.keep_checkpoints("train", KEY)
+    (folder / "metrics.jsonl").write_text("8")
+    (folder / "step-4").rename(folder / "step-8")
+    here.keep_checkpoints("train", KEY)
+    (folder / "metrics.jsonl").write_text("12, never kept")
+    (folder / "step-12").write_text("12, never kept")
+    copy = there.checkpoints("train", KEY)
+    assert names(copy) == ["metrics.jsonl", "step-8"]
+    assert (copy / "metrics.jsonl").read_text() == "8"
+    (copy / "step-8").write_text("8, from there")
+    there.keep_checkpoints("train", KEY)
+    again = open_store(url, TIMING)
+    assert names(there.checkpoints("train", KEY)) == names(again.checkpoints("train", KEY))
+    assert (again.checkpoints("train", KEY) / "step-8").read_text() == "8, from there"
+
+
+def test_checkpoints_that_were_never_kept_stay_on_their_machine(url, elsewhere):
+    here = open_store(url, TIMING)
+    (here.checkpoints("train", KEY) / "step-4").write_text("4")
+    assert names(open_store(url, TIMING).checkpoints("train", KEY)) == ["step-4"]
+    assert names(elsewhere().checkpoints("train", KEY)) == []
+
+
 def test_a_late_writer_loses_and_leaves_nothing(url, elsewhere):
     here = open_store(url, TIMING)
     there = elsewhere()
