@@ -86,10 +86,10 @@ def killed_vae(context: StageContext) -> Iterator[Step]:
 
     def die(state: TrainState) -> None:
         marker = context.checkpoints / "killed"
-        if context.world.rank == context.world.size - 1 and state.step == KILLED_AT:
-            if not marker.exists():
-                marker.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+        last = context.world.rank == context.world.size - 1
+        if last and state.step == KILLED_AT and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 
     yield from _with_sgd(vae, context, die)
 

@@ -1,0 +1,228 @@
+"""Gangs of Ray Train: what they refuse and hand on, and that they give one worker's result."""
+
+import pickle
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from namd.config.errors import InputError, StageError
+from namd.config.fingerprint import fingerprint
+from namd.distributed.gang import GangPatience, build_with_gang, global_batch
+from namd.distributed.gang_host import GangHost
+from namd.methods.base import Stage, Step
+from namd.pipeline.graph import Node
+from namd.pipeline.store import METRICS, open_store
+from namd.study.spec import StageResources
+from namd.train.loop import DivergedError
+from namd.train.world import LocalWorld
+from tests.parity import gang_bodies as bodies
+
+TWO = StageResources(workers=2, cpus=1.0)
+
+
+class Bench:
+    """A store that holds a perceptual encoder, a cohort, and nodes to build."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = str(folder / "store")
+        self.store = open_store(self.url)
+        self.cohort = bodies.make_cohort(folder / "cohort")
+        attempt = self.store.open_attempt("perceptual", fingerprint("perceptual"))
+        bodies.make_perceptual(attempt.payload)
+        self.store.publish(attempt)
+        self.relayed: list[tuple[str, str, Step]] = []
+
+    def node(self, body: str) -> Node:
+        stage = Stage("vae", 1, "training", f"tests.parity.gang_bodies:{body}")
+        inputs = {"perceptual": ("perceptual", fingerprint("perceptual"))}
+        return Node(stage, fingerprint(body), {}, inputs, bodies.settings())
+
+    def build(self, body: str, resources: StageResources, **more) -> None:
+        self.relayed = []
+        build_with_gang(
+            [self.node(body)],
+            store_url=self.url,
+            cohort=self.cohort,
+            resources=resources,
+            relay=lambda *told: self.relayed.append(told),
+            name="test",
+            **more,
+        )
+
+    def artifact(self, body: str):
+        return self.store.find("vae", self.node(body).key)
+
+    def parameters(self, body: str):
+        artifact = self.artifact(body)
+        assert artifact is not None
+        return bodies.trained(artifact.payload)
+
+    def alone(self):
+        """The parameters of one worker, without Ray."""
+        out = self.folder / "alone"
+        if not out.exists():
+            perceptual = self.store.find("perceptual", fingerprint("perceptual")).payload
+            context = bodies.context_for(self.cohort, perceptual, out, LocalWorld())
+            list(bodies.sgd_vae(context))
+        return bodies.trained(out / "payload")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("gang"))
+
+
+def gpus() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+# Without Ray.
+
+
+def test_rank_0_waits_until_its_step_is_written_down():
+    host = GangHost()
+    said = threading.Thread(target=host.say, args=(Step(1, 2),))
+    said.start()
+    assert host.take(0).steps == [Step(1, 2)]
+    said.join(0.1)
+    assert said.is_alive()
+    assert host.take(1).steps == []
+    said.join(5)
+    assert not said.is_alive()
+
+
+def test_a_gang_told_to_leave_or_broken_for_good_does_not_start_again():
+    host = GangHost()
+    assert host.begin(0, 2, "cpu", 0)
+    host.fail(InputError("first"))
+    host.fail(InputError("second"))
+    assert not host.begin(0, 2, "cpu", 5)
+    assert str(host.take(0).failure) == "first"
+    leaving = GangHost()
+    assert leaving.alive() is False
+    leaving.leave()
+    assert leaving.alive() is True
+    assert not leaving.begin(0, 2, "cpu", 0)
+
+
+def test_a_diverged_loss_crosses_processes_as_itself():
+    error = DivergedError("vae", 7, {"kl": float("nan")}, 5)
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, DivergedError)
+    assert (str(again), again.step, again.last_checkpoint) == (str(error), 7, 5)
+
+
+def test_the_batch_of_every_training_section_is_found():
+    settings = bodies.settings()
+    for name, expected in (("vae", 8), ("judge", 8), ("language", 8), ("latents", None)):
+        node = SimpleNamespace(settings=settings, stage=Stage(name, 1, "training", "no:body"))
+        assert global_batch(node) == expected
+
+
+# With Ray.
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        (StageResources(workers=2, cpus=3), "at least 2 workers with 3 CPU each.*have 4 CPU"),
+        (StageResources(workers=1, gpus=64), "64 GPU each"),
+        (StageResources(workers=3), "batch of 8 cannot be shared equally by 3 workers"),
+    ],
+)
+def test_a_gang_without_room_is_refused_with_numbers(bench, resources, words):
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=words):
+        bench.build("sgd_vae", resources)
+    assert time.monotonic() - begun < 20
+    key = bench.node("sgd_vae").key
+    assert bench.store.leases.holder(f"vae/{key}") is None
+
+
+@pytest.fixture(scope="module")
+def tuned(bench, ray_cluster) -> Bench:
+    """The stage built by a gang of two inside a Tune trial."""
+    from ray import tune
+
+    def trial(_config):
+        bench.build("sgd_vae", TWO)
+        tune.report({"relayed": [step.index for _, _, step in bench.relayed]})
+
+    config = tune.RunConfig(storage_path=str(bench.folder / "tune"), verbose=0)
+    tuner = tune.Tuner(tune.with_resources(trial, {"cpu": 0.1}), run_config=config)
+    (result,) = tuner.fit()
+    assert result.error is None
+    assert result.metrics["relayed"] == [0, 10, 20]
+    return bench
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_tune_trial_with_two_workers_trains_the_parameters_of_one(tuned):
+    assert bodies.furthest(tuned.parameters("sgd_vae"), tuned.alone()) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_manifest_tells_of_the_gang(tuned):
+    artifact = tuned.artifact("sgd_vae")
+    manifest = artifact.manifest()
+    assert manifest["world"] == {"size": 2, "device": "cpu"}
+    assert manifest["device_seconds"] == pytest.approx(2 * manifest["wall_seconds"], abs=0.01)
+    assert manifest["notes"]["gang"]["restarts"] == 0
+    lines = [line["index"] for line in artifact.metrics()]
+    assert lines == [0, 10, 20]
+    assert (artifact.folder / METRICS).is_file()
+    assert not list(Path(tuned.url, "vae", artifact.key).glob("checkpoints"))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_detached_gather_is_found_out(tuned):
+    tuned.build("detached_vae", TWO)
+    assert bodies.furthest(tuned.parameters("detached_vae"), tuned.alone()) > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_killed_worker_costs_less_than_a_checkpoint_interval_and_changes_nothing(tuned):
+    tuned.build("killed_vae", TWO)
+    gang = tuned.artifact("killed_vae").manifest()["notes"]["gang"]
+    assert gang["restarts"] == 1
+    resumed_from = gang["groups"][1]["resumed_from"]
+    assert 0 < bodies.KILLED_AT - resumed_from <= bodies.CHECKPOINT_EVERY
+    assert [step.index for _, _, step in tuned.relayed] == [0, 10, 20]
+    ours, unkilled = tuned.parameters("killed_vae"), tuned.parameters("sgd_vae")
+    assert all(torch.equal(ours[name], unkilled[name]) for name in unkilled)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_workers_that_die_every_time_end_within_the_budget(tuned, monkeypatch):
+    with pytest.raises(StageError, match=r"2 starts, 1 restarts allowed"):
+        tuned.build("dying_vae", TWO, patience=GangPatience(worker_failures=1))
+    assert tuned.artifact("dying_vae") is None
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_diverged_loss_is_not_tried_again(tuned):
+    with pytest.raises(DivergedError, match=r"not finite at step 13 .*step 10"):
+        tuned.build("diverging_vae", TWO)
+    assert tuned.artifact("diverging_vae") is None
+
+
+@pytest.mark.gpu
+@pytest.mark.ray
+@pytest.mark.skipif(not gpus(), reason="needs a CUDA device: torch sees none")
+def test_a_gang_on_all_gpus_trains_the_parameters_of_one_cpu_worker(bench, ray_cluster):
+    resources = StageResources(workers=gpus(), gpus=1)
+    bench.build("sgd_vae", resources)
+    assert bodies.furthest(bench.parameters("sgd_vae"), bench.alone()) < 1e-4
