@@ -272,11 +272,11 @@ def follow(
 
     Raises StageError where the cluster has not answered for LOST_S.
     """
-    written = 0
+    log = _Log(write)
     heard = time.monotonic()
     while True:
         try:
-            written = asyncio.run(_tail(client, job_id, write, written))
+            asyncio.run(log.tail(client, job_id))
             found = _known(client.get_job_info(job_id))
         except (RuntimeError, OSError, aiohttp.ClientError) as error:
             if time.monotonic() - heard > LOST_S:
@@ -357,16 +357,22 @@ def _known(details: Any) -> tuple[str, KnownJob] | None:  # noqa: ANN401 - Ray's
     return parsed[0], job
 
 
-async def _tail(client: JobClient, job_id: str, write: Callable[[str], None], written: int) -> int:
-    """Write what was not written before; the log is told from its beginning each time."""
-    told = 0
-    async for text in client.tail_job_logs(job_id):
-        fresh = text[max(written - told, 0) :]
-        told += len(text)
-        if fresh:
-            write(fresh)
-            written = told
-    return written
+class _Log:
+    """A job's log, told from its beginning at each connection; what was written stays written."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._written = 0
+
+    async def tail(self, client: JobClient, job_id: str) -> None:
+        """Write what was not written before, until the log ends or the connection does."""
+        told = 0
+        async for text in client.tail_job_logs(job_id):
+            fresh = text[max(self._written - told, 0) :]
+            told += len(text)
+            if fresh:
+                self._write(fresh)
+                self._written = told
 
 
 def _token_header() -> dict[str, str]:
