@@ -1,0 +1,133 @@
+"""A plan says what will run, what is there and why not, before anything does."""
+
+import json
+
+import pytest
+import toy_studies as toys
+
+from namd.cli import main as front
+from namd.cli import study_plan
+from namd.pipeline import graph
+from namd.study.plan import Cluster
+
+
+@pytest.fixture
+def cohort(tmp_path, monkeypatch):
+    """A folder that passes for a cohort of fixed contents."""
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    monkeypatch.setattr("namd.cli.run.find_cohort", lambda _word, _store: folder)
+    monkeypatch.setattr(graph, "_cohort_digest", lambda _cohort, _digests: lambda part: str(part))
+    return folder
+
+
+def planned(capsys, *words):
+    code = front.main(["study", "plan", *map(str, words), "--json"])
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out.splitlines()[-1]), captured.err
+
+
+def words_for(tmp_path, studies, mapping=toys.ABLATION, **changes):
+    path = toys.write_file(tmp_path, mapping, **changes)
+    return [path, "--store", studies, "--cohort", "x"]
+
+
+def test_a_plan_has_the_fields_that_others_rely_on(studies, cohort, capsys, tmp_path):
+    code, told, _ = planned(capsys, *words_for(tmp_path, studies), "--no-calibration")
+    assert code == 0
+    assert told["trials"] == 6
+    assert told["refused"] is None
+    assert told["stages_in_store"] == 0
+    assert told["stages_distinct"] < told["stages_total"]
+    assert told["peak_concurrency"] >= 1
+    assert told["device_hours"] == 0
+    assert "vae" in told["unknown_stages"]
+    assert {row["arm"] for row in told["arms"]} == {"full", "no_align", "no_ehr"}
+
+
+def test_for_people_it_is_a_table(studies, cohort, capsys, tmp_path):
+    words = [str(word) for word in words_for(tmp_path, studies)]
+    assert front.main(["study", "plan", *words, "--no-calibration"]) == 0
+    told = capsys.readouterr().out
+    for part in ("3 arms x 2 training seeds = 6 trials", "no_ehr", "cost unknown", "finetune"):
+        assert part in told
+
+
+def test_costs_are_measured_where_nothing_tells_them(
+    studies, cohort, capsys, tmp_path, monkeypatch
+):
+    asked = []
+
+    def calibrate(_spec, _configurator, folder, unknown):
+        asked.append((folder, unknown))
+        return dict.fromkeys(unknown, 36.0)
+
+    monkeypatch.setattr(study_plan, "_calibrate", calibrate)
+    words = words_for(tmp_path, studies)
+    code, told, _ = planned(capsys, *words)
+    assert code == 0
+    assert len(asked) == 1
+    assert told["unknown_stages"] == []
+    assert told["device_hours"] == pytest.approx(told["stages_distinct"] / 100)
+    code, told, err = planned(capsys, *words_for(tmp_path, studies, budget={"device_hours": 0.1}))
+    assert code == 2
+    assert "exceed the budget of 0.1" in told["refused"]
+    assert "refused: " in err
+
+
+def test_what_no_cluster_can_place_is_refused_with_numbers(
+    studies, cohort, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(study_plan, "cluster_at", lambda _address: Cluster(4.0, 2.0))
+    gang = {"stages": {"finetune": {"workers": 4, "gpus": 1}}}
+    words = words_for(tmp_path, studies, resources=gang)
+    code, told, _ = planned(capsys, *words, "--no-calibration")
+    assert code == 2
+    assert told["refused"] == ("stage finetune needs 4 workers x 1 GPUs = 4, the cluster has 2")
+    gang["stages"]["finetune"]["workers"] = 2
+    words = words_for(tmp_path, studies, resources=gang)
+    assert planned(capsys, *words, "--no-calibration")[0] == 0
+
+
+def test_arms_of_one_configuration_are_merged(studies, cohort, capsys, tmp_path):
+    toggles = {"a": {"vae.alignment.weight": 0}, "b": {"vae.alignment.weight": 0.0}}
+    design = {"design": "leave-one-out", "toggles": toggles}
+    words = words_for(tmp_path, studies, ablation=design)
+    _, told, _ = planned(capsys, *words, "--no-calibration")
+    assert told["arms"] == [
+        {"arm": "full", "aliases": []},
+        {"arm": "no_a", "aliases": ["no_b"]},
+    ]
+    assert front.main(["study", "plan", *map(str, words), "--no-calibration"]) == 0
+    assert "same as no_b" in capsys.readouterr().out
+
+
+def test_a_search_shows_its_space_and_says_what_is_guessed(studies, cohort, capsys, tmp_path):
+    search = {**toys.SEARCH["search"], "sampler": "tpe"}
+    words = words_for(tmp_path, studies, toys.SEARCH, search=search)
+    code, told, _ = planned(capsys, *words, "--no-calibration")
+    assert (code, told["trials"], told["estimated"]) == (0, 6, True)
+    assert front.main(["study", "plan", *map(str, words), "--no-calibration"]) == 0
+    text = capsys.readouterr().out
+    for part in ("4 proposals by tpe", "log_uniform [0.01, 10]", "auroc (max, validation)"):
+        assert part in text
+    assert "random points of the space stand in" in text
+
+
+def test_devices_are_counted_as_cuda_shows_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_plan, "_DRIVER", tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    for shown, count in (("0", 1), ("0,1,2", 2), ("", 0), ("-1", 0)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+        assert study_plan.cluster_at(None).gpus == count
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert study_plan.cluster_at("local").gpus == 2
+
+
+def test_the_schema_is_printed(capsys):
+    assert front.main(["study", "schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["title"] == "namd study"
+    assert front.main(["study", "schema", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == schema
