@@ -1,0 +1,213 @@
+"""Step throughput of a Ray Train gang of one worker against the bare loop, in one run.
+
+Both run the same stage body: the VAE of a preset's shapes, trained by namd.train's loop on random
+crops. The bare loop runs in this process before and after the gang, whose worker has as many
+threads. The body takes the time between two of its measurements, so a gang's relay to its builder
+counts; starts, imports and the first intervals do not.
+
+    python -m experiments.benchmarks.gang_throughput --preset small --steps 400 --json
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import ray
+import torch
+from torch import Tensor, nn
+
+from namd.config.fingerprint import fingerprint
+from namd.config.parsing import parse
+from namd.config.presets import load_preset
+from namd.config.seeding import generator
+from namd.distributed.gang import build_with_gang
+from namd.losses.kl import kl_loss
+from namd.losses.reconstruction import reconstruction_loss
+from namd.losses.total import LossTerm, StepOutput, weighted_sum
+from namd.methods.base import Stage, StageContext, Step
+from namd.methods.namd import NAMDConfig
+from namd.models.initialisation import initialised_from
+from namd.models.vae import GreyAutoencoder, build_vae
+from namd.pipeline.graph import Node
+from namd.pipeline.store import open_store
+from namd.study.spec import StageResources
+from namd.train.fit import fit
+from namd.train.loop import TrainState
+from namd.train.world import LocalWorld
+
+PURPOSE = "benchmark-gang"
+TIMES = "times.json"
+WARM_INTERVALS = 2
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Warm steps per second, and the gang's share of the bare loop's.
+
+    Attributes:
+        bare: Of the bare loop, both runs together.
+        gang: Of the gang of one.
+        ratio: gang / bare.
+        threads: Of each.
+        intervals: Intervals of 25 steps that were counted, bare and gang.
+    """
+
+    bare: float
+    gang: float
+    ratio: float
+    threads: int
+    intervals: tuple[int, int]
+
+
+class Autoencoding(nn.Module):
+    """Reconstruction and KL of random crops."""
+
+    def __init__(self, vae: GreyAutoencoder) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> StepOutput:
+        """Return the loss."""
+        images, noise = batch
+        posterior = self.vae.encode(images)
+        again = self.vae.decode(posterior.sample(noise))
+        return weighted_sum(
+            [
+                LossTerm("reconstruction", 1.0, lambda: reconstruction_loss(again, images)),
+                LossTerm("kl", 1e-6, lambda: kl_loss(posterior.mean, posterior.logvar)),
+            ]
+        )
+
+
+def body(context: StageContext) -> Iterator[Step]:
+    """Train; leave the time of each measurement."""
+    config: NAMDConfig = context.settings.config
+    with initialised_from(PURPOSE, 0):
+        vae = build_vae(config.vae.architecture)
+    vae.to(memory_format=torch.channels_last)
+    state = TrainState(
+        PURPOSE,
+        Autoencoding(vae).to(context.world.device),
+        config.vae,
+        context.settings.num_steps,
+        context.world,
+        "fp32",
+        0,
+    )
+    side = config.image.size // vae.downsampling
+    shapes = ((1, config.image.size, config.image.size), (vae.latent_channels, side, side))
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        rng = generator(PURPOSE, step)
+        images, noise = (
+            torch.from_numpy(rng.standard_normal((config.vae.batch_size, *shape), "float32"))
+            for shape in shapes
+        )
+        return images.to(context.world.device), noise.to(context.world.device)
+
+    times = []
+    for step in fit(state, batch, None, context.checkpoints):
+        times.append((step.index, time.perf_counter()))
+        yield Step(step.index, step.total, step.metrics)
+    (context.out / TIMES).write_text(json.dumps([times, torch.get_num_threads()]))
+
+
+def measure(preset: str, num_steps: int, threads: int) -> Throughput:
+    """Return both throughputs; starts a Ray cluster of its own."""
+    config = parse(NAMDConfig, load_preset(preset))
+    settings = SimpleNamespace(config=config, num_steps=num_steps)
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as place:
+        bare = _bare(settings, Path(place) / "before")
+        gang = _gang(settings, Path(place) / "store", threads)
+        bare += _bare(settings, Path(place) / "after")
+    # Others' work on the machine only ever adds time, so the middle of the intervals is compared.
+    own, other = (1 / statistics.median(seconds) for seconds in (bare, gang))
+    return Throughput(own, other, other / own, threads, (len(bare), len(gang)))
+
+
+def _bare(settings: SimpleNamespace, place: Path) -> list[float]:
+    payload = place / "payload"
+    payload.mkdir(parents=True)
+    context = StageContext(
+        settings=settings,
+        values={},
+        cohort_path=place,
+        inputs={},
+        outputs={None: payload},
+        checkpoints=place / "checkpoints",
+        world=LocalWorld(),
+        warn=lambda _line: None,
+    )
+    for _ in body(context):
+        pass
+    return _seconds_per_step(payload)
+
+
+def _gang(settings: SimpleNamespace, place: Path, threads: int) -> list[float]:
+    stage = Stage(PURPOSE, 1, "training", "experiments.benchmarks.gang_throughput:body")
+    node = Node(stage, fingerprint(PURPOSE), {}, {}, settings)
+    ray.init(
+        num_cpus=max(2, threads),
+        include_dashboard=False,
+        object_store_memory=200_000_000,
+        log_to_driver=False,
+        logging_level="error",
+    )
+    try:
+        build_with_gang(
+            [node],
+            store_url=str(place),
+            cohort=place,
+            resources=StageResources(cpus=float(threads)),
+            relay=lambda _label, _key, _step: None,
+            name=PURPOSE,
+        )
+    finally:
+        ray.shutdown()
+    artifact = open_store(str(place)).find(stage.name, node.key)
+    if artifact is None:
+        raise FileNotFoundError(f"{place}: the gang left no artifact")
+    return _seconds_per_step(artifact.payload, threads)
+
+
+def _seconds_per_step(payload: Path, threads: int | None = None) -> list[float]:
+    """Return the seconds per step of each warm interval."""
+    times, found = json.loads((payload / TIMES).read_text())
+    if threads is not None and found != threads:
+        raise ValueError(
+            f"the gang's worker ran with {found} threads, the bare loop with {threads}"
+        )
+    pairs = list(itertools.pairwise(times))[WARM_INTERVALS:]
+    return [(end - begin) / (last - first) for (first, begin), (last, end) in pairs]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    found = measure(options.preset, options.steps, options.threads)
+    if options.json:
+        print(json.dumps(asdict(found)))
+    else:
+        print(
+            f"bare loop {found.bare:.2f} steps/s, gang of one {found.gang:.2f} steps/s, "
+            f"ratio {found.ratio:.3f} ({found.threads} threads each)"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
