@@ -50,7 +50,10 @@ class OpenRun(Protocol):
 class RunWriter(Protocol):
     """Writes runs; those of one id replace each other."""
 
-    streaming: bool
+    @property
+    def streaming(self) -> bool:
+        """Whether a stage is shown while it is built."""
+        ...
 
     def open(self, content: RunContent) -> OpenRun:
         """Begin a run."""
