@@ -1,0 +1,82 @@
+"""`namd report`, and the demo as far as it goes without training."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "analysis"))
+
+from made_study import made_ablation
+
+from namd.cli import demo
+from namd.cli.main import main
+from namd.config.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    before, os.fsync = os.fsync, lambda _descriptor: None
+    made = made_ablation(tmp_path_factory.mktemp("study"), seeds=1, cases=60)
+    made.close()
+    os.fsync = before
+    return made
+
+
+def test_the_answer_names_the_page_and_every_file(study, tmp_path, capsys):
+    words = ["report", "made", "--store", str(study.root), "--out", str(tmp_path / "r"), "--json"]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["html"] == str(tmp_path / "r" / "report.html")
+    assert told["html"] in told["files"]
+    assert all(Path(path).is_file() for path in told["files"])
+
+
+def test_without_json_the_table_is_shown(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("NAMD_STORE", str(study.root))
+    assert main(["report", "made", "--store", str(study.root), "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "| no_align | vae.alignment.weight = 0 |" in told
+    assert told.splitlines()[-1] == str(tmp_path / "report.html")
+
+
+def test_an_unknown_study_and_a_missing_store_are_one_line(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("NAMD_STORE", raising=False)
+    assert main(["report", "maid", "--store", str(study.root), "--out", str(tmp_path / "r")]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "maid" in told
+    assert "made" in told
+    assert main(["report", "made"]) == 2
+    assert main(["report", "made", "--store", str(tmp_path / "nowhere")]) == 2
+    assert not (tmp_path / "r").exists()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_demo_is_two_arms_of_two_seeds_on_simulated_cases():
+    from namd.study.trials import Configurator, ablation_trials
+
+    spec = demo.demo_study()
+    trials = ablation_trials(spec, Configurator(spec))
+    assert sorted({(t.arm, t.seed) for t in trials}) == [
+        ("full", 0),
+        ("full", 1),
+        ("no_align", 0),
+        ("no_align", 1),
+    ]
+    assert (spec.base.preset, spec.base.cohort) == ("small", "phantom")
+
+
+def test_a_finished_demo_starts_nothing(study, monkeypatch):
+    from namd.study.spec import parse_study
+
+    spec = parse_study(study.specification)
+    monkeypatch.setitem(sys.modules, "namd.distributed.driver", None)  # importing it would raise
+    view = demo.run_demo(spec, study.cohort.folder, str(study.root))
+    assert view.counts()["completed"] == 3
+    changed = parse_study({**study.specification, "ablation": {
+        "design": "leave-one-out", "toggles": {"align": {"vae.alignment.weight": 0.5}}}})  # fmt: skip
+    with pytest.raises(ConfigError, match="new name"):
+        demo.run_demo(changed, study.cohort.folder, str(study.root))
