@@ -48,7 +48,7 @@ from namd.study.trials import Configurator
 from namd.tracking.protocol import Tracker
 
 SIGTERM_CODE = 143
-WAITING_DRIVERS = 2
+WAITING_DRIVERS = 1
 """Trials under way beyond those that can be built at once: one is always ready to go on."""
 
 MOST_DRIVERS = 64

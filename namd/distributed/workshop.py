@@ -93,7 +93,7 @@ class _Build:
     resources: StageResources
     wanted_by: set[str] = field(default_factory=set)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    over: bool = False
     reserved: float = 0.0
     task: "asyncio.Task[None] | None" = None
 
@@ -238,11 +238,8 @@ class Workshop:
         build = self._orders.get(number)
         if build is None:
             return False
-        waits = [asyncio.create_task(event.wait()) for event in (build.stop, build.over)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        return build.stop.is_set() and not build.over.is_set()
+        await build.stop.wait()
+        return not build.over
 
     async def relay(self, steps: Iterable[tuple[str, str, Step]]) -> None:
         """Take in steps of a stage that is being built."""
@@ -437,7 +434,8 @@ class Workshop:
                 if outcome is None or self._is_settled(build, outcome):
                     break
         finally:
-            build.over.set()
+            build.over = True
+            build.stop.set()
             self._orders.pop(build.number, None)
             for node in build.nodes:
                 if self._builds.get(node.key) is build:

@@ -72,7 +72,9 @@ def stages(config: ToyConfig) -> tuple[Stage, ...]:
         )
     for k in range(config.evaluate.num_draws):
         found.append(
-            Stage(f"scores-{split}", 1, "mapping", f"{HERE}:score", (), (f"draws-{split}",), index=k)
+            Stage(
+                f"scores-{split}", 1, "mapping", f"{HERE}:score", (), (f"draws-{split}",), index=k
+            )
         )
     return tuple(found)
 
@@ -158,7 +160,7 @@ def finetune(context: StageContext) -> Iterator[Step]:
 def draw(context: StageContext) -> Iterator[Step]:
     value = json.loads((context.inputs["finetune"] / "value.json").read_text())
     for k, folder in sorted(context.outputs.items()):
-        diary(context, f"draw {key_of(context)} {k}")
+        diary(context, f"draw {folder.parents[2].name} {k}")
         (folder / "value.json").write_text(json.dumps(value + 0.01 * k))
         yield Step(k + 1, len(context.outputs), {}, finished=k)
 
@@ -166,7 +168,7 @@ def draw(context: StageContext) -> Iterator[Step]:
 def score(context: StageContext) -> Iterator[Step]:
     for k, folder in sorted(context.outputs.items()):
         (name,) = [name for name in context.inputs if name.endswith(f"[{k}]")]
-        diary(context, f"score {key_of(context)} {k}")
+        diary(context, f"score {folder.parents[2].name} {k}")
         (folder / "value.json").write_text((context.inputs[name] / "value.json").read_text())
         yield Step(k + 1, len(context.outputs), {}, finished=k)
 
