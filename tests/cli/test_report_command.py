@@ -76,7 +76,8 @@ def test_a_finished_demo_starts_nothing(study, monkeypatch):
     monkeypatch.setitem(sys.modules, "namd.distributed.driver", None)  # importing it would raise
     view = demo.run_demo(spec, study.cohort.folder, str(study.root))
     assert view.counts()["completed"] == 3
-    changed = parse_study({**study.specification, "ablation": {
-        "design": "leave-one-out", "toggles": {"align": {"vae.alignment.weight": 0.5}}}})  # fmt: skip
+    toggles = {"align": {"vae.alignment.weight": 0.5}}
+    other = {"design": "leave-one-out", "toggles": toggles}
+    changed = parse_study({**study.specification, "ablation": other})
     with pytest.raises(ConfigError, match="new name"):
         demo.run_demo(changed, study.cohort.folder, str(study.root))
