@@ -35,6 +35,7 @@ class StudyFold:
     Attributes:
         study: Its name.
         specification: The study file as it was last opened.
+        cohort: The cohort's folder at that opening, if it was told.
         overrides: Per proposal, what it sets.
         arm_overrides: Per arm, what it sets.
         names: Per trial, its arm or proposal and its training seed.
@@ -47,6 +48,7 @@ class StudyFold:
 
     study: str
     specification: Mapping[str, Any] = field(default_factory=dict)
+    cohort: str | None = None
     overrides: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     arm_overrides: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     names: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class StudyFold:
         kind, body = event.identity.kind, event.body
         if kind == schema.OPENED:
             self.specification = body.get("specification", {})
+            self.cohort = body.get("cohort")
             self.stopped = ""
         elif kind == schema.STOPPED:
             self.stopped = str(body.get("reason", ""))

@@ -185,14 +185,16 @@ def read_spec(word: str, store: str | None) -> "StudySpec":
     return parse_study(read_whole(ledger).specification)
 
 
-def find_study_cohort(given: str | None, spec: "StudySpec", url: str) -> Path:
-    """Return the cohort's absolute folder: the command line's or the file's.
+def find_study_cohort(
+    given: str | None, spec: "StudySpec", url: str, recorded: str | None = None
+) -> Path:
+    """Return the cohort's absolute folder: the command line's, the file's, or the last run's.
 
     Raises InputError where none is named or there is none.
     """
     from namd.cli.run import PHANTOM, find_cohort
 
-    word = given or spec.base.given("cohort")
+    word = given or spec.base.given("cohort") or recorded
     if word is None:
         raise InputError(
             "no cohort: name its folder, or `phantom`, with --cohort or in the study file's "

@@ -34,14 +34,16 @@ def plan_command(arguments: argparse.Namespace) -> int:
     configurator.check()
     url = store_url(arguments.store, spec)
     store = open_store(url)
-    cohort = find_study_cohort(arguments.cohort, spec, url)
+    view = past(url, spec.name)
+    recorded = view.about.get("cohort") if view is not None else None
+    cohort = find_study_cohort(arguments.cohort, spec, url, recorded)
     plan = plan_with_costs(
         spec,
         configurator,
         cluster_at(arguments.address),
         cohort=cohort,
         store=store,
-        view=past(url, spec.name),
+        view=view,
         calibrated=arguments.calibration,
     )
     answer(arguments, plan.to_mapping(), as_text(plan, spec))

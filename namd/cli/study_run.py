@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import answer, cell, columns, tell
-from namd.cli.study_fold import fold_study
+from namd.cli.study_fold import StudyFold, fold_study
 from namd.cli.study_inputs import (
     Ledger,
     find_driver,
@@ -49,10 +49,13 @@ def run_command(arguments: argparse.Namespace) -> int:
         open_store(url)
     storage, names = open_studies(url)
     ledger = Ledger(url, spec.name, storage)
-    _require_startable(ledger, spec, names, arguments)
+    begun = fold_study(ledger) if spec.name in names else None
+    if begun is not None:
+        _require_startable(ledger, begun, arguments)
     warm = _warm(ledger, spec, names, arguments.warm_from)
-    cohort = find_study_cohort(arguments.cohort, spec, url)
+    cohort = find_study_cohort(arguments.cohort, spec, url, None if begun is None else begun.cohort)
     with interruptible(), study_reporter() as reporter, _tracked(arguments, ledger) as trackers:
+        reporter.line(_connecting(arguments.address))
         try:
             _driver()(
                 spec,
@@ -125,30 +128,27 @@ _NOTE = (
 )
 
 
-def _require_startable(
-    ledger: Ledger, spec: "StudySpec", names: Sequence[str], arguments: argparse.Namespace
-) -> None:
+def _require_startable(ledger: Ledger, begun: StudyFold, arguments: argparse.Namespace) -> None:
     """Refuse a study that runs, or was begun and is not to be resumed. Raises InputError."""
-    if spec.name not in names:
-        return
-    status = fold_study(ledger).status
+    status = begun.status
     driver = find_driver(ledger, status.ended)
     more = f"--store {ledger.url}"
     if driver.state == "running":
         raise InputError(
-            f"study {spec.name}: {driver.named} is running it; follow it with `namd study watch "
-            f"{spec.name} {more}`, end it with `namd study stop {spec.name} {more}`"
+            f"study {ledger.name}: {driver.named} is running it; follow it with `namd study watch "
+            f"{ledger.name} {more}`, end it with `namd study stop {ledger.name} {more}`"
         )
     if arguments.resume or arguments.retry_failed or not status.attempt:
         return
     if driver.state == "finished":
         raise InputError(
-            f"study {spec.name} is finished (`namd study status {spec.name} {more}`); to extend "
-            "it, raise num_trials or seeds in its file and add --resume; to start over, rename it"
+            f"study {ledger.name} is finished (`namd study status {ledger.name} {more}`); to "
+            "extend it, raise num_trials or seeds in its file and add --resume; to start over, "
+            "rename it"
         )
     over = sum(status.trials[state] for state in ("completed", "pruned", "failed", "diverged"))
     raise InputError(
-        f"study {spec.name} was begun before: {over} of {sum(status.trials.values())} trials are "
+        f"study {ledger.name} was begun before: {over} of {sum(status.trials.values())} trials are "
         "over; --resume continues it, another name starts over"
     )
 
@@ -175,6 +175,12 @@ def _warm(
         tell(f"{len(taken)} trials of {name} are known from the start, {left} do not fit")
         found += taken
     return found
+
+
+def _connecting(address: str | None) -> str:
+    if address in (None, "local"):
+        return "starting Ray on this machine; this takes about ten seconds"
+    return f"joining the Ray cluster at {address}"
 
 
 def _driver() -> Callable[..., Any]:

@@ -67,7 +67,7 @@ def as_text(report: Mapping[str, Any]) -> str:
         lines.append(str(report["question"]))
     lines += [
         "",
-        f"trials  {_counted(report['trials'])}",
+        f"trials  {_counted(report['trials'])}{_proposed(report)}",
         f"stages  {report['stages_built']} built in {duration(report['stage_seconds'])}, "
         f"{report['device_hours']:.2f} device hours",
         f"ledger  {report['ledger']}, last record {_ago(report['last_record'])}",
@@ -93,6 +93,10 @@ def _report(ledger: Ledger, fold: StudyFold) -> dict[str, Any]:
         "trials": dict(status.trials),
     }
     if fold.is_search:
+        report["proposals"] = {
+            "made": len(fold.overrides),
+            "wanted": int(fold.specification["search"]["num_trials"]),
+        }
         found = best(fold, status)
         several = len(fold.objectives) > 1
         report["best"] = found if several else (found[0] if found else None)
@@ -222,6 +226,11 @@ def _problem_lines(report: Mapping[str, Any]) -> list[str]:
             lines.insert(0, f"{len(problems)} trials failed or diverged; the last {SHOWN}:")
         lines.append(f"        `namd study logs {report['study']} TRIAL` tells more")
     return lines
+
+
+def _proposed(report: Mapping[str, Any]) -> str:
+    told = report.get("proposals")
+    return f"; {told['made']} of {told['wanted']} proposals made" if told else ""
 
 
 def _running(trial: Mapping[str, Any]) -> str:

@@ -34,7 +34,9 @@ class FakeDriver:
             for tracker in trackers:
                 tracker.event(identity.trial, identity.attempt, identity.transition, event.body)
 
-        with toys.opened(Path(store_url), spec, listener=forward, warm=warm) as it:
+        about = {"cohort": str(cohort)}
+        told = {"listener": forward, "warm": warm, "about": about}
+        with toys.opened(Path(store_url), spec, **told) as it:
             if more["retry_failed"]:
                 it.retry_failed()
             told = 0
@@ -155,9 +157,10 @@ def test_a_recorded_study_is_resumed_by_its_name(studies, cohort, driver, capsys
     path = toys.write_file(tmp_path, toys.ABLATION)
     run(capsys, path, "--store", studies, "--cohort", "x")
     path.unlink()
-    driver()
-    code, told, _ = run(capsys, "parts", "--resume", "--store", studies, "--cohort", "x")
+    fake = driver()
+    code, told, _ = run(capsys, "parts", "--resume", "--store", studies)
     assert (code, told["trials"]["completed"]) == (0, 6)
+    assert fake.calls[0]["cohort"] == cohort
 
 
 def test_a_finished_study_says_how_to_extend_it(studies, cohort, driver, capsys, tmp_path):

@@ -63,6 +63,7 @@ def test_a_search_has_its_best_confirmed_on_fresh_seeds(studies, capsys):
     toys.told_study(studies, toys.SEARCH)
     _, told = asked(capsys, "status", "weights", "--store", studies)
     assert "arms" not in told
+    assert told["proposals"] == {"made": 4, "wanted": 4}
     best = told["best"]
     assert best["overrides"]["vae.alignment.weight"] > 0
     assert best["auroc"] == {"mean": pytest.approx(0.75), "low": None, "high": None}
@@ -240,7 +241,8 @@ def test_status_imports_neither_torch_nor_ray_nor_optuna(studies):
 
 def synthetic(folder, num_trials: int) -> None:
     """Write sealed records of a search, 2000 a segment, as a driver leaves them."""
-    specification = {"name": "big", "search": {"objective": {"metric": "auroc", "mode": "max"}}}
+    search = {"objective": {"metric": "auroc", "mode": "max"}, "num_trials": num_trials}
+    specification = {"name": "big", "search": search}
     bodies = [(None, 1, "opened", {"specification": specification, "configuration": {}})]
     for number in range(num_trials):
         trial = f"{number:020x}"
