@@ -102,6 +102,10 @@ def build_with_gang(
     store = open_store(store_url)
     plan = Plan(tuple(nodes))
     device = "cuda" if resources.gpus else "cpu"
+    if any(store.find(node.stage.name, node.key) is None for node in nodes):
+        for node in nodes:
+            shareable(node.label, global_batch(node), resources)
+            require_room(node.label, resources)
     gang = _Gang(resources, name, patience or GangPatience())
     Launcher(
         store,
@@ -124,7 +128,6 @@ class _Gang:
     def carry(self, nodes: Sequence[Node], context: StageContext) -> Generator[Step, None, None]:
         """Yield the steps of rank 0; a restarted gang's repeated ones are left out."""
         order = self._order(nodes[0], context)
-        require_room(order)
         host = _start_host()
         running = host.fit.remote(order)
         try:
@@ -185,7 +188,7 @@ class _Gang:
 
     def _order(self, node: Node, context: StageContext) -> GangOrder:
         batch = global_batch(node)
-        most = _shareable(node.label, batch, self.resources)
+        most = shareable(node.label, batch, self.resources)
         return GangOrder(
             label=node.label,
             run_name=f"{self.name}-{node.stage.name}-{node.key[:12]}-{uuid.uuid4().hex[:8]}",
@@ -214,8 +217,11 @@ def global_batch(node: Node) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _shareable(label: str, batch: int | None, resources: StageResources) -> int:
-    """Return the largest size within the bounds that shares the batch equally."""
+def shareable(label: str, batch: int | None, resources: StageResources) -> int:
+    """Return the largest size within the bounds that shares the batch equally.
+
+    Raises InputError where there is none.
+    """
     sizes = [
         n for n in range(resources.least, resources.workers + 1) if batch is None or batch % n == 0
     ]
@@ -232,15 +238,15 @@ def _shareable(label: str, batch: int | None, resources: StageResources) -> int:
     return max(sizes)
 
 
-def require_room(order: GangOrder) -> None:
+def require_room(label: str, resources: StageResources) -> None:
     """Raise InputError where the whole cluster, even if idle, has no room for the least gang."""
-    needs = {"CPU": order.cpus, "GPU": order.gpus}
+    needs = {"CPU": resources.cpus, "GPU": resources.gpus}
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(_workers_on(resources, needs) for resources in alive)
+    room = sum(_workers_on(node, needs) for node in alive)
     growth = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    if max(room, _workers_on(growth, needs)) < order.least:
+    if max(room, _workers_on(growth, needs)) < resources.least:
         raise InputError(
-            f"{order.label}: a gang of at least {order.least} workers with {_needs(order)} each "
+            f"{label}: a gang of at least {resources.least} workers with {_needs(resources)} each "
             f"cannot be placed; the cluster's {len(alive)} nodes have "
             f"{_listed(ray.cluster_resources())}, room for {room}"
         )
@@ -253,8 +259,8 @@ def _workers_on(resources: Mapping[str, float], needs: Mapping[str, float]) -> i
     return min(counts)
 
 
-def _needs(order: GangOrder) -> str:
-    return f"{order.cpus:g} CPU" + (f" and {order.gpus:g} GPU" if order.gpus else "")
+def _needs(worker: StageResources | GangOrder) -> str:
+    return f"{worker.cpus:g} CPU" + (f" and {worker.gpus:g} GPU" if worker.gpus else "")
 
 
 def _listed(resources: Mapping[str, float]) -> str:

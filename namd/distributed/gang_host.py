@@ -135,7 +135,10 @@ class GangHost:
     def fit(self, order: GangOrder) -> Outcome:
         """Run the gang to its end; blocks."""
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-        from ray.train.v2.api.exceptions import TrainingFailedError
+        if sum(node["Alive"] for node in ray.nodes()) == 1:
+            # A process less to start: with the only node goes everything.
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        from ray.train import TrainingFailedError
 
         myself = ray.get_runtime_context().current_actor
         try:
