@@ -23,8 +23,13 @@ def ray_cluster() -> Iterator[None]:
     """One local Ray cluster of four nominal CPUs for every test marked `ray`."""
     import ray
 
+    # Ray's workers import the toy methods that lie beside the tests.
+    before = os.environ.get("PYTHONPATH")
+    toys = str(REPOSITORY / "tests" / "distributed")
+    os.environ["PYTHONPATH"] = os.pathsep.join([toys, *([before] if before else [])])
     ray.init(
         num_cpus=4,
+        resources={"namd_driver": 1000},
         include_dashboard=False,
         object_store_memory=200_000_000,
         log_to_driver=False,
@@ -34,3 +39,7 @@ def ray_cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before

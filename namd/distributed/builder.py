@@ -86,7 +86,8 @@ class Builder:
                 cohort=bench.cohort,
                 resources=work.resources,
                 relay=relay.step,
-                name=f"{bench.study}-{work.nodes[0].key[:12]}",
+                name=bench.study,
+                made_for=bench.study,
             )
         elif work.manner == "drawing":
             from namd.distributed.drawing import draw_and_score

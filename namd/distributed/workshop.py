@@ -7,7 +7,7 @@ builders come through `hire`, and in a study the whole object lives in an actor 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -361,12 +361,19 @@ class Workshop:
             "label": node.label,
             "key": node.key,
             "artifact": artifact.folder.name if artifact is not None else "",
-            # What was built here is this study's, whoever wrote the manifest.
-            "own": paid is not None or manifest.get("made_for") == self._bench.study,
+            "own": self._is_own(manifest, paid),
             "seconds": seconds,
             "device_seconds": seconds * units(resources),
             "reserved": paid if paid is not None else seconds * units(resources),
         }
+
+    def _is_own(self, manifest: Mapping[str, Any], paid: float | None) -> bool:
+        """Whether an artifact was made for this study, in this opening or an earlier one.
+
+        A builder of ours may have waited for another study's; the manifest knows better.
+        """
+        made_for = manifest.get("made_for")
+        return made_for == self._bench.study if made_for else paid is not None
 
     async def _rows(self, walk: _Walk) -> dict[str, Any]:
         reason = ""
@@ -418,6 +425,9 @@ class Workshop:
             for node in plan.nodes
             if node.stage.name.partition("-")[0] == "scores"
             and any(key in keys for _, key in node.inputs.values())
+            and all(
+                key in keys or self._store.find(name, key) for name, key in node.inputs.values()
+            )
             and node.key not in self._builds
             and self._find(node) is None
         ]

@@ -1,0 +1,220 @@
+"""Plays a study in this process: conductor and workshop as they are, Tune and Ray's actors played.
+
+A thread runs the workshop's event loop, as its actor does; builders are threads.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import toy_study as toy
+
+from namd.config.errors import InputError, NotFiniteError, StageError
+from namd.distributed.conductor import Conductor
+from namd.distributed.driver import _conclude
+from namd.distributed.rows import run_values
+from namd.distributed.work import Bench, BuilderLost, Outcome, Parts, RunRows, one_line
+from namd.distributed.workshop import Patience, Workshop
+from namd.ledger.storage import open_storage
+from namd.pipeline.graph import Plan, make_plan
+from namd.pipeline.launcher import Launcher
+from namd.pipeline.leases import LeaseTiming
+from namd.pipeline.reporting import SilentReporter
+from namd.pipeline.store import open_store
+from namd.study.plan import Cluster
+from namd.study.record import open_study
+from namd.study.reporting import SilentStudyReporter
+from namd.study.trials import Configurator
+
+PARTS = Parts(toy.tabulate, toy.ToyWorld)
+TIMING = LeaseTiming(heartbeat_s=0.2, ttl_s=2.0)
+PATIENCE = Patience(linger_s=0.2, poll_s=0.05, grace_s=5.0)
+
+
+class Recorder(SilentStudyReporter):
+    """Keeps what it is told."""
+
+    def __init__(self, on_event: Callable | None = None) -> None:
+        self.events, self.notes, self.steps, self.plan = [], [], [], None
+        self._on_event = on_event
+
+    def planned(self, plan) -> None:
+        self.plan = plan
+
+    def event(self, trial, transition, body, view) -> None:
+        self.events.append((trial, transition, dict(body)))
+        if self._on_event is not None:
+            self._on_event(trial, transition, body, view)
+
+    def step(self, label, key, index, total, metrics) -> None:
+        self.steps.append((label, index))
+
+    def note(self, line) -> None:
+        self.notes.append(line)
+
+
+class LocalBuilder(SilentReporter):
+    """A builder in a thread. `deaths` counts down: an order then ends as a killed process's."""
+
+    def __init__(self, theatre: "Theatre") -> None:
+        self.theatre = theatre
+        self.dismissed = False
+        self._stop = False
+
+    async def build(self, work) -> Outcome:
+        if self.theatre.deaths > 0:
+            self.theatre.deaths -= 1
+            raise BuilderLost("killed")
+        self._stop = False
+        watch = asyncio.create_task(self._watch(work.number))
+        try:
+            return await asyncio.to_thread(self._carry, work)
+        finally:
+            watch.cancel()
+
+    async def _watch(self, number: int) -> None:
+        self._stop = await self.theatre.workshop.asked_to_stop(number)
+
+    def _carry(self, work) -> Outcome:
+        self.work = work
+        store = open_store(str(self.theatre.folder), TIMING, create=False)
+        try:
+            Launcher(
+                store, Path("none"), self, toy.ToyWorld, made_for=self.theatre.spec.name
+            ).build(Plan(work.nodes))
+        except SystemExit:
+            return Outcome("stopped", "told to")
+        except NotFiniteError as error:
+            return Outcome("diverged", one_line(error))
+        except (StageError, InputError) as error:
+            return Outcome("failed", one_line(error))
+        return Outcome("built")
+
+    def stepped(self, nodes, step) -> None:
+        loop = self.theatre.loop
+        told = self.theatre.workshop.relay([(nodes[0].label, nodes[0].key, step)])
+        asyncio.run_coroutine_threadsafe(told, loop).result()
+        if self._stop:
+            raise SystemExit(143)
+
+    async def evaluate(self, configuration, nodes) -> RunRows:
+        store = open_store(str(self.theatre.folder), TIMING, create=False)
+        return RunRows(
+            run_values(configuration, Plan(tuple(nodes)), Path("none"), store, toy.tabulate)
+        )
+
+    def dismiss(self) -> None:
+        self.dismissed = True
+
+
+class Theatre:
+    """One opening of a study, played from beginning to end by `play`."""
+
+    def __init__(
+        self, folder: Path, spec, *, drivers=3, cpus=2.0, deaths=0, reporter=None, patience=PATIENCE
+    ) -> None:
+        self.folder, self.spec, self.drivers, self.deaths = folder, spec, drivers, deaths
+        self.reporter = reporter or Recorder()
+        store = open_store(str(folder), TIMING)
+        store.backend.working_folder("cache")
+        self.storage = open_storage(str(folder))
+        self.builders: list[LocalBuilder] = []
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        rungs = ()
+        if spec.search is not None and spec.search.stop_early is not None:
+            rungs = spec.search.stop_early.asha.rungs
+        bench = Bench(spec.name, str(folder), Path("none"), PARTS)
+        self.workshop = Workshop(bench, self._hire, spec.resources, rungs, Cluster(cpus), patience)
+        self.conductor: Conductor | None = None
+        self.lost_drivers = 0
+
+    def play(self, retry_failed: bool = False):
+        """Run to the end; return the ledger's view."""
+        configurator = Configurator(self.spec, toy.METHODS, {})
+
+        def listener(event, view):
+            identity = event.identity
+            self.reporter.event(identity.trial, identity.transition, event.body, view)
+
+        try:
+            with open_study(self.storage, self.spec, configurator, listener=listener) as record:
+                if retry_failed:
+                    record.retry_failed()
+                self.conductor = Conductor(record, self.storage, Port(self), _plan, self.reporter)
+                self._tune()
+                self.conductor.abandon("the play is over")
+                self.idle = self._ask(self.workshop.close())
+                _conclude(self.conductor, self.storage)
+                return record.view
+        finally:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join()
+
+    def _tune(self) -> None:
+        """Do as Tune does: keep some trials under way, ask before and answer after each report."""
+        live: dict[str, tuple[str, int, object]] = {}
+        number = 0
+        while True:
+            self.conductor.tick()
+            while len(live) < self.drivers:
+                number += 1
+                word = self.conductor.suggest(f"tune{number}")
+                if word is None:
+                    break
+                live[f"tune{number}"] = (word, 0, self._send(self.workshop.advance(word, 0)))
+            if not live and self.conductor.is_over:
+                return
+            for handle, (word, cursor, asked) in list(live.items()):
+                if self.lost_drivers > 0:
+                    self.lost_drivers -= 1
+                    del live[handle]
+                    self.conductor.lost(handle)
+                elif asked.done():
+                    entries = asked.result()
+                    cursor += len(entries)
+                    if self.conductor.result(handle, entries):
+                        asked = self._send(self.workshop.advance(word, cursor))
+                        live[handle] = (word, cursor, asked)
+                    else:
+                        del live[handle]
+            time.sleep(0.002)
+
+    def _hire(self, shape) -> LocalBuilder:
+        self.builders.append(LocalBuilder(self))
+        return self.builders[-1]
+
+    def _send(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def _ask(self, coroutine):
+        return self._send(coroutine).result(30)
+
+
+class Port:
+    """The workshop as the conductor sees it."""
+
+    def __init__(self, theatre: Theatre) -> None:
+        self._theatre = theatre
+
+    def admit(self, run, plan, configuration) -> None:
+        self._theatre._ask(self._theatre.workshop.admit(run, plan, configuration))
+
+    def withdraw(self, run, reason) -> None:
+        self._theatre._ask(self._theatre.workshop.withdraw(run, reason))
+
+    def forget(self, run) -> None:
+        self._theatre._ask(self._theatre.workshop.forget(run))
+
+    def stop(self, reason) -> None:
+        self._theatre._ask(self._theatre.workshop.stop(reason))
+
+    def news(self):
+        return self._theatre._ask(self._theatre.workshop.drain(0))
+
+
+def _plan(configuration) -> Plan:
+    return make_plan(configuration.stages(), configuration.config)

@@ -1,0 +1,336 @@
+"""What holds of every study, whoever carries it: played without Ray."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import toy_study as toy
+from play import TIMING, Recorder, Theatre
+
+from namd.config.errors import StageError
+from namd.ledger.holds import held
+from namd.ledger.reading import read_events
+from namd.ledger.requests import request_stop
+from namd.ledger.storage import open_storage
+from namd.ledger.view import read_view
+from namd.pipeline.store import open_store
+from namd.study.record import replay
+
+
+def bodies(folder: Path) -> Counter[str]:
+    """How often each key's body began (a draw or score: was made)."""
+    lines = [line for line in toy.read_diary(folder) if " step " not in line]
+    return Counter(line.split()[1] for line in lines)
+
+
+def outcomes(view) -> dict[str, tuple]:
+    return {t.trial: (t.state, t.values.get("auroc")) for t in view.trials.values()}
+
+
+def test_each_key_is_executed_and_counted_once(tmp_path):
+    theatre = Theatre(tmp_path, toy.ablation(seeds=2))
+    view = theatre.play()
+    assert view.counts()["completed"] == 6
+    assert view.ended == "closed"
+    executed = view.executions()
+    assert set(executed.values()) == {1}
+    assert set(bodies(tmp_path).values()) == {1}
+    needed = {stage.key for trial in view.trials.values() for stage in trial.stages}
+    assert set(executed) == needed
+    # Two arms share the VAE of their seed: 6 trials, 4 of them.
+    vaes = {s.key for t in view.trials.values() for s in t.stages if s.name == "vae"}
+    assert len(vaes) == 4
+    assert all(builder.dismissed for builder in theatre.builders)
+
+
+def test_reserved_seconds_cover_what_was_built_and_little_more(tmp_path):
+    spec = toy.ablation(seeds=2, base={"encoder.pause_s": 0.05, "finetune.pause_s": 0.05})
+    theatre = Theatre(tmp_path, spec)
+    started = time.monotonic()
+    view = theatre.play()
+    elapsed = time.monotonic() - started
+    stages = [s for t in view.trials.values() for s in t.stages if not s.cached]
+    reserved = sum(s.reserved for s in stages) + theatre.idle
+    assert sum(s.device_seconds for s in stages) <= reserved <= 2.0 * elapsed + 0.1
+
+
+def test_a_second_study_on_the_same_store_executes_nothing(tmp_path):
+    first = Theatre(tmp_path, toy.ablation("one")).play()
+    second = Theatre(tmp_path, toy.ablation("two")).play()
+    assert second.counts() == first.counts()
+    assert second.executions() == {}
+    assert [t.values for t in second.trials.values()] == [t.values for t in first.trials.values()]
+
+
+def test_two_studies_at_once_share_stages(tmp_path):
+    specs = [
+        toy.ablation(name, base={"encoder.pause_s": 0.05, "finetune.pause_s": 0.02})
+        for name in ("one", "two")
+    ]
+    theatres = [Theatre(tmp_path, spec) for spec in specs]
+    views = {}
+
+    def play(theatre):
+        views[theatre.spec.name] = theatre.play()
+
+    threads = [threading.Thread(target=play, args=(theatre,)) for theatre in theatres]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [view.counts()["completed"] for view in views.values()] == [6, 6]
+    executed = Counter(views["one"].executions()) + Counter(views["two"].executions())
+    assert set(executed.values()) == {1}
+    assert set(bodies(tmp_path).values()) == {1}
+
+
+def test_a_failing_key_fails_all_its_waiters_after_one_retry(tmp_path):
+    toggles = {"align": {"encoder.fault": "raise"}, "rate": {"finetune.rate": 0.9}}
+    theatre = Theatre(tmp_path, toy.ablation(toggles=toggles))
+    view = theatre.play()
+    by_arm = {(t.body["arm"], t.body["seed"]): t for t in view.trials.values()}
+    assert {by_arm["no_align", s].state for s in (0, 1)} == {"failed"}
+    assert {by_arm[a, s].state for a in ("full", "no_rate") for s in (0, 1)} == {"completed"}
+    assert "the toy was told to fail" in by_arm["no_align", 0].reason
+    vaes = Counter(
+        line.split()[1] for line in toy.read_diary(tmp_path) if "vae" in line and "from" in line
+    )
+    assert sorted(vaes.values()) == [1, 1, 2, 2]
+
+
+def test_a_key_that_fails_once_is_retried_and_counted_once(tmp_path):
+    theatre = Theatre(tmp_path, toy.ablation(base={"encoder.fault": "raise-once"}))
+    view = theatre.play()
+    assert view.counts()["completed"] == 6
+    assert set(view.executions().values()) == {1}
+    assert any("tried once more" in note for note in theatre.reporter.notes)
+
+
+def test_failures_are_not_cached_between_openings(tmp_path):
+    toggles = {"align": {"encoder.fault": "raise"}}
+    Theatre(tmp_path, toy.ablation(seeds=1, toggles=toggles)).play()
+    again = Theatre(tmp_path, toy.ablation(seeds=1, toggles=toggles)).play(retry_failed=True)
+    assert again.counts()["failed"] == 1
+    begun = [line for line in toy.read_diary(tmp_path) if "vae" in line and "from" in line]
+    assert len(begun) == 1 + 2 + 2
+
+
+def test_a_loss_that_is_not_finite_is_diverged_and_never_retried(tmp_path):
+    toggles = {"align": {"encoder.fault": "nan"}}
+    view = Theatre(tmp_path, toy.ablation(seeds=1, toggles=toggles)).play()
+    assert view.counts()["diverged"] == 1
+    assert view.counts()["completed"] == 1
+    begun = [line for line in toy.read_diary(tmp_path) if "vae" in line and "from" in line]
+    assert len(begun) == 2
+
+
+def test_a_lost_builder_costs_a_retry_and_no_trial(tmp_path):
+    theatre = Theatre(tmp_path, toy.ablation(), deaths=3)
+    view = theatre.play()
+    assert view.counts()["completed"] == 6
+    assert set(view.executions().values()) == {1}
+    assert len([n for n in theatre.reporter.notes if "its builder is gone" in n]) == 3
+
+
+def test_a_key_that_kills_every_builder_fails(tmp_path):
+    view = Theatre(tmp_path, toy.ablation(seeds=1), deaths=1000).play()
+    assert view.counts()["failed"] == 3
+
+
+def test_a_lost_trial_driver_loses_no_trial(tmp_path):
+    theatre = Theatre(tmp_path, toy.ablation())
+    theatre.lost_drivers = 2
+    view = theatre.play()
+    assert view.counts()["completed"] == 6
+    assert set(view.executions().values()) == {1}
+    assert [e for e in theatre.reporter.events if e[1] == "interrupted"]
+
+
+def test_a_pruned_trial_withdraws_and_a_shared_build_goes_on(tmp_path):
+    """Of two trials that wait for one VAE, one is stopped by its user: the build goes on."""
+    spec = toy.ablation(
+        seeds=1, base={"encoder.pause_s": 0.1}, toggles={"rate": {"finetune.rate": 0.9}}
+    )
+    withdrawn = []
+
+    def on_event(trial, transition, body, view):
+        if transition == "started" and not withdrawn:
+            withdrawn.append(trial)
+
+    theatre = Theatre(tmp_path, spec, reporter=Recorder(on_event))
+    timer = threading.Timer(
+        0.25, lambda: theatre._ask(theatre.workshop.withdraw(f"{withdrawn[0]}/1", "pruned here"))
+    )
+    timer.start()
+    view = theatre.play()
+    assert view.trials[withdrawn[0]].state == "pruned"
+    assert view.counts()["completed"] == 1
+    begun = [line for line in toy.read_diary(tmp_path) if "vae" in line and "from" in line]
+    assert len(begun) == 1
+
+
+def test_a_build_that_nobody_wants_stops_at_a_checkpoint(tmp_path):
+    spec = toy.ablation(seeds=1, base={"finetune.pause_s": 0.1, "finetune.steps": 100})
+    theatre = Theatre(tmp_path, spec)
+
+    def on_event(trial, transition, body, view):
+        if transition == "stage/probe":
+            threading.Timer(
+                0.5, theatre._ask, [theatre.workshop.withdraw(f"{trial}/1", "x")]
+            ).start()
+
+    theatre.reporter._on_event = on_event
+    view = theatre.play()
+    assert view.counts()["pruned"] == 3
+    steps = Counter(
+        l.split()[1] for l in toy.read_diary(tmp_path) if "finetune" in l and "step" in l
+    )
+    assert 0 < max(steps.values()) < 20
+
+
+def test_asha_stops_by_the_ledger_and_siblings_follow(tmp_path):
+    spec = toy.search(num_trials=10, seeds=2, stop_early={"asha": {"reduction": 2}})
+    view = Theatre(tmp_path, spec).play()
+    assert view.counts()["pruned"] >= 2
+    assert view.ended == "closed"
+    assert replay(spec, read_events(open_storage(str(tmp_path)), spec.name)) == []
+    # Nothing of a pruned trial was built after its rung.
+    pruned = [t for t in view.trials.values() if t.state == "pruned" and t.rungs]
+    assert pruned
+    assert all({s.name for s in t.stages} <= {"vae", "probe"} for t in pruned)
+
+
+def test_rungs_inside_a_stage_decide_alike_live_and_replayed(tmp_path):
+    rungs = [{"stage": "finetune", "metric": "probe_auroc", "fraction": 0.5}]
+    asha = {"asha": {"reduction": 2, "rungs": rungs}}
+    base = {"finetune.pause_s": 0.01}
+    first = Theatre(tmp_path, toy.search("one", base, stop_early=asha, num_trials=8)).play()
+    second = Theatre(tmp_path, toy.search("two", base, stop_early=asha, num_trials=8)).play()
+    assert first.counts()["pruned"] >= 1
+    assert [t.rungs for t in first.trials.values()] == [t.rungs for t in second.trials.values()]
+    assert outcomes(first) == outcomes(second)
+
+
+def test_a_request_stops_and_resume_ends_alike(tmp_path):
+    spec = toy.ablation(base={"finetune.pause_s": 0.05})
+    theatre = Theatre(tmp_path / "a", spec)
+
+    def on_event(trial, transition, body, view):
+        if transition == "completed":
+            theatre.conductor.ask_to_stop("enough for today")
+
+    theatre.reporter._on_event = on_event
+    view = theatre.play()
+    assert view.ended == "stopped"
+    assert view.counts()["completed"] < 6
+    assert view.counts()["running"] == 0
+    resumed = Theatre(tmp_path / "a", spec).play()
+    unbroken = Theatre(tmp_path / "b", spec).play()
+    assert outcomes(resumed) == outcomes(unbroken)
+    assert set(resumed.executions().values()) == {1}
+
+
+def test_a_stop_request_in_the_ledger_is_heard(tmp_path):
+    spec = toy.ablation(base={"finetune.pause_s": 0.3})
+    theatre = Theatre(tmp_path, spec)
+    assert request_stop(theatre.storage, spec.name, 1, "asked by a test")
+    started = time.monotonic()
+    view = theatre.play()
+    assert view.ended == "stopped"
+    assert time.monotonic() - started < 10
+    assert Theatre(tmp_path, spec).play().counts()["completed"] == 6
+
+
+def test_an_extended_study_goes_on(tmp_path):
+    spec = toy.ablation(seeds=1)
+    assert Theatre(tmp_path, spec).play().counts()["completed"] == 3
+    view = Theatre(tmp_path, toy.with_seeds(spec, 2)).play()
+    assert view.counts()["completed"] == 6
+    assert set(view.executions().values()) == {1}
+
+
+def test_live_studies_hold_what_their_trials_need(tmp_path):
+    seen = []
+
+    def on_event(trial, transition, body, view):
+        if transition == "started":
+            seen.append(held(open_storage(str(tmp_path))))
+
+    view = Theatre(tmp_path, toy.ablation(seeds=1), reporter=Recorder(on_event)).play()
+    needed = {(s.name.partition("[")[0], s.key) for t in view.trials.values() for s in t.stages}
+    assert seen[-1] == needed
+    assert held(open_storage(str(tmp_path))) == set()
+
+
+def test_a_store_that_cannot_be_written_ends_with_one_line(tmp_path, monkeypatch):
+    from namd.ledger.storage import LocalStorage
+
+    theatre = Theatre(tmp_path, toy.ablation())
+    create = LocalStorage.create
+
+    def full(self, name, data):
+        if "events" in name and theatre.conductor and theatre.conductor.running > 1:
+            raise OSError(28, "No space left on device", name)
+        return create(self, name, data)
+
+    monkeypatch.setattr(LocalStorage, "create", full)
+    with pytest.raises(StageError, match="No space left") as caught:
+        theatre.play()
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert Theatre(tmp_path, toy.ablation()).play().counts()["completed"] == 6
+
+
+def killed(folder: Path, kind: str, after: int) -> int:
+    """Play a study in a process that dies at its `after`-th record; return its exit code."""
+    return subprocess.run(
+        [
+            sys.executable,
+            str(Path(__file__).with_name("play_and_die.py")),
+            str(folder),
+            kind,
+            str(after),
+        ],
+        check=False,
+        timeout=120,
+    ).returncode
+
+
+@pytest.mark.parametrize(
+    "after",
+    [pytest.param(n, marks=pytest.mark.slow) for n in (3, 11, 22, 33)] + [27],
+)
+def test_a_killed_driver_loses_and_doubles_nothing(tmp_path, after):
+    assert killed(tmp_path / "a", "ablation", after) == -9
+    view = Theatre(tmp_path / "a", toy.ablation()).play()
+    unbroken = Theatre(tmp_path / "b", toy.ablation()).play()
+    assert outcomes(view) == outcomes(unbroken)
+    assert set(view.executions().values()) == {1}
+    assert view.executions() == unbroken.executions()
+
+
+@pytest.mark.slow
+def test_a_search_proposes_the_same_after_a_kill(tmp_path):
+    assert killed(tmp_path / "a", "search", 40) == -9
+    spec = toy.search(stop_early={"asha": {"reduction": 2}})
+    view = Theatre(tmp_path / "a", spec).play()
+    unbroken = Theatre(tmp_path / "b", spec).play()
+    assert [p["point"] for p in view.proposals.values()] == [
+        p["point"] for p in unbroken.proposals.values()
+    ]
+    assert outcomes(view) == outcomes(unbroken)
+
+
+def test_the_store_keeps_what_a_live_study_holds(tmp_path):
+    """The law's twin: what nobody holds goes."""
+    Theatre(tmp_path, toy.ablation(seeds=1)).play()
+    store = open_store(str(tmp_path), TIMING)
+    everything = {(e.stage, e.key) for e in store.entries()}
+    some = set(list(everything)[:3])
+    store.collect(some)
+    assert {(e.stage, e.key) for e in store.entries()} == some
+    assert read_view(open_storage(str(tmp_path)), "toys").counts()["completed"] == 3
