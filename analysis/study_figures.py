@@ -203,12 +203,13 @@ def pareto_figure(summary: SearchSummary) -> "Figure | None":
             linewidth=1,
             label="not dominated",
         )
-        for proposal in front:
+        for place, proposal in enumerate(front):
             axes.annotate(
                 str(proposal.number),
                 (proposal.values[first], proposal.values[second]),
-                xytext=(5, 4),
+                xytext=(0, 6 if place % 2 else -13),
                 textcoords="offset points",
+                ha="center",
                 fontsize=8,
             )
         axes.set_xlabel(f"{title_of(first)} ({first_mode})")
@@ -232,7 +233,7 @@ def _history(axes: "Axes", summary: SearchSummary, metric: str, mode: str) -> No
         )
     axes.set_xlabel("proposal")
     axes.set_ylabel(f"{title_of(metric)} ({mode})")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
 
 
 def _slice(

@@ -327,7 +327,10 @@ def _main_table(table: StudyTable) -> Table:
         "p (Holm)",
         "sign flips p (smallest possible)",
     )
-    return Table(header, tuple(_main_cells(row, table.primary) for row in table.rows))
+    lines = tuple(_main_cells(row, table.primary) for row in table.rows)
+    if table.kind == "search":
+        return Table(header[:4], tuple(line[:4] for line in lines))
+    return Table(header, lines)
 
 
 def _main_cells(row: Mapping[str, Any], primary: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.storages import BaseStorage, InMemoryStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from namd.config.errors import InputError
 from namd.study.engine import directions, frozen_trial
@@ -62,7 +62,8 @@ def importances(state: StudyState) -> dict[str, dict[str, float]]:
     """Return each parameter's share by PED-ANOVA, per objective; {} for too few proposals.
 
     It asks what tells good proposals from the rest (Watanabe et al. 2023), and needs no model of
-    the space; parameters that only exist under a condition are left out by Optuna.
+    the space. Parameters that a condition took from some proposals are left out: their share would
+    be that of the condition.
     """
     search = state.spec.search
     if search is None:
@@ -77,14 +78,24 @@ def importances(state: StudyState) -> dict[str, dict[str, float]]:
     found = {}
     for place, objective in enumerate(search.objectives):
         shares = optuna.importance.get_param_importances(
-            study, evaluator=evaluator, target=_target(place)
+            study,
+            evaluator=evaluator,
+            params=_everywhere(study),
+            target=_target(place, -1.0 if objective.mode == "max" else 1.0),
         )
         found[objective.metric] = {name: float(share) for name, share in shares.items()}
     return found
 
 
-def _target(place: int) -> Callable[[FrozenTrial], float]:
-    return lambda trial: float(trial.values[place])
+def _target(place: int, sign: float) -> Callable[[FrozenTrial], float]:
+    """An objective of which less is better: a target of one's own has no direction for Optuna."""
+    return lambda trial: sign * float(trial.values[place])
+
+
+def _everywhere(study: optuna.Study) -> list[str]:
+    """The parameters that every completed trial has."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(set.intersection(*(set(trial.params) for trial in trials)))
 
 
 def _number(attributes: dict[str, Any]) -> int | None:

@@ -75,6 +75,7 @@ def test_importances_are_shares_that_only_a_search_of_some_length_has(finished, 
     _, _, shares = finished
     assert set(shares) == {"auroc"}
     assert sum(shares["auroc"].values()) == pytest.approx(1.0)
+    assert set(shares["auroc"]) == {"align", "encoder.predict.weight", "prompt.num_sets"}
     assert search(tmp_path, num_trials=4)[2] == {}
 
 
