@@ -92,7 +92,7 @@ def test_the_front_holds_what_nothing_beats():
 
     points = [made(0, 1, 1), made(1, 2, 2), made(2, 3, 3), made(3, 1, 0), made(4, 3, 3)]
     points.append(Proposed(5, {}, {}, "pruned"))
-    assert pareto(points, {"a": "max", "b": "min"}) == [2, 3, 4]
+    assert pareto(points, {"a": "max", "b": "min"}) == [1, 2, 3, 4]
     assert pareto(points, {"a": "max"}) == [2]
     assert pareto(points, {"b": "min"}) == [3]
     assert pareto([points[-1]], {"a": "max"}) == []
