@@ -35,6 +35,7 @@ from namd.models.language_settings import EmbeddedLanguageSettings, LanguageSett
 from namd.models.perceptual import RotationEncoder, save_encoder
 from namd.models.settings import PerceptualSettings, VAEArchitecture
 from namd.train.loop import TrainState
+from namd.train.stopping import request_stop
 
 STEPS, BATCH, SIZE = 20, 8, 16
 KILLED_AT, CHECKPOINT_EVERY = 13, 5
@@ -105,13 +106,31 @@ def dying_vae(context: StageContext) -> Iterator[Step]:
 
 
 def diverging_vae(context: StageContext) -> Iterator[Step]:
-    """One rank's weights break; the other's loss stays finite in that step."""
+    yield from _with_sgd(vae, context, _poison(context))
 
+
+def diverging_language(context: StageContext) -> Iterator[Step]:
+    """One rank's weights break; the other's loss stays finite in that step."""
+    with patch.object(language, "TOKENIZER_REPORTS", 200):
+        yield from _with_sgd(language, context, _poison(context))
+
+
+def leaving_vae(context: StageContext) -> Iterator[Step]:
+    """The last rank alone is asked to stop."""
+
+    def ask(state: TrainState) -> None:
+        if context.world.rank == context.world.size - 1 and state.step == KILLED_AT:
+            request_stop()
+
+    yield from _with_sgd(vae, context, ask)
+
+
+def _poison(context: StageContext) -> Callable[[TrainState], None]:
     def poison(state: TrainState) -> None:
         if context.world.rank == context.world.size - 1 and state.step == KILLED_AT:
             state.put({name: value * float("nan") for name, value in state.trained().items()})
 
-    yield from _with_sgd(vae, context, poison)
+    return poison
 
 
 def _with_sgd(
@@ -276,5 +295,7 @@ BODIES: dict[str, Callable[[StageContext], Iterator[Step]]] = {
         unsynced_judge,
         sgd_language,
         unweighed_language,
+        diverging_language,
+        leaving_vae,
     )
 }

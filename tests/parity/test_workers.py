@@ -16,6 +16,8 @@ import torch
 
 from namd.data.features import NoduleFeatures
 from namd.methods.stages.crop_set import CropSet, read_split
+from namd.train.checkpoints import Checkpoints
+from namd.train.loop import DivergedError
 from namd.train.order import CaseOrder
 from namd.train.world import LocalWorld, current_world
 from tests.parity import gang_bodies as bodies
@@ -27,6 +29,8 @@ PAIRS = {
     "sgd_language": "unweighed_language",
 }
 """What must agree, and its twin with one thing broken that must not."""
+ENDS = ("diverging_language", "leaving_vae")
+"""Bodies of which one rank learns that there is no going on. The last leaves its process so."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +105,30 @@ def test_checkpoints_of_a_gang_are_whole(place):
     assert names == {f"{who}-{at}.pt" for who in ("shared", "rank0", "rank1") for at in (15, 20)}
 
 
+def test_a_loss_that_breaks_on_one_rank_stops_both_at_that_step(place):
+    for rank in range(2):
+        told = (place.folder / f"diverging_language-{rank}.txt").read_text()
+        assert f"not finite at step {bodies.KILLED_AT}" in told
+        assert ("nan" in told) == (rank == 1)
+
+
+def test_a_rank_asked_to_stop_takes_the_other_along_and_leaves_a_checkpoint(place):
+    for rank in range(2):
+        assert (place.folder / f"leaving_vae-{rank}.txt").read_text() == "SystemExit(143)"
+    found = Checkpoints(place.folder / "leaving_vae-2" / "checkpoints").newest()
+    assert found == bodies.KILLED_AT + 1
+
+
 def work(folder: Path, rank: int) -> None:
     """Be one of two ranks."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
-    for name in bodies.BODIES:
-        Place(folder).run(name, current_world("cpu"))
+    for name in (*PAIRS, *PAIRS.values(), *ENDS):
+        try:
+            Place(folder).run(name, current_world("cpu"))
+        except (DivergedError, SystemExit) as end:
+            (folder / f"{name}-{rank}.txt").write_text(repr(end))
     torch.distributed.destroy_process_group()
 
 
