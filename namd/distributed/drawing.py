@@ -106,12 +106,13 @@ class Drawing:
     def __init__(
         self, store_url: str, cohort: Path, resources: StageResources, relay: Relay
     ) -> None:
-        self.store_url, self.cohort = store_url, cohort
+        self.store = open_store(store_url)
+        # Workers start in other folders: what they are told must be absolute.
+        self.store_url, self.cohort = self.store.backend.name, Path(cohort).absolute()
         self.resources, self.relay = resources, relay
         self.device = "cuda" if resources.gpus else "cpu"
-        self.store = open_store(store_url)
         self.launcher = Launcher(
-            self.store, cohort, SilentReporter(), lambda: OneWorker(self.device)
+            self.store, self.cohort, SilentReporter(), lambda: OneWorker(self.device)
         )
 
     def build(self, nodes: Sequence[Node]) -> None:
