@@ -95,6 +95,7 @@ class BackgroundTracker:
                 call()
         except (StageError, OSError) as error:
             self._give_up(str(error))
+            self._inner.abandon()
         finally:
             # Also after a mistake of ours: the thread ends, the study does not.
             self._over.set()

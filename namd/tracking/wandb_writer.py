@@ -8,7 +8,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -113,11 +113,17 @@ class WandbWriter:
     def close(self) -> None:
         """End W&B's service process. Raises TrackingError."""
         if self._opened:
-            with _failures():
-                _wandb().teardown()
+            try:
+                with _failures():
+                    _wandb().teardown()
+            except SystemExit as error:
+                raise TrackingError(f"W&B: its service ended with {error.code}") from error
 
     def abandon(self) -> None:
-        """Kill W&B's service process: what waits for it then fails, and leaving does not wait."""
+        """Kill W&B's service process: what waits for it then fails, and leaving does not wait.
+
+        Never raises. A service that another process started is left alone.
+        """
         if not self._opened:
             return
         from wandb.sdk import wandb_setup
@@ -126,6 +132,10 @@ class WandbWriter:
         handle = getattr(getattr(connection, "_proc", None), "_process", None)
         if handle is not None:
             handle.kill()
+            # Otherwise W&B says goodbye to the dead process at exit, with a traceback. It leaves
+            # this process with the dead one's exit code, which a study must survive.
+            with suppress(TrackingError, SystemExit), _failures():
+                _wandb().teardown()
 
     def _init(self, wandb: Any, content: RunContent) -> Any:  # noqa: ANN401 - wandb is untyped
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -209,7 +219,9 @@ class WandbRun:
         wandb = _wandb()
         columns = list(dict.fromkeys(name for row in rows for name in row))
         data = [[row.get(name) for name in columns] for row in rows]
-        with _staged_under(self._folder):
+        place = self._folder / "wandb" / "tables" / content.group
+        shutil.rmtree(place, ignore_errors=True)
+        with _staged_under(place):
             artifact = wandb.Artifact(f"{content.group}-table", type="table")
             artifact.add(wandb.Table(columns, data, allow_mixed_types=True), "table")
             self._run.log_artifact(artifact)
@@ -285,7 +297,7 @@ def _failures() -> Iterator[None]:
 def _staged_under(folder: Path) -> Iterator[None]:
     """Keep an artifact's files beside the runs: `wandb sync` needs them, and a home may be full."""
     before = os.environ.get("WANDB_DATA_DIR")
-    os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")
+    os.environ["WANDB_DATA_DIR"] = str(folder)
     try:
         yield
     finally:

@@ -32,7 +32,8 @@ class Inner:
 
     def abandon(self):
         self.abandoned = True
-        self.gate.set()
+        if self.gate is not None:
+            self.gate.set()
 
 
 def test_calls_arrive_in_order_and_close_waits_for_them():
@@ -46,6 +47,7 @@ def test_calls_arrive_in_order_and_close_waits_for_them():
     tracker.close()
     assert inner.told == ["opened", 1, "table", "close"]
     assert not warnings
+    assert not inner.abandoned
 
 
 def test_a_failing_tracker_costs_one_warning():

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -118,7 +120,7 @@ def test_files_hold_no_identifier_and_nothing_of_this_machine(study):
     assert {run.host for run in read_runs(out).values()} == {"namd"}
     staged = [path.read_bytes() for path in paths if "staging" in path.parts]
     tables = [data for data in staged if b"columns" in data]
-    assert tables
+    assert len(set(tables)) == 1
     table = json.loads(tables[0])
     assert table["columns"] == ["arm", "auroc.mean", "auroc.low"]
     assert table["data"] == [["full", 0.8, 0.7], ["no_align", 0.7, None]]
@@ -179,3 +181,45 @@ def test_online_without_a_network_the_files_are_written_offline(tmp_path, monkey
     assert writer.mode == "offline" or warnings
     if not warnings:
         assert len(read_runs(tmp_path / "out")) == 5
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from namd.tracking.background import BackgroundTracker
+from namd.tracking.wandb_tracker import WandbTracker
+from namd.tracking.wandb_writer import WandbWriter
+
+writer = WandbWriter(Path(sys.argv[1]))
+told = []
+tracker = BackgroundTracker(WandbTracker(writer), told.append, patience_s=20)
+
+def work(trial):
+    tracker.event(trial, 0, "queued", {"arm": "full", "seed": 0, "overrides": {}})
+    tracker.event(trial, 1, "started", {})
+    tracker.event(trial, 1, "completed", {"values": {"auroc": 0.5}})
+
+tracker.event(None, 1, "opened", {"specification": {"name": "toys"}})
+work("a" * 20)
+while not list(Path(sys.argv[1]).rglob("*.wandb")):
+    time.sleep(0.05)
+if sys.argv[2] == "kill":
+    writer.abandon()
+work("b" * 20)
+tracker.close()
+assert "torch" not in sys.modules
+print(len(told))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fate", "warnings"), [("kill", "1"), ("spare", "0")])
+def test_a_dead_service_costs_one_warning_and_leaving_does_not_wait(tmp_path, fate, warnings):
+    command = [sys.executable, "-c", KILLED, str(tmp_path), fate]
+    # This process's own service would be found through its environment.
+    alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=90, check=True, env=alone
+    )
+    assert done.stdout.split() == [warnings], done.stderr
+    assert "Traceback" not in done.stderr
