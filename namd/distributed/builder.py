@@ -98,6 +98,7 @@ class Builder:
                 cohort=bench.cohort,
                 resources=work.resources,
                 relay=relay.step,
+                made_for=bench.study,
             )
         else:
             launcher = Launcher(

@@ -79,6 +79,7 @@ def draw_and_score(
     cohort: Path,
     resources: StageResources,
     relay: Relay,
+    made_for: str = "",
 ) -> None:
     """Make and publish the draws and scores of a plan that the store does not hold.
 
@@ -92,19 +93,25 @@ def draw_and_score(
         resources: `workers` pairs of a drawing and a judging actor share the reservation of as
             many workers.
         relay: Told of progress: label, key, step.
+        made_for: Name of the study that pays; goes into the manifests.
 
     Raises:
         InputError: Cohort, store or upstream artifacts cannot be used.
         StageError: A pair is missing, came twice, or ends every worker that draws it.
     """
-    Drawing(store_url, cohort, resources, relay).build(plan_nodes)
+    Drawing(store_url, cohort, resources, relay, made_for).build(plan_nodes)
 
 
 class Drawing:
     """Carries families of draws and scores through one store. Arguments as in `draw_and_score`."""
 
     def __init__(
-        self, store_url: str, cohort: Path, resources: StageResources, relay: Relay
+        self,
+        store_url: str,
+        cohort: Path,
+        resources: StageResources,
+        relay: Relay,
+        made_for: str = "",
     ) -> None:
         self.store = open_store(store_url)
         # Workers start in other folders: what they are told must be absolute.
@@ -112,7 +119,7 @@ class Drawing:
         self.resources, self.relay = resources, relay
         self.device = "cuda" if resources.gpus else "cpu"
         self.launcher = Launcher(
-            self.store, self.cohort, SilentReporter(), lambda: OneWorker(self.device)
+            self.store, self.cohort, SilentReporter(), lambda: OneWorker(self.device), made_for
         )
 
     def build(self, nodes: Sequence[Node]) -> None:
