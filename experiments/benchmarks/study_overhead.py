@@ -23,7 +23,7 @@ import ray
 from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from namd.distributed.driver import _quiet_tune, run_study
+from namd.distributed.driver import quiet_tune, run_study
 from namd.distributed.work import Parts
 from namd.methods.base import Method, Stage, StageContext, Step
 from namd.pipeline.run import Rows
@@ -167,7 +167,7 @@ def report_once(config: dict[str, float]) -> None:
 
 def bare(trials: int, concurrency: int) -> float:
     """Return the seconds of as many trials through Ray Tune alone."""
-    _quiet_tune()
+    quiet_tune()
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         results = tune.Tuner(

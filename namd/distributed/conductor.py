@@ -157,7 +157,10 @@ class Conductor:
 
     def tick(self) -> None:
         """Forward news, and look for requests to stop."""
-        for kind, what in self._workshop.news():
+        news: Sequence[tuple[str, Any]] = ()
+        with self._guarded():
+            news = self._workshop.news()
+        for kind, what in news:
             if kind == "note":
                 self._reporter.note(what)
                 continue
@@ -186,6 +189,14 @@ class Conductor:
             with self._guarded():
                 if self.trouble is None and self.record.view.trials[run.trial].state == "running":
                     self.record.interrupt(run.trial, reason)
+
+    def account(self, idle_device_seconds: float) -> None:
+        """Write down what builders reserved in this opening without building."""
+        if self.trouble is None:
+            with self._guarded():
+                told = round(idle_device_seconds, 3)
+                text = f"builders started, waited and formed rows for {told:g} device seconds"
+                self.record.message(text, idle_device_seconds=told)
 
     def _heed_signal(self) -> None:
         if self._asked_to_stop and self.stopping is None:

@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from namd.config.errors import InputError, StageError
 from namd.distributed.builder import hire_from_here
@@ -165,7 +165,8 @@ def _drive(
         with _signals(conductor):
             if not record.finished:
                 _fit(conductor, workshop, session, _num_drivers(plan))
-        conductor.abandon(conductor.stopping or "the driver ended")
+            conductor.abandon(conductor.stopping or "the driver ended")
+            conductor.account(_close(workshop, patience))
     _conclude(conductor, storage)
 
 
@@ -194,7 +195,7 @@ def _conclude(conductor: Conductor, storage: Storage) -> None:
 
 def _fit(conductor: Conductor, workshop: ActorHandle, session: Session, num_drivers: int) -> None:
     """Let Tune run until the study is over."""
-    _quiet_tune()
+    quiet_tune()
     with tempfile.TemporaryDirectory(prefix="namd-tune-", ignore_cleanup_errors=True) as folder:
         trainable = tune.with_resources(
             tune.with_parameters(follow_trial, workshop=workshop),
@@ -248,7 +249,10 @@ class RayWorkshop:
         ready, _ = ray.wait([self._drain], timeout=0)
         if not ready:
             return ()
-        news = ray.get(self._drain)
+        try:
+            news = ray.get(self._drain)
+        except RayActorError as error:
+            raise StageError(f"the process that builds for the study died ({error})") from error
         self._drain = self._actor.drain.remote(_DRAIN_S)
         return news
 
@@ -274,12 +278,16 @@ def _workshop(
     try:
         yield actor
     finally:
-        try:
-            ray.get(actor.close.remote(), timeout=2 * patience.grace_s)
-        except (RayActorError, ray.exceptions.GetTimeoutError):
-            pass
-        finally:
-            ray.kill(actor)
+        # Builders are its children: they end with it, if they have not ended before.
+        ray.kill(actor)
+
+
+def _close(workshop: ActorHandle, patience: Patience) -> float:
+    """Let builders save and end; return what they reserved for nothing, 0 where unknown."""
+    try:
+        return float(ray.get(workshop.close.remote(), timeout=2 * patience.grace_s))
+    except (RayActorError, GetTimeoutError):
+        return 0.0
 
 
 _MOST_CALLS = 10_000
@@ -349,7 +357,7 @@ def _short_name(trial: Any) -> str:  # noqa: ANN401 - Tune's trial
     return str(trial.trial_id)
 
 
-def _quiet_tune() -> None:
+def quiet_tune() -> None:
     """Switch off what Tune writes for itself: its loggers, its record, its way with Ctrl-C."""
     for name, value in {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

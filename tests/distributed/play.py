@@ -148,6 +148,7 @@ class Theatre:
                 self._tune()
                 self.conductor.abandon("the play is over")
                 self.idle = self._ask(self.workshop.close())
+                self.conductor.account(self.idle)
                 _conclude(self.conductor, self.storage)
                 return record.view
         finally:
@@ -168,17 +169,17 @@ class Theatre:
                 live[f"tune{number}"] = (word, 0, self._send(self.workshop.advance(word, 0)))
             if not live and self.conductor.is_over:
                 return
-            for handle, (word, cursor, asked) in list(live.items()):
+            for handle, (word, seen, asked) in list(live.items()):
                 if self.lost_drivers > 0:
                     self.lost_drivers -= 1
                     del live[handle]
                     self.conductor.lost(handle)
                 elif asked.done():
                     entries = asked.result()
-                    cursor += len(entries)
+                    cursor = seen + len(entries)
                     if self.conductor.result(handle, entries):
-                        asked = self._send(self.workshop.advance(word, cursor))
-                        live[handle] = (word, cursor, asked)
+                        again = self._send(self.workshop.advance(word, cursor))
+                        live[handle] = (word, cursor, again)
                     else:
                         del live[handle]
             time.sleep(0.002)

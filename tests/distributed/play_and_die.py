@@ -4,19 +4,16 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import toy_study as toy
 from play import Recorder, Theatre
 
 if __name__ == "__main__":
     folder, kind, after = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    count = 0
+    told = []
 
     def die(*_):
-        global count
-        count += 1
-        if count == after:
+        told.append(1)
+        if len(told) == after:
             os.kill(os.getpid(), 9)
 
     spec = (

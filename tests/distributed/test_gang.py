@@ -1,6 +1,9 @@
 """Gangs of Ray Train: what they refuse and hand on, and that they give one worker's result."""
 
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +24,7 @@ from namd.train.loop import DivergedError
 from namd.train.world import LocalWorld
 from tests.parity import gang_bodies as bodies
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 TWO = StageResources(workers=2, cpus=1.0)
 
 
@@ -122,6 +126,15 @@ def test_the_batch_of_every_training_section_is_found():
     for name, expected in (("vae", 8), ("judge", 8), ("language", 8), ("latents", None)):
         node = SimpleNamespace(settings=settings, stage=Stage(name, 1, "training", "no:body"))
         assert global_batch(node) == expected
+
+
+@pytest.mark.slow
+def test_surplus_workers_leave_the_group_and_the_rest_go_on(tmp_path):
+    command = [sys.executable, "-m", "tests.distributed.regroup", str(tmp_path)]
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
+    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, timeout=200)
+    told = [(tmp_path / str(rank)).read_text() for rank in range(3)]
+    assert told == ["True 2", "True 2", "False 1"]
 
 
 # With Ray.

@@ -187,7 +187,9 @@ def test_a_build_that_nobody_wants_stops_at_a_checkpoint(tmp_path):
     view = theatre.play()
     assert view.counts()["pruned"] == 3
     steps = Counter(
-        l.split()[1] for l in toy.read_diary(tmp_path) if "finetune" in l and "step" in l
+        line.split()[1]
+        for line in toy.read_diary(tmp_path)
+        if "finetune" in line and "step" in line
     )
     assert 0 < max(steps.values()) < 20
 

@@ -1,0 +1,118 @@
+"""One SIGKILL each of a builder, a trial driver, the study driver and the head, while training.
+
+After `--resume`: no trial lost or doubled, no process left, the same table, and no more steps
+repeated than lie between two checkpoints.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import ray_study
+import toy_study as toy
+from play import Theatre
+
+from namd.ledger.storage import open_storage
+from namd.ledger.view import read_view
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+PATIENCE_S = 300.0
+SCRIPT = Path(__file__).with_name("ray_study.py")
+INTERVAL = ray_study.BASE["finetune.checkpoint_every"]
+
+
+def start(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, str(SCRIPT), str(folder)], start_new_session=True)
+
+
+def await_that(condition: Callable[[], object], what: str) -> object:
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"never came: {what}")
+
+
+def training(folder: Path) -> int | None:
+    """The process id of a builder that is past its first checkpoint of `finetune`."""
+    begun: dict[str, str] = {}
+    for line in toy.read_diary(folder):
+        words = line.split()
+        if words[0] == "finetune" and words[2] == "from":
+            begun[words[1]] = words[-1]
+        elif words[0] == "finetune" and words[2:] == ["step", str(INTERVAL + 2)]:
+            return int(begun[words[1]])
+    return None
+
+
+def descendants(process: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def named(process: subprocess.Popen, word: str) -> psutil.Process:
+    found = [p for p in descendants(process) if word in " ".join(p.cmdline()) or word in p.name()]
+    return found[0]
+
+
+def check(folder: Path, before: list[psutil.Process]) -> dict[str, int]:
+    """Assert what must hold once the study is through; return the figures."""
+    await_that(
+        lambda: not [p for p in before if p.is_running() and p.status() != psutil.STATUS_ZOMBIE],
+        "an end of every process of the killed run",
+    )
+    view = read_view(open_storage(str(folder)), "toys")
+    assert view.ended == "closed"
+    assert view.counts()["completed"] == 6
+    assert set(view.executions().values()) == {1}
+    unbroken = Theatre(folder.parent / "unbroken", ray_study.spec()).play()
+    assert [(t.trial, t.values) for t in view.trials.values()] == [
+        (t.trial, t.values) for t in unbroken.trials.values()
+    ]
+    steps = Counter(line for line in toy.read_diary(folder) if " step " in line)
+    wasted = Counter(line.split()[1] for line, count in steps.items() for _ in range(count - 1))
+    assert max(wasted.values(), default=0) <= INTERVAL
+    return {"wasted": sum(wasted.values()), "attempts": view.attempt}
+
+
+@pytest.mark.parametrize("victim", ["builder", "trial_driver", "study_driver", "head", "sigterm"])
+def test_a_kill_costs_at_most_a_checkpoint_interval(tmp_path, victim):
+    folder = tmp_path / "store"
+    process = start(folder)
+    try:
+        builder = await_that(lambda: training(folder), "a checkpoint")
+        processes = descendants(process)
+        if victim == "builder":
+            os.kill(builder, signal.SIGKILL)
+        elif victim == "trial_driver":
+            named(process, "ray::ImplicitFunc").kill()
+        elif victim == "head":
+            named(process, "gcs_server").kill()
+        elif victim == "study_driver":
+            process.kill()
+        else:
+            process.terminate()
+        code = process.wait(PATIENCE_S)
+        assert code == {"builder": 0, "trial_driver": 0, "study_driver": -9, "sigterm": 143}.get(
+            victim, code
+        )
+        if victim in ("head", "study_driver", "sigterm"):
+            again = start(folder)
+            try:
+                assert again.wait(PATIENCE_S) == 0
+            finally:
+                again.kill()
+        figures = check(folder, processes)
+        sys.stdout.write(f"{victim}: exit {code}, {figures}\n")
+    finally:
+        if process.poll() is None:
+            process.kill()
