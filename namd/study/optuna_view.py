@@ -3,6 +3,7 @@
 The ledger stays the truth: nothing is ever read back from there.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -77,12 +78,15 @@ def importances(state: StudyState) -> dict[str, dict[str, float]]:
     evaluator = PedAnovaImportanceEvaluator()
     found = {}
     for place, objective in enumerate(search.objectives):
-        shares = optuna.importance.get_param_importances(
-            study,
-            evaluator=evaluator,
-            params=_everywhere(study),
-            target=_target(place, -1.0 if objective.mode == "max" else 1.0),
-        )
+        with warnings.catch_warnings():
+            # It warns of every target that low values count, which `_target` sees to.
+            warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
+            shares = optuna.importance.get_param_importances(
+                study,
+                evaluator=evaluator,
+                params=_everywhere(study),
+                target=_target(place, -1.0 if objective.mode == "max" else 1.0),
+            )
         found[objective.metric] = {name: float(share) for name, share in shares.items()}
     return found
 
