@@ -20,6 +20,7 @@ COMMANDS = {
     "study": "namd.cli.study",
     "report": "namd.cli.report",
     "submit": "namd.cli.submit",
+    "predict": "namd.cli.predict",
     "store": "namd.cli.store",
     "methods": "namd.cli.methods",
     "presets": "namd.cli.presets",

@@ -132,7 +132,7 @@ def run(
     stages, artifacts = launcher.build(plan)
     table = (tabulate or score_rows)(configuration, cohort, artifacts)
     result = RunResult(run_key(configuration, plan), stages, table, artifacts)
-    record(store, configuration, result)
+    record(store, configuration, result, cohort)
     return result
 
 
@@ -147,10 +147,19 @@ def run_key(configuration: RunConfiguration, plan: Plan) -> str:
     )
 
 
-def record(store: Store, configuration: RunConfiguration, result: RunResult) -> None:
-    """Write down the configuration, keys and rows under `runs/<key>/`."""
+def record(
+    store: Store,
+    configuration: RunConfiguration,
+    result: RunResult,
+    cohort: Path | None = None,
+) -> None:
+    """Write down configuration, keys, rows and the crops' grid under `runs/<key>/`.
+
+    The grid is what a prediction must bring a scan to; a run without a cohort's folder has none.
+    """
     content = {
         **result.to_mapping(),
+        "crops": _grid(cohort),
         "method": configuration.method.name,
         "preset": configuration.preset,
         "config": to_mapping(configuration.config),
@@ -159,6 +168,15 @@ def record(store: Store, configuration: RunConfiguration, result: RunResult) -> 
     }
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
     store.backend.write(f"{RUNS}/{result.run}/{RECORD}", text.encode())
+
+
+def _grid(cohort: Path | None) -> dict[str, Any] | None:
+    from namd.data.cohort import CARD_FILE, read_card
+
+    if cohort is None or not (cohort / CARD_FILE).exists():
+        return None
+    card = read_card(cohort)
+    return {name: card.get(name) for name in ("size", "spacing_mm")}
 
 
 def recorded_runs(store: Store) -> dict[str, dict[str, Any]]:

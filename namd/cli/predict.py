@@ -1,0 +1,166 @@
+"""`namd predict`: possible follow-ups of one patient's nodule, from a DICOM series and a record.
+
+Research use only; not for clinical use.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from namd.cli.output import add_json_option, answer, tell
+from namd.cli.store import add_store_option, open_named_store
+from namd.config.errors import InputError
+
+if TYPE_CHECKING:
+    from namd.pipeline.prediction import FinishedRun, Prediction
+
+NOTICE = "Research use only; not for clinical use."
+SUMMARY = "draw possible follow-ups of one nodule from a DICOM series and a record"
+NUM_DRAWS = 20
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare `namd predict`."""
+    parser = subparsers.add_parser("predict", help=SUMMARY, description=f"{SUMMARY}. {NOTICE}")
+    parser.add_argument("--run", required=True, metavar="KEY", help="a finished run in the store")
+    parser.add_argument(
+        "--dicom", required=True, type=Path, metavar="DIR", help="the files of one axial CT series"
+    )
+    parser.add_argument(
+        "--centre",
+        required=True,
+        metavar="x,y,z",
+        help="of the nodule, in patient mm as ImagePositionPatient counts",
+    )
+    parser.add_argument(
+        "--ehr", required=True, type=Path, metavar="F.json", help="NLST names and codes"
+    )
+    parser.add_argument(
+        "--draws", type=int, default=NUM_DRAWS, metavar="K", help=f"default {NUM_DRAWS}"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="is made")
+    parser.add_argument(
+        "--cohort",
+        type=Path,
+        metavar="DIR",
+        help="what the run was trained on; needed only where its record lacks the spacing",
+    )
+    add_store_option(parser)
+    add_json_option(parser)
+    # argparse takes `-12.5,3,4` for an option unless it is told what a number looks like.
+    parser._negative_number_matcher = re.compile(r"^-\d*\.?\d+(,-?\d*\.?\d+)*$")
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict. Raises InputError for a series, a record or a run that cannot be used."""
+    centre = _centre(arguments.centre)
+    _refuse_occupied(arguments.out)
+    store = open_named_store(arguments)
+    from namd.data.ehr import read_record
+    from namd.data.sources.dicom import read_crop
+    from namd.pipeline.prediction import finished_run, predict
+
+    finished = finished_run(store, arguments.run)
+    spacing_mm = _spacing(finished, arguments.cohort)
+    record = read_record(arguments.ehr)
+    crop = read_crop(arguments.dicom, centre, spacing_mm, finished.image_size)
+    warnings = list(crop.warnings)
+    if record.missing:
+        warnings.append(f"the record lacks {', '.join(record.missing)}: left out of the report")
+    for warning in warnings:
+        tell(f"warning: {warning}")
+    prediction = predict(
+        store,
+        finished,
+        crop.hu,
+        crop.spacing_mm,
+        record,
+        arguments.draws,
+        lambda done, total: tell(f"draw {done} of {total}"),
+    )
+    value = {
+        **prediction.to_mapping(),
+        "warnings": warnings,
+        "notice": NOTICE,
+        "run": finished.key,
+        "spacing_mm": crop.spacing_mm,
+    }
+    value["files"] = _write(arguments.out, prediction, value)
+    answer(arguments, value, _as_text(value))
+    return 0
+
+
+def _centre(text: str) -> list[float]:
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 3:
+        raise InputError("--centre: give three numbers x,y,z in patient mm, such as -52.5,14,-120")
+    return numbers
+
+
+def _refuse_occupied(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and is not empty; --out names a new folder")
+
+
+def _spacing(run: "FinishedRun", cohort: Path | None) -> float:
+    from namd.data.cohort import read_card
+
+    if run.spacing_mm is not None:
+        return run.spacing_mm
+    if cohort is None:
+        raise InputError(
+            f"--run {run.key[:12]}: its record does not say the spacing of its crops; name its "
+            "cohort with --cohort"
+        )
+    return float(read_card(cohort)["spacing_mm"])
+
+
+def _write(folder: Path, prediction: "Prediction", value: dict[str, Any]) -> list[str]:
+    """Write the picture, the crops and the numbers; return the files."""
+    import numpy as np
+
+    from analysis.prediction_figure import prediction_figure
+    from namd.data.intensity import to_hu
+
+    folder.mkdir(parents=True, exist_ok=True)
+    crops, picture, numbers = (
+        folder / name for name in ("draws.npz", "prediction.png", "prediction.json")
+    )
+    np.savez_compressed(
+        crops,
+        baseline_hu=to_hu(prediction.baseline),
+        draws_hu=to_hu(prediction.draws),
+        mean_hu=to_hu(prediction.draws.mean(0)),
+        variance=prediction.draws.var(0),
+        probabilities=prediction.probabilities,
+        spacing_mm=value["spacing_mm"],
+    )
+    size_mm = prediction.baseline.shape[-1] * float(value["spacing_mm"])
+    prediction_figure(
+        prediction.baseline, prediction.draws, prediction.probabilities, picture, size_mm=size_mm
+    )
+    files = [str(crops), str(picture), str(numbers)]
+    numbers.write_text(
+        json.dumps(value | {"files": [Path(f).name for f in files]}, indent=1) + "\n"
+    )
+    return files
+
+
+def _as_text(value: dict[str, Any]) -> str:
+    spread = "" if value["std"] is None else f", standard deviation {value['std']:.3f}"
+    lines = [
+        NOTICE,
+        f"record  {value['report_text']}",
+        f"missing {', '.join(value['missing']) or 'nothing'}",
+        f"probability of malignancy one year on, by the judge, over {len(value['probabilities'])} "
+        f"draws: mean {value['mean']:.3f}{spread}, 95% of draws in "
+        f"{value['low']:.3f}-{value['high']:.3f}",
+        *(f"file    {path}" for path in value["files"]),
+    ]
+    return "\n".join(lines)
