@@ -1,0 +1,156 @@
+"""`namd submit` up to the cluster: what is refused before anything is sent, and what is told."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from ray.job_submission import JobStatus
+
+from namd.cli.main import main
+from namd.distributed import jobs
+from namd.distributed.jobs import parse_submission_id
+
+ADDRESS = "http://cluster:8265"
+STUDY = """
+name: two-arms
+base: {preset: tiny, method: namd, cohort: phantom, store: ...}
+seeds: 1
+ablation: {design: arms, toggles: {align: {vae.alignment.weight: 0}}}
+"""
+
+
+class Cluster:
+    """A job server that ends every job at once."""
+
+    def __init__(self, ending=JobStatus.SUCCEEDED, code=0):
+        self.jobs, self.ending, self.code = {}, ending, code
+
+    def list_jobs(self) -> list:
+        return list(self.jobs.values())
+
+    def submit_job(self, **request) -> str:
+        name = request["submission_id"]
+        assert parse_submission_id(name) is not None
+        self.jobs[name] = SimpleNamespace(
+            submission_id=name,
+            status=self.ending,
+            metadata=request["metadata"],
+            driver_exit_code=self.code,
+            entrypoint=request["entrypoint"],
+        )
+        return name
+
+    def get_job_info(self, job_id: str):
+        return self.jobs[job_id]
+
+    async def tail_job_logs(self, job_id: str):
+        yield "one line\n"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.delenv("NAMD_STORE", raising=False)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = []\n')
+    file = tmp_path / "experiments" / "study.yaml"
+    file.parent.mkdir()
+    file.write_text(STUDY)
+    return file
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    found = Cluster()
+    monkeypatch.setattr(jobs, "connect", lambda _address: found)
+    return found
+
+
+def submitted(project, *words):
+    return main(["submit", str(project), "--address", ADDRESS, *words])
+
+
+def last_object(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_a_study_is_submitted_and_found_again(project, cluster, capsys):
+    assert submitted(project, "--store", "/store", "--json") == 0
+    told = last_object(capsys)
+    assert told["submission_id"] == "namd-two-arms-1"
+    assert (told["attempt"], told["attached"], told["status"]) == (1, False, "SUBMITTED")
+    assert " experiments/study.yaml " in cluster.jobs["namd-two-arms-1"].entrypoint
+    assert submitted(project, "--store", "/store", "--json") == 0
+    again = last_object(capsys)
+    assert (again["submission_id"], again["attached"]) == ("namd-two-arms-1", True)
+    assert submitted(project, "--store", "/elsewhere", "--json") == 0
+    assert last_object(capsys)["submission_id"] == "namd-two-arms-2"
+
+
+@pytest.mark.parametrize(("ending", "code", "left"), [("SUCCEEDED", 0, 0), ("FAILED", 143, 143)])
+def test_who_waits_sees_the_log_and_ends_as_the_job_does(
+    project, cluster, capsys, ending, code, left
+):
+    cluster.ending, cluster.code = JobStatus(ending), code
+    assert submitted(project, "--store", "/store", "--wait", "--json") == left
+    captured = capsys.readouterr()
+    assert "one line" in captured.err
+    assert json.loads(captured.out.splitlines()[-1])["exit"] == left
+
+
+def test_who_does_not_wait_is_not_told_of_the_end(project, cluster, capsys):
+    cluster.ending, cluster.code = JobStatus.FAILED, 1
+    assert submitted(project, "--store", "/store") == 0
+    assert "one line" not in capsys.readouterr().err
+
+
+def test_the_stores_variable_stands_in_for_the_option(project, cluster, monkeypatch):
+    monkeypatch.setenv("NAMD_STORE", "/from/environment")
+    assert submitted(project) == 0
+    assert "--store /from/environment" in cluster.jobs["namd-two-arms-1"].entrypoint
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "no store"),
+        (["--store", "relative/store"], "relative folder"),
+        (["--store", "/store", "--cohort", "mine"], "relative folder"),
+        (["--store", "/store", "--env", "NAME"], "expected NAME=VALUE"),
+        (["--store", "/store", "--env", "WANDB_API_KEY=x"], "shown to all"),
+        (["--store", "/store", "--working-dir", "/"], "--exclude"),
+        (["--store", "/store", "--install", "--image-has-dependencies"], "not allowed with"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line_before_anything_is_sent(
+    project, cluster, capsys, monkeypatch, tmp_path, words, told
+):
+    if "/" in words:
+        from namd.distributed import upload
+
+        monkeypatch.setattr(upload, "LIMIT_BYTES", 10)
+        words = [str(tmp_path) if word == "/" else word for word in words]
+    assert submitted(project, *words) == 2
+    captured = capsys.readouterr().err
+    assert told in captured
+    assert captured.count("\n") == 1
+    assert cluster.jobs == {}
+
+
+def test_a_study_file_outside_the_project_is_refused(project, cluster, capsys, tmp_path):
+    (tmp_path / "other").mkdir()
+    words = ["--store", "/store", "--working-dir", str(tmp_path / "other")]
+    assert submitted(project, *words) == 2
+    assert "lies outside" in capsys.readouterr().err
+    assert submitted(project, "--store", "/store", "--working-dir", str(tmp_path)) == 0
+
+
+def test_a_study_that_its_method_does_not_know_is_refused_here(project, cluster, capsys):
+    project.write_text(STUDY.replace("alignment.weight", "alignment.wieght"))
+    assert submitted(project, "--store", "/store") == 2
+    assert "wieght" in capsys.readouterr().err
+    assert cluster.jobs == {}
+
+
+def test_without_an_address_there_is_no_cluster(project, cluster, capsys):
+    assert main(["submit", str(project), "--store", "/store"]) == 2
+    assert "--address" in capsys.readouterr().err
