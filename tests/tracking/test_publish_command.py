@@ -1,0 +1,36 @@
+"""What the command line needs to show a study, from its store alone."""
+
+import pytest
+from run_files import read_runs
+from toy_study import ablation, drive, opened, records
+
+from namd.cli.publish import ledger_records, live_trackers, publish_study
+from namd.config.errors import InputError
+from namd.tracking.wandb_writer import WandbWriter
+
+
+class Nobody:
+    def event(self, *told):
+        pass
+
+    def step(self, *told):
+        pass
+
+
+def test_a_study_is_published_from_its_store_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(WandbWriter, "close", lambda self: None)
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    with opened(tmp_path, ablation(1), Nobody()) as record:
+        drive(record, Nobody())
+    rows = [{"arm": "full", "auroc": 0.8}]
+    told = publish_study(str(tmp_path), "toys", "offline", rows=rows)
+    assert told["records"] == len(list(records(tmp_path, "toys")))
+    assert told["folder"] == str(tmp_path / "studies" / "toys" / "wandb")
+    assert len(read_runs(tmp_path)) == 5
+    assert list(ledger_records(str(tmp_path), "toys")) == list(records(tmp_path, "toys"))
+
+
+def test_off_means_no_tracker_and_nothing_to_publish(tmp_path):
+    assert live_trackers("off", str(tmp_path), "toys") == []
+    with pytest.raises(InputError, match="switched off"):
+        publish_study(str(tmp_path), "toys", "off", rows=[])
