@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from namd.study.spec import StudySpec
 
 STUDY_FILE = "demo.yaml"
+CASES = 2000
+"""Of the phantom cohort: all 6,912 take a minute to render and every stage longer to read."""
 FAILED = 1
 WARNING = (
     "Preset small trains far too briefly for any conclusion: the demo shows the path, and its "
@@ -48,7 +50,7 @@ def demo(arguments: argparse.Namespace) -> int:
     store = str(out / "store")
     open_store(store)
     tell(f"namd demo: everything here is simulated. {WARNING}")
-    cohort = find_cohort(PHANTOM, Path(store)).absolute()
+    cohort = find_cohort(PHANTOM, Path(store), CASES).absolute()
     view = run_demo(spec, cohort, store)
     pictures = draw_arms(spec, view, cohort, store, out)
     page, table = write_study_report(store, spec.name, out / "report", cohort, pictures, (WARNING,))

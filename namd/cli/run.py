@@ -87,8 +87,10 @@ def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -
             raise
 
 
-def find_cohort(word: str, store: Path) -> Path:
+def find_cohort(word: str, store: Path, phantom_cases: int | None = None) -> Path:
     """Return a cohort's folder; `phantom` is built once per store, under `cohorts/`.
+
+    `phantom_cases` limits that one; None: as many as its recipe says.
 
     Raises InputError where there is no cohort.
     """
@@ -96,7 +98,7 @@ def find_cohort(word: str, store: Path) -> Path:
 
     folder = Path(word).expanduser()
     if word == PHANTOM and not folder.exists():
-        folder = _phantom(store)
+        folder = _phantom(store, phantom_cases)
     read_schema(folder)
     return folder
 
@@ -209,7 +211,7 @@ def _plan(
     return 0
 
 
-def _phantom(store: Path) -> Path:
+def _phantom(store: Path, cases: int | None) -> Path:
     """Return the phantom cohort of this store, built from its recipe where it is not there."""
     from namd.cli.main import main
     from namd.config.fingerprint import fingerprint
@@ -217,15 +219,20 @@ def _phantom(store: Path) -> Path:
     from namd.data.simulation.settings import SimulationSettings
     from namd.data.sources.phantom import PhantomSettings
 
-    recipe = {
+    recipe: dict[str, Any] = {
         "phantom": to_mapping(PhantomSettings()),
         "simulation": to_mapping(SimulationSettings.for_law("marked", rendered=True)),
         "seed": PHANTOM_SEED,
     }
+    limit: list[str] = []
+    if cases is not None:
+        recipe["cases"] = cases
+        limit = ["--cases", str(cases)]
     folder = store / "cohorts" / f"phantom-{fingerprint(recipe)[:12]}"
     if not folder.exists():
         tell(f"building the phantom cohort in {folder}")
         words = ["cohort", "build", "phantom", "--seed", str(PHANTOM_SEED), "--out", str(folder)]
+        words += limit
         with redirect_stdout(sys.stderr):
             code = main(words)
         # Another process may have finished it first, which refuses ours: that one serves as well.
