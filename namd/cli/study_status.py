@@ -67,12 +67,13 @@ def as_text(report: Mapping[str, Any]) -> str:
         lines.append(str(report["question"]))
     lines += [
         "",
-        f"trials  {_counted(report['trials'])}{_proposed(report)}",
+        f"trials  {_trials(report)}",
         f"stages  {report['stages_built']} built in {duration(report['stage_seconds'])}, "
         f"{report['device_hours']:.2f} device hours",
         f"ledger  {report['ledger']}, last record {_ago(report['last_record'])}",
     ]
-    lines += [f"now     {_running(trial)}" for trial in report["running"][:SHOWN]]
+    word = "now " if report["state"] == "running" else "left"
+    lines += [f"{word}    {_running(trial)}" for trial in report["running"][:SHOWN]]
     if len(report["running"]) > SHOWN:
         lines.append(f"        and {len(report['running']) - SHOWN} more")
     lines += _problem_lines(report)
@@ -131,7 +132,8 @@ def _trial(fold: StudyFold, trial: str) -> dict[str, Any]:
 def _about(ledger: Ledger, driver: Driver, stopped: str, trials: Mapping[str, int]) -> str:
     """Return the state in words, with what to do about it."""
     if driver.state == "running":
-        return f"running, {driver.named}; `namd study stop {ledger.name}` ends it"
+        stop = f"namd study stop {ledger.name} --store {ledger.url}"
+        return f"running, {driver.named}; `{stop}` ends it"
     if driver.state == "finished":
         if trials["failed"]:
             retry = f"namd study retry {ledger.name} --failed --store {ledger.url}"
@@ -207,10 +209,11 @@ def best_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> lis
     lines = []
     for row in rows:
         told = ", ".join(f"{metric} {cell(row[metric])}" for metric in metrics)
-        lines.append(f"best    proposal {row['proposal']} ({row['seeds']} seeds): {told}")
+        seeds = "1 seed" if row["seeds"] == 1 else f"{row['seeds']} seeds"
+        lines.append(f"best    proposal {row['proposal']} ({seeds}): {told}")
         if row["confirmed"] is not None:
             told = ", ".join(f"{metric} {cell(row['confirmed'][metric])}" for metric in metrics)
-            lines.append(f"        on {row['confirmed']['seeds']} fresh seeds: {told}")
+            lines.append(f"        on fresh seeds ({row['confirmed']['seeds']}): {told}")
         lines += [f"        {path} = {_value(value)}" for path, value in row["overrides"].items()]
     return lines
 
@@ -228,9 +231,13 @@ def _problem_lines(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _proposed(report: Mapping[str, Any]) -> str:
-    told = report.get("proposals")
-    return f"; {told['made']} of {told['wanted']} proposals made" if told else ""
+def _trials(report: Mapping[str, Any]) -> str:
+    """Return counts in words; nothing runs where nobody runs the study."""
+    told = _counted(report["trials"])
+    if report["state"] != "running":
+        told = told.replace(" running", " left unfinished")
+    made = report.get("proposals")
+    return f"{told}; {made['made']} of {made['wanted']} proposals made" if made else told
 
 
 def _running(trial: Mapping[str, Any]) -> str:

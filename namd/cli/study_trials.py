@@ -35,7 +35,9 @@ def best_command(arguments: argparse.Namespace) -> int:
     chosen = _chosen_proposal(fold, arguments) if fold.is_search else _chosen_arm(fold, arguments)
     overrides, seed, about = chosen
     text, mapping = run_yaml(fold.specification, overrides, seed)
-    head = f"# {ledger.name}: {about}\n# namd run --config THIS --cohort DIR --store URL\n"
+    head = f"# {ledger.name}: {about}\n# namd run --config THIS --cohort DIR --store {ledger.url}\n"
+    if fold.is_search:
+        head += "# measured on validation; --set evaluate.split=test scores it on test\n"
     value = {"study": ledger.name, "about": about, "seed": seed, "overrides": dict(overrides)}
     answer(arguments, value | {"configuration": mapping}, head + text.rstrip())
     return 0
@@ -207,7 +209,7 @@ def _measured(fold: StudyFold, rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     told = ", ".join(f"{metric} {cell(rows[0][metric])}" for metric in fold.metrics)
-    return f"; mean over {rows[0]['seeds']} seeds: {told}"
+    return f"; {told} (mean over training seeds: {rows[0]['seeds']})"
 
 
 def _event(event: "Event") -> dict[str, Any]:
