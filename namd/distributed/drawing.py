@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionOptions, ExecutionResources
+from ray.data.exceptions import ExecutionTimeoutError
 
 from namd.config.errors import ConfigError, InputError, StageError
 from namd.distributed.draw_files import Block, DrawnFiles, IndexFiles, ScoreFiles
@@ -330,7 +331,7 @@ def _told() -> Iterator[None]:
     """Raise what a worker raised as it was; anything else of Ray's as a StageError of one line."""
     try:
         yield
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
         # Ray hands on the text of what a worker raised, not the exception behind its own.
         found = re.findall(
             r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$", str(error), re.MULTILINE
@@ -338,5 +339,6 @@ def _told() -> Iterator[None]:
         for name, message in found:
             if name in OURS:
                 raise OURS[name](message) from error
-        why = ": ".join(found[0]) if found else type(error).__name__
+        first = str(error).strip().partition("\n")[0]
+        why = ": ".join(found[0]) if found else first or type(error).__name__
         raise StageError(f"drawing: {why}") from error
