@@ -94,7 +94,7 @@ class Pace:
         """Return seconds until the end, or None where nothing tells them."""
         if self.began is None or self._whole <= 0:
             return None
-        partial = sum(self._cost(build.label) * build.share for build in builds.values())
+        partial = sum(self._cost(build.label) * build.share for build in list(builds.values()))
         done = min(self._whole, self._done + partial)
         rest = self._whole - done
         if done >= TRUSTED_SHARE * self._whole:
@@ -275,7 +275,7 @@ class RichStudyReporter(PlainStudyReporter):
             )
         if len(builds) > SHOWN_BUILDS:
             table.add_row(Text(f"and {len(builds) - SHOWN_BUILDS} more"))
-        states = ", ".join(f"{n} {state}" for state, n in self._counts.items() if n)
+        states = ", ".join(f"{n} {state}" for state, n in list(self._counts.items()) if n)
         return Group(table, Text(self.summary()), Text(states))
 
 
