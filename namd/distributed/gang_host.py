@@ -6,6 +6,7 @@ ray.train are imported when a gang starts, so builders need neither.
 """
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -203,6 +204,9 @@ class GangHost:
         """Ask the gang to save a checkpoint and end."""
         with self._changed:
             self._leaving = True
+            # The builder writes nothing any more; rank 0 must not wait for it.
+            self._written = sys.maxsize
+            self._changed.notify_all()
 
 
 def _trainer(order: GangOrder, host: Any) -> Any:  # noqa: ANN401 - an actor handle; ray is untyped

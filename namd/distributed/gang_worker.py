@@ -21,7 +21,7 @@ from namd.methods.base import StageContext
 from namd.train.checkpoints import Checkpoints
 from namd.train.loop import DivergedError
 from namd.train.stopping import request_stop
-from namd.train.world import current_world
+from namd.train.world import current_world, wait_for_all
 
 ALIVE_S = 1.0
 """How often rank 0 shows life and asks whether to leave."""
@@ -108,6 +108,8 @@ def _body(order: GangOrder, host: Any, device: str, stack: ExitStack) -> WorkerR
     for step in order.stage.load_body()(context):
         if world.leads:
             ray.get(host.say.remote(step))
+        # The builder may be saving the checkpoints elsewhere just now: nobody writes meanwhile.
+        wait_for_all(world)
     return WorkerResult(notes=context.notes)
 
 
