@@ -19,7 +19,7 @@ TEST_ENV := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=$${MKL_NUM_TH
 	TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest --jaxtyping-packages=namd,tests.typechecking.checked
 
-.PHONY: help env demo test test-fast test-slow lint format bench lock stages-unchanged
+.PHONY: help env demo test test-fast test-slow lint format bench lock stages-unchanged cluster-smoke
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -71,3 +71,6 @@ lock: | $(BIN)/uv ## Solve the dependencies anew; versions in the lock are kept 
 
 stages-unchanged: env ## Accept changed stage source whose tiny outputs are the same as before
 	$(BIN)/python tests/stage_versions.py accept
+
+cluster-smoke: env ## Two raylets here, a study submitted to them, its table compared with a local run's
+	$(BIN)/python cluster/smoke.py
