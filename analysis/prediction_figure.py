@@ -37,7 +37,7 @@ def prediction_figure(
         f"mean of {len(draws)} draws",
         "variance",
     ]
-    figure, axes = plt.subplots(1, len(titles), figsize=(1.5 * len(titles), 2.1))
+    figure, axes = plt.subplots(1, len(titles), figsize=(1.5 * len(titles), 2.4))
     for place, image in zip(axes, images, strict=False):
         place.imshow(image, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
     axes[-1].imshow(draws.var(0), cmap="magma", vmin=0, interpolation="nearest")

@@ -1,6 +1,8 @@
 """Preset tiny, every stage for real, from a phantom cohort to the table. One store serves all."""
 
 import dataclasses
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,12 @@ from namd.pipeline.run_configuration import RunConfiguration, resolve
 from namd.pipeline.store import Store, open_store
 from namd.sample.draws import draw
 from namd.train.world import LocalWorld
+
+SERIES = str(Path(__file__).resolve().parents[1] / "data")
+if SERIES not in sys.path:
+    sys.path.insert(0, SERIES)
+
+from dicom_series import IDENTIFIERS, ROOT, write_series  # noqa: E402 - found by the path above
 
 CASES = 400
 
@@ -134,3 +142,59 @@ def test_the_command_finds_the_run_and_writes_its_picture(finished: Finished, tm
     store = ["--store", str(finished.store.backend.name), "--picture", str(path)]
     assert main([*words, *store]) == 0
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def predict(finished: Finished, tmp_path: Path, *more: str, run: str | None = None) -> int:
+    record = tmp_path / "record.json"
+    record.write_text('{"age": 66, "gender": 1, "SCT_LONG_DIA": 11, "diagemph": 1}')
+    words = ["predict", "--run", run or finished.result.run, "--dicom", str(tmp_path / "series")]
+    words += ["--centre", "-10,-5,-120", "--ehr", str(record), "--draws", "3"]
+    store = ["--store", str(finished.store.backend.name), "--out", str(tmp_path / "out")]
+    return main([*words, *store, *more])
+
+
+def test_a_prediction_from_dicom_names_nobody(finished: Finished, tmp_path: Path, capfd):
+    write_series(tmp_path / "series")
+    assert predict(finished, tmp_path, "--json") == 0
+    shown = capfd.readouterr()
+    value = json.loads(shown.out.splitlines()[-1])
+    fields = {"probabilities", "mean", "std", "low", "high", "report_text", "missing", "warnings"}
+    assert fields | {"files"} <= set(value)
+    assert len(value["probabilities"]) == 3
+    assert value["low"] <= value["mean"] <= value["high"]
+    assert value["notice"] == "Research use only; not for clinical use."
+    assert "66 years old male" in value["report_text"]
+    assert "SCT_MARGINS" in value["missing"]
+    files = [Path(file) for file in value["files"]]
+    assert {file.suffix for file in files} == {".npz", ".png", ".json"}
+    with np.load(next(f for f in files if f.suffix == ".npz"), allow_pickle=False) as crops:
+        size = finished.configuration.config.image.size
+        assert crops["draws_hu"].shape == (3, size, size)
+        assert crops["variance"].max() > 0
+        assert float(crops["spacing_mm"]) == 0.5
+        plain = b"".join(crops[name].tobytes() for name in crops.files)
+    left = shown.out + shown.err + "".join(file.name for file in files)
+    secrets = [part for text in IDENTIFIERS.values() for part in (text, *text.split("^"))]
+    for secret in (*secrets, ROOT):
+        assert secret not in left
+        for content in (plain, *(file.read_bytes() for file in files)):
+            assert secret.encode() not in content
+    assert predict(finished, tmp_path) == 2  # --out holds the first answer
+
+
+def test_the_same_question_has_the_same_answer_and_a_refusal_names_nobody(
+    finished: Finished, tmp_path: Path, capfd
+):
+    series = write_series(tmp_path / "series")
+    answers = []
+    for name in ("a", "b"):
+        assert predict(finished, tmp_path, "--json", "--out", str(tmp_path / name)) == 0
+        answers.append(json.loads(capfd.readouterr().out.splitlines()[-1])["probabilities"])
+    assert answers[0] == answers[1]
+    assert len(set(answers[0])) > 1
+    assert predict(finished, tmp_path, run="0123") == 2
+    write_series(series, PhotometricInterpretation="MONOCHROME1")
+    assert predict(finished, tmp_path) == 2
+    shown = "".join(capfd.readouterr())
+    assert "MONOCHROME2" in shown
+    assert not any(secret in shown for secret in (*IDENTIFIERS.values(), ROOT))
