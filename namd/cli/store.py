@@ -116,7 +116,9 @@ def remove_artifacts(arguments: argparse.Namespace) -> int:
 
 
 def collect(arguments: argparse.Namespace) -> int:
-    """Remove leftovers, and with `--unused` what no recorded run refers to."""
+    """Remove leftovers, and with `--unused` what no recorded run refers to and no study holds."""
+    from namd.ledger.holds import held
+    from namd.ledger.storage import open_storage
     from namd.pipeline.run import recorded_runs
 
     store = open_named_store(arguments)
@@ -126,7 +128,7 @@ def collect(arguments: argparse.Namespace) -> int:
             (stage["name"].partition("[")[0], stage["key"])
             for record in recorded_runs(store).values()
             for stage in record["stages"]
-        }
+        } | held(open_storage(store.backend.name))
     freed = store.collect(wanted, arguments.dry_run)
     verb = "would remove" if arguments.dry_run else "removed"
     lines = [f"{verb} {place}" for place in freed.removed]

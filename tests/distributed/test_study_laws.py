@@ -11,12 +11,12 @@ import pytest
 import toy_study as toy
 from play import TIMING, Recorder, Theatre
 
+from namd.cli.main import main
 from namd.config.errors import StageError
 from namd.ledger.holds import held
 from namd.ledger.reading import read_events
 from namd.ledger.requests import request_stop
 from namd.ledger.storage import open_storage
-from namd.ledger.view import read_view
 from namd.pipeline.store import open_store
 from namd.study.record import replay
 
@@ -327,12 +327,27 @@ def test_a_search_proposes_the_same_after_a_kill(tmp_path):
     assert outcomes(view) == outcomes(unbroken)
 
 
-def test_the_store_keeps_what_a_live_study_holds(tmp_path):
-    """The law's twin: what nobody holds goes."""
-    Theatre(tmp_path, toy.ablation(seeds=1)).play()
-    store = open_store(str(tmp_path), TIMING)
-    everything = {(e.stage, e.key) for e in store.entries()}
-    some = set(list(everything)[:3])
-    store.collect(some)
-    assert {(e.stage, e.key) for e in store.entries()} == some
-    assert read_view(open_storage(str(tmp_path)), "toys").counts()["completed"] == 3
+def test_gc_leaves_what_a_live_study_holds_and_takes_it_afterwards(tmp_path, capsys):
+    """A trial that was pruned has no recorded run: only the study's hold keeps its artifacts."""
+    spec = toy.search(num_trials=10, stop_early={"asha": {"reduction": 2}})
+    gc = ["store", "gc", "--unused", "--store", str(tmp_path)]
+    during = []
+
+    def on_event(trial, transition, body, view):
+        if transition == "pruned" and not during:
+            before = {(e.stage, e.key) for e in open_store(str(tmp_path), TIMING).entries()}
+            assert main(gc) == 0
+            left = {(e.stage, e.key) for e in open_store(str(tmp_path), TIMING).entries()}
+            during.append((before, left))
+
+    view = Theatre(tmp_path, spec, reporter=Recorder(on_event)).play()
+    (before, left), *_ = during
+    pruned = [t for t in view.trials.values() if t.state == "pruned"]
+    probes = {("probe", s.key) for t in pruned for s in t.stages if s.name == "probe"}
+    assert before <= left
+    assert probes
+    assert main(gc) == 0
+    now = {(e.stage, e.key) for e in open_store(str(tmp_path), TIMING).entries()}
+    assert not probes & now
+    assert len(now) > 0
+    capsys.readouterr()
