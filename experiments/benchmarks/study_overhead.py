@@ -43,12 +43,19 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Knob:
+    """What is searched."""
+
+    x: float = 0.0
+
+
+@dataclass(frozen=True)
 class NoopConfig:
     """One number to search."""
 
     method: str = NAME
     train_seed: int = 0
-    x: float = 0.0
+    knob: Knob = field(default_factory=Knob)
     evaluate: Evaluate = field(default_factory=Evaluate)
 
 
@@ -64,12 +71,12 @@ class OneProcess:
 def stages(config: NoopConfig) -> tuple[Stage, ...]:  # noqa: ARG001 - a method's signature
     """Return the one stage."""
     body = "experiments.benchmarks.study_overhead:body"
-    return (Stage(NAME, 1, "mapping", body, reads=("x",), seeds=("train_seed",)),)
+    return (Stage(NAME, 1, "mapping", body, reads=("knob",), seeds=("train_seed",)),)
 
 
 def body(context: StageContext) -> Iterator[Step]:
     """Do nothing."""
-    yield Step(1, 1, {"x": context.settings.x})
+    yield Step(1, 1, {"x": context.settings.knob.x})
 
 
 def tabulate(
@@ -77,7 +84,7 @@ def tabulate(
 ) -> Rows:
     """Form one row."""
     del cohort, artifacts
-    return Rows([{"row": NAME, "auroc": configuration.config.x}])
+    return Rows([{"row": NAME, "auroc": configuration.config.knob.x}])
 
 
 METHODS = {NAME: Method(NAME, "No-op", "none", False, NoopConfig, stages, ("any",))}
@@ -95,7 +102,7 @@ def study(trials: int, concurrency: int) -> StudySpec:
                 "num_trials": trials,
                 "confirm_seeds": 1,
                 "objective": {"metric": "auroc"},
-                "space": {"x": {"uniform": [0.0, 1.0]}},
+                "space": {"knob.x": {"uniform": [0.0, 1.0]}},
             },
             "resources": {"concurrency": concurrency, "default": {"cpus": 1.0}},
         }
