@@ -186,7 +186,11 @@ class PlainStudyReporter:
 
     def _forecast(self, plan: "StudyPlan") -> str:
         if plan.unknown:
-            return f"no estimate yet: nothing tells what {', '.join(plan.unknown)} cost"
+            return (
+                "no estimate yet: this store holds nothing like "
+                f"{plan.unknown[0]}{' and others' if len(plan.unknown) > 1 else ''}; "
+                "the first stages will tell"
+            )
         wall = self.pace.left({}) or 0.0
         return (
             f"about {duration(wall)} with {plan.peak_concurrency} stages at once "
