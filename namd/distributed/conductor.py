@@ -18,12 +18,16 @@ from namd.ledger.storage import Storage
 from namd.pipeline.backend import storage_problem
 from namd.pipeline.graph import Plan
 from namd.pipeline.run_configuration import RunConfiguration
+from namd.study.plan import SECONDS_PER_HOUR
 from namd.study.record import StudyRecord
 from namd.study.reporting import StudyReporter
 from namd.tracking.protocol import Tracker
 
 POLL_S = 2.0
 """Between two looks for a request to stop."""
+
+ANSWER_S = 5.0
+"""Trials have so long to tell of a stop themselves; one whose process still starts cannot."""
 
 DRIVER_LOSSES = 3
 """So often a trial whose driver process died is tried again within one opening."""
@@ -96,8 +100,10 @@ class Conductor:
             for stage in trial.stages
             if not stage.cached
         }
+        self._spent = record.view.device_seconds()
         self._looked = time.monotonic()
         self._asked_to_stop = ""
+        self._stopped_at = 0.0
         self.stopping: str | None = None
         self.trouble: BaseException | None = None
 
@@ -110,6 +116,11 @@ class Conductor:
     def running(self) -> int:
         """Number of attempts under way."""
         return len(self._runs)
+
+    @property
+    def is_impatient(self) -> bool:
+        """Whether trials that have not answered a stop by now need not be waited for."""
+        return self.stopping is not None and time.monotonic() - self._stopped_at > ANSWER_S
 
     def suggest(self, handle: str) -> str | None:
         """Begin the next trial under Tune's handle; return its word, or None: wait."""
@@ -204,7 +215,7 @@ class Conductor:
 
     def _stop(self, reason: str) -> None:
         if self.stopping is None:
-            self.stopping = reason
+            self.stopping, self._stopped_at = reason, time.monotonic()
             self._workshop.stop(reason)
 
     def _take(self, run: Run, entry: Mapping[str, Any]) -> bool:
@@ -238,6 +249,16 @@ class Conductor:
         )
         if not cached:
             self._executed.add(place)
+            self._spend(entry["device_seconds"])
+
+    def _spend(self, device_seconds: float) -> None:
+        """Stop once the budget is spent: a plan may have known too little of its stages."""
+        self._spent += device_seconds
+        budget = self.record.spec.budget
+        if budget is not None and self._spent > budget.device_hours * SECONDS_PER_HOUR:
+            self.ask_to_stop(
+                f"budget.device_hours={budget.device_hours:g} is spent; raise it and resume"
+            )
 
     def _take_rung(self, run: Run, name: str, value: float) -> bool:
         if self.record.rung(run.trial, name, value) == "continue":

@@ -26,7 +26,7 @@ from namd.distributed.conductor import Conductor, one_line_of
 from namd.distributed.searcher import LedgerSearcher
 from namd.distributed.session import Session, open_session
 from namd.distributed.trial import follow_trial
-from namd.distributed.trial_scheduler import LedgerScheduler, Pulse
+from namd.distributed.trial_scheduler import Impatience, LedgerScheduler, Pulse
 from namd.distributed.work import Bench, Parts
 from namd.distributed.workshop import Patience, Workshop
 from namd.ledger.holds import release_holds
@@ -102,7 +102,7 @@ def run_study(
     configurator = Configurator(spec, methods, preset)
     configurator.check()
     view = read_view(storage, spec.name)
-    _require_resume(storage, spec, view, resume)
+    _require_resume(storage, spec, view, resume or retry_failed)
     parts = parts or Parts()
     with open_session(address) as session:
         plan = make_study_plan(
@@ -216,6 +216,7 @@ def _fit(conductor: Conductor, workshop: ActorHandle, session: Session, num_driv
                 storage_path=folder,
                 verbose=0,
                 callbacks=[Pulse(conductor)],
+                stop=Impatience(conductor),
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         ).fit()

@@ -5,6 +5,7 @@ from typing import Any
 from ray.tune.callback import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.stopper import Stopper
 
 from namd.distributed.conductor import Conductor
 from namd.distributed.trial import NEWS
@@ -48,3 +49,22 @@ class Pulse(Callback):
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401, ARG002 - Tune's interface
         """Forward news, look for requests."""
         self._conductor.tick()
+
+
+class Impatience(Stopper):
+    """Ends Tune's loop where trials do not answer a stop in time."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tuner pickles what it is given, for a restoration that never happens."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
+        """No trial is ended here."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether to wait no longer."""
+        return self._conductor.is_impatient

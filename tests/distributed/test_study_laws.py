@@ -247,6 +247,16 @@ def test_a_stop_request_in_the_ledger_is_heard(tmp_path):
     assert Theatre(tmp_path, spec).play().counts()["completed"] == 6
 
 
+def test_a_spent_budget_stops_and_a_raised_one_goes_on(tmp_path):
+    base = {"finetune.pause_s": 0.05}
+    little = toy.ablation(base=base, budget={"device_hours": 1e-4})
+    view = Theatre(tmp_path, little).play()
+    assert view.ended == "stopped"
+    assert 0 < view.counts()["pending"]
+    enough = toy.ablation(base=base, budget={"device_hours": 1.0})
+    assert Theatre(tmp_path, enough).play().counts()["completed"] == 6
+
+
 def test_an_extended_study_goes_on(tmp_path):
     spec = toy.ablation(seeds=1)
     assert Theatre(tmp_path, spec).play().counts()["completed"] == 3
