@@ -144,7 +144,7 @@ def cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
     ports = iter(free_ports(16))
     gcs, dashboard = next(ports), next(ports)
     head = ["--head", f"--port={gcs}", f"--dashboard-port={dashboard}"]
-    head += ["--dashboard-host=127.0.0.1", f"--temp-dir={folder / 'ray'}"]
+    head += ["--dashboard-host=127.0.0.1"]
     head += [f"--resources={json.dumps({'namd_driver': 8})}", "--include-dashboard=true"]
     head += [f"--ray-client-server-port={next(ports)}"]
     address = f"http://127.0.0.1:{dashboard}"
@@ -152,10 +152,13 @@ def cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
         for number, (name, words) in enumerate(
             (("head", head), ("second", [f"--address=127.0.0.1:{gcs}"]))
         ):
+            # A folder for each: two raylets of one folder remove each other's copy of a job's
+            # sources, as if they were done with it, under the running job.
+            own = [f"--temp-dir={folder / name}", *own_ports(ports)]
             start_raylet(
                 stack,
                 folder / f"{name}.log",
-                [*words, *own_ports(ports)],
+                [*words, *own],
                 environment,
                 lambda wanted=number + 1: count_nodes(address, environment) >= wanted,
             )
@@ -271,7 +274,6 @@ def marked_environment(folder: Path) -> dict[str, str]:
     return {
         **own,
         "PATH": f"{Path(sys.executable).parent}:{own.get('PATH', '')}",
-        "PYTHONPATH": f"{PROJECT}:{own.get('PYTHONPATH', '')}",
         MARK: folder.name,
         "NAMD_SMOKE_LOGS": str(folder),
         "RAY_AUTH_MODE": "token",
