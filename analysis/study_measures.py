@@ -68,6 +68,20 @@ def measure(
     return measured
 
 
+def rank_once(
+    scores: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.int_],
+    weights: npt.NDArray[np.float32],
+) -> dict[str, tuple[float, npt.NDArray[np.floating]]]:
+    """Return AUROC and AUPRC of scores that no training seed changed, and their resamples (B,)."""
+    everyone = np.concatenate([np.ones((len(labels), 1), np.float32), weights], axis=1)
+    result = weighted_ranking(labels, scores[None], everyone)
+    return {
+        name: (float(values[0, 0]), values[0, 1:])
+        for name, values in (("auroc", result.auroc), ("auprc", result.average_precision))
+    }
+
+
 def told(trials: Mapping[int, TrialView]) -> dict[str, Measured]:
     """Return what the ledger itself says of an arm's metrics."""
     names = dict.fromkeys(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.html_page import Page, Table
+from analysis.study_cells import report_tables
 from analysis.study_cost import (
     Failure,
     StageCost,
@@ -32,7 +33,7 @@ from analysis.study_figures import (
 )
 from analysis.study_search import SearchSummary, search_summary
 from analysis.study_table import REFERENCE, StudyTable, study_table
-from analysis.wording import count, number, p_text, seconds_text, setting, signed, title_of
+from analysis.wording import count, seconds_text, title_of
 from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView
 
@@ -114,7 +115,7 @@ def to_markdown(report: Report) -> str:
     """Return the table and its notes as Markdown."""
     lines = [f"# {report.view.study}", "", report.table.question, ""]
     lines += [f"**{line}**" for line in _banner(report)]
-    for caption, table in _tables(report):
+    for caption, table in report_tables(report.table, report.search, report.importance):
         lines += ["", f"**{caption}**", "", *table.markdown()]
     lines += ["", *(f"- {note}" for note in _notes(report))]
     return "\n".join(lines) + "\n"
@@ -172,7 +173,7 @@ def to_html(
         page.paragraph(line, "warning")
     page.table(Table(("", ""), tuple(_facts(report))), header=False)
     page.heading("Result" if report.search is None else "Winners", 2)
-    for caption, found in _tables(report):
+    for caption, found in report_tables(report.table, report.search, report.importance):
         page.table(found, caption)
     page.bullets(_notes(report))
     for name, path in figures.items():
@@ -290,113 +291,6 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     if saved is not None:
         facts.append(("device time saved by reuse", seconds_text(saved)))
     return facts
-
-
-def _tables(report: Report) -> list[tuple[str, Table]]:
-    table = report.table
-    found: list[tuple[str, Table]] = []
-    if report.search is not None:
-        found.append(("Chosen by the search, and the same on fresh seeds", _winner_table(report)))
-        for metric, shares in report.importance.items():
-            lines = sorted(shares.items(), key=lambda item: -item[1])
-            rows = tuple((name, number(share, 3)) for name, share in lines)
-            found.append(
-                (f"Importance for {title_of(metric)} (PED-ANOVA)", Table(("parameter", ""), rows))
-            )
-    if table.rows:
-        found.append((_main_caption(table), _main_table(table)))
-    if table.kind == "ablation" and len(table.metrics) > 1:
-        found.append((f"Every metric, and its difference to {REFERENCE}", _metric_table(table)))
-    return found
-
-
-def _main_caption(table: StudyTable) -> str:
-    name = title_of(table.primary)
-    return f"{name}, {table.level:.0%} intervals" + (" (simulated)" if table.simulated else "")
-
-
-def _main_table(table: StudyTable) -> Table:
-    name = title_of(table.primary)
-    header = (
-        "arm",
-        "changed",
-        "seeds",
-        name,
-        f"minus {REFERENCE}",
-        "p",
-        "p (Holm)",
-        "sign flips p (smallest possible)",
-    )
-    lines = tuple(_main_cells(row, table.primary) for row in table.rows)
-    if table.kind == "search":
-        return Table(header[:4], tuple(line[:4] for line in lines))
-    return Table(header, lines)
-
-
-def _main_cells(row: Mapping[str, Any], primary: str) -> tuple[str, ...]:
-    difference = row["difference"] or {}
-    flips = difference.get("sign_flip") or {}
-    seeds = str(row["seeds"]) if row["finished"] else f"{row['seeds']} of {row['seeds_planned']}"
-    sign = "" if flips.get("p") is None else f"{p_text(flips['p'])} ({p_text(flips['floor'])})"
-    return (
-        row["arm"],
-        "\n".join(setting(path, value) for path, value in row["overrides"].items()) or "nothing",
-        seeds,
-        _estimate(row.get(primary)),
-        _estimate(difference or None, signed),
-        p_text(difference.get("p")),
-        p_text(difference.get("p_holm")),
-        sign,
-    )
-
-
-def _metric_table(table: StudyTable) -> Table:
-    metrics = [m for m in table.metrics if any(row.get(m) for row in table.rows)]
-    cells = []
-    for row in table.rows:
-        for metric in metrics:
-            difference = row["differences"].get(metric)
-            cells.append(
-                (
-                    row["arm"],
-                    title_of(metric),
-                    _estimate(row.get(metric)),
-                    _estimate(difference, signed),
-                    p_text((difference or {}).get("p")),
-                    p_text((difference or {}).get("p_holm")),
-                )
-            )
-    header = ("arm", "metric", "mean over seeds", f"minus {REFERENCE}", "p", "p (Holm)")
-    return Table(header, tuple(cells))
-
-
-def _winner_table(report: Report) -> Table:
-    assert report.search is not None, "asked only of a search"
-    header = ("proposal", "point", "metric", "in the search", "on fresh seeds", "optimism")
-    cells = []
-    for winner in report.search.winners:
-        for metric, value in winner["search"].items():
-            fresh = (winner["confirmed"] or {}).get(metric) or {"mean": None, "seeds": 0}
-            mean = fresh["mean"]
-            cells.append(
-                (
-                    str(winner["proposal"]),
-                    "\n".join(setting(n, v) for n, v in winner["point"].items()),
-                    title_of(metric),
-                    number(value),
-                    "not yet" if mean is None else f"{number(mean)} ({fresh['seeds']} seeds)",
-                    "" if mean is None else signed(value - mean),
-                )
-            )
-    return Table(header, tuple(cells))
-
-
-def _estimate(found: Mapping[str, Any] | None, form: Callable[[float | None], str] = number) -> str:
-    if not found or found["mean"] is None:
-        return "-"
-    if found["low"] is None:
-        return form(found["mean"])
-    return f"{form(found['mean'])} [{form(found['low'])}, {form(found['high'])}]"
 
 
 def _notes(report: Report) -> list[str]:

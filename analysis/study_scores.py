@@ -116,6 +116,23 @@ def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores 
     )
 
 
+def reference_scores(storage: Storage, trial: TrialView, split: str) -> dict[str, pd.Series]:
+    """Return the scores by case of the rows that need no training, where the store has them.
+
+    Real baselines and follow-ups under the judge, a diameter alone, and the like, by row name.
+    """
+    stage = f"reference-{split}"
+    key = stage_keys(trial).get(stage)
+    raw = None if key is None else payload_file(storage, stage, key, "scores.parquet")
+    if raw is None:
+        return {}
+    frame = pd.read_parquet(io.BytesIO(raw))
+    return {
+        str(name): part.set_index("case_id")["score"]
+        for name, part in frame.groupby("row", sort=False)
+    }
+
+
 def find_cases(
     storage: Storage,
     view: StudyView,

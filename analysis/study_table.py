@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.study_measures import RANKING, Measured, measure, told
+from analysis.study_measures import RANKING, Measured, measure, rank_once, told
 from analysis.study_scores import (
     Cases,
     TrialScores,
     aligned,
     completed,
     find_cases,
+    reference_scores,
     trial_scores,
 )
 from namd.ledger.storage import Storage, open_storage
@@ -52,6 +53,7 @@ class StudyTable:
         level: Central share of the intervals.
         num_bootstrap: Resamples of patients.
         notes: What a reader must know.
+        context: Rows that need no training, on the same cases: row, auroc, auprc.
     """
 
     study: str
@@ -69,6 +71,7 @@ class StudyTable:
     level: float = LEVEL
     num_bootstrap: int = NUM_BOOTSTRAP
     notes: tuple[str, ...] = ()
+    context: tuple[dict[str, Any], ...] = ()
 
     def row(self, arm: str) -> dict[str, Any]:
         """Return the row of an arm. Raises KeyError where there is none."""
@@ -91,6 +94,7 @@ class _Basis:
     scores: Mapping[str, Sequence[TrialScores]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     simulated: bool | None = None
+    context: tuple[dict[str, Any], ...] = ()
 
 
 def arm_rows(store: str, study: str, cohort: Path | None = None) -> list[dict[str, Any]]:
@@ -138,6 +142,7 @@ def study_table(storage: Storage, view: StudyView, cohort: Path | None = None) -
         level=level,
         num_bootstrap=num_bootstrap,
         notes=_notes(view, rows, basis, kind),
+        context=basis.context,
         **about,
     )
 
@@ -204,7 +209,34 @@ def _basis(
         scores=scores,
         notes=tuple(notes),
         simulated=cases.simulated,
+        context=_context(storage, arms, split, table, weights, level),
     )
+
+
+def _context(
+    storage: Storage,
+    arms: Mapping[str, Mapping[int, TrialView]],
+    split: str,
+    table: pd.DataFrame,
+    weights: npt.NDArray[np.float32],
+    level: float,
+) -> tuple[dict[str, Any], ...]:
+    """Return AUROC and AUPRC of the rows without training that scored every one of the cases."""
+    trial = next((trial for trials in arms.values() for trial in trials.values()), None)
+    found = {} if trial is None else reference_scores(storage, trial, split)
+    labels, ids = table["label"].to_numpy(int), table["case_id"]
+    patients = class_patients(table["patient_id"].to_numpy(str), labels)
+    rows = []
+    for name, scores in found.items():
+        values = scores.reindex(ids).to_numpy(float)
+        if not np.isfinite(values).all():
+            continue
+        row: dict[str, Any] = {"row": name}
+        for metric, (value, replicates) in rank_once(values, labels, weights).items():
+            mean = seed_mean(np.array([value]), replicates[None], patients)
+            row[metric] = _plain(mean.logit_interval(level))
+        rows.append(row)
+    return tuple(rows)
 
 
 def _metrics(

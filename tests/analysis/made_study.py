@@ -94,6 +94,14 @@ class MadeStudy:
         name = name or arm
         for stage in STAGES:
             self.stage(trial, stage, stage if stage == "judge" else f"{stage}-{name}-{seed}")
+        truth = self.cohort.table["label"].to_numpy(float)
+        rows = {"real_followup": truth, "real_baseline": 1 - truth, "partly": truth * np.nan}
+        frames = [
+            pd.DataFrame({"case_id": self.cohort.table["case_id"], "k": 0, "score": v, "row": n})
+            for n, v in rows.items()
+        ]
+        self.publish("reference-test", "reference", pd.concat(frames), 0)
+        self.stage(trial, "reference-test", "reference")
         for k in range(draws):
             key = f"{name}-{seed}-{k}"
             self.publish("scores-test", key, self.cohort.scores(name, seed, k, shift), k)

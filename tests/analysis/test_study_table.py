@@ -80,6 +80,13 @@ def test_every_seeds_point_is_kept_and_few_seeds_are_admitted(finished):
     assert table.simulated is True
 
 
+def test_rows_without_training_stand_beside_the_arms(finished):
+    context = {row["row"]: row for row in table_of(finished).context}
+    assert set(context) == {"real_followup", "real_baseline"}
+    assert context["real_followup"]["auroc"]["mean"] == 1.0
+    assert context["real_baseline"]["auroc"]["mean"] == 0.0
+
+
 def test_an_arm_of_the_same_seeds_is_paired_and_an_unfinished_one_says_so(tmp_path):
     study = made_ablation(tmp_path, seeds=2)
     study.queue("full", 2)
