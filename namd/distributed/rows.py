@@ -37,7 +37,7 @@ def run_values(
         for label, artifact in artifacts.items()
     ]
     table = tabulate(configuration, cohort, artifacts)
-    record(store, configuration, RunResult(key, stages, table, artifacts))
+    record(store, configuration, RunResult(key, stages, table, artifacts), cohort)
     return values_of(table.rows, configuration.method.name, key)
 
 

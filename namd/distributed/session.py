@@ -14,6 +14,7 @@ DRIVER_RESOURCE = "namd_driver"
 """Custom resource of the nodes that trial drivers belong on; a cluster may define it."""
 
 _DRIVER_UNITS = 10_000
+_START_TRIES = 3
 _TRIAL_BYTES = 64 * 2**20
 _OBJECT_STORE_BYTES = 512 * 2**20
 """Of a cluster started here: reports and blocks of draws are small."""
@@ -72,15 +73,7 @@ def _connect(address: str | None) -> bool:
         )
     if address in (None, "local"):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            address="local",
-            num_cpus=len(os.sched_getaffinity(0)),
-            resources={DRIVER_RESOURCE: _DRIVER_UNITS},
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        _start_here()
         return True
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -88,6 +81,32 @@ def _connect(address: str | None) -> bool:
         line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise InputError(f"address {address}: no Ray cluster to join ({line})") from error
     return False
+
+
+def _start_here() -> None:
+    """Start a cluster of this machine. Raises InputError where it is too slow to start."""
+    for tries_left in reversed(range(_START_TRIES)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=len(os.sched_getaffinity(0)),
+                resources={DRIVER_RESOURCE: _DRIVER_UNITS},
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+            return
+        except Exception as error:
+            # Ray gives its raylet 30 s, which a busy machine may not have, and has no class for it.
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if not tries_left:
+                raise InputError(
+                    f"Ray did not start on this machine in {_START_TRIES} times 30 s: it is too "
+                    "busy; end other work, or name a cluster with --address"
+                ) from error
 
 
 def _trial_resources() -> dict[str, float]:
