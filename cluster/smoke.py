@@ -1,7 +1,8 @@
 """`make cluster-smoke`: a study on a Ray head and a second raylet here, and on local Ray alone.
 
-Both tables must be the same, and nothing of it may be left running. Exit code 0 where everything held. Each process that this starts, or that its processes start,
-carries a mark in its environment, by which the end finds what is left.
+Both tables must be the same, and nothing of it may be left running. Exit code 0 where everything
+held. Each process that this starts, or that its processes start, carries a mark in its
+environment, by which the end finds what is left.
 """
 
 import argparse

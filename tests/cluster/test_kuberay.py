@@ -7,6 +7,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from ray._private import ray_constants
 from ray.autoscaler._private.kuberay import autoscaling_config
 
 from namd.cli.main import build_parser
@@ -137,15 +138,14 @@ def test_pods_run_as_nobody_in_particular(manifest):
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
 
 
-def test_workers_have_the_time_to_write_a_checkpoint(manifest):
-    """The hook's grace period fits into the pod's, or the pod is killed amid a checkpoint."""
+def test_workers_have_the_time_to_drain(manifest):
+    """Ray's time to drain a node fits into the pod's grace, or the pod is killed amid it."""
+    name = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+    assert hasattr(ray_constants, name)
     for group in cluster_spec(manifest)["workerGroupSpecs"]:
         pod = group["template"]["spec"]
-        command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
-        words = shlex.split(command)
-        assert words[:2] == ["ray", "stop"]
-        grace = int(words[words.index("--grace-period") + 1])
-        assert 60 <= grace < pod["terminationGracePeriodSeconds"]
+        environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+        assert 60 <= int(environment[name]) < pod["terminationGracePeriodSeconds"]
 
 
 def test_the_job_is_a_command_that_resumes(rayjob):
