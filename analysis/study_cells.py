@@ -30,7 +30,7 @@ def report_tables(
         found.append((_main_caption(table), _main_table(table)))
     if table.context:
         found.append((CONTEXT, _context_table(table)))
-    if table.kind == "ablation" and len(table.metrics) > 1:
+    if table.kind == "ablation" and any(row.get(m) for row in table.rows for m in table.metrics):
         found.append((f"Every metric, and its difference to {REFERENCE}", _metric_table(table)))
     return found
 

@@ -15,7 +15,6 @@ import pandas as pd
 
 from analysis.study_measures import RANKING, Measured, measure, rank_once, told
 from analysis.study_scores import (
-    Cases,
     TrialScores,
     aligned,
     completed,
@@ -173,14 +172,12 @@ def _basis(
     scores = {a: [s for s in found if s is not None] for a, found in read.items()}
     everything = [trial for found in scores.values() for trial in found]
     notes: list[str] = []
-    cases: Cases | None = None
+    ids = (str(case) for trial in everything for case in trial.case_ids)
+    cases = find_cases(storage, view, ids, split, cohort)
     if missing:
         notes.append(f"{missing} completed trials have no scores in the store (any more)")
-    elif everything:
-        ids = (str(case) for trial in everything for case in trial.case_ids)
-        cases = find_cases(storage, view, ids, split, cohort)
-        if cases is None:
-            notes.append("no cohort with the scored cases was found: name it with --cohort")
+    if everything and cases is None:
+        notes.append("no cohort with the scored cases was found: name it with --cohort")
     if missing or cases is None or not everything:
         if any(arms.values()):
             notes.append("values are those of the ledger; no interval over patients")

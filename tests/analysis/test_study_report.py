@@ -84,6 +84,8 @@ def test_a_study_that_has_nothing_yet_has_a_report_too(tmp_path):
     text = write_report(make_report(study.storage, view), tmp_path / "out").read_text()
     ElementTree.fromstring(text.partition("\n")[2])
     assert "arm full is not finished: 1 pending" in text
+    assert "SIMULATED" in text
+    assert "Every metric" not in text
 
 
 def test_the_same_study_gives_the_same_files(written, tmp_path):
