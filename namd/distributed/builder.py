@@ -56,7 +56,7 @@ class Builder:
         except NotFiniteError as error:
             return Outcome("diverged", one_line(error))
         except (StageError, InputError, OSError, MemoryError) as error:
-            return _ended(error)
+            return ended(error)
         finally:
             relay.flush()
         return Outcome("built")
@@ -155,7 +155,7 @@ def hire_from_here(bench: Bench, resources: StageResources) -> HiredBuilder:
     return hire(bench, ray.get_runtime_context().current_actor, resources)
 
 
-def _ended(error: BaseException) -> Outcome:
+def ended(error: BaseException) -> Outcome:
     """Tell a body that cannot go on from a disk that nobody can go on with."""
     problem = storage_problem(error) or storage_problem(error.__cause__)
     if isinstance(error, StoreError | OSError) and problem is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import toy_study as toy
 
 from namd.config.errors import InputError, NotFiniteError, StageError
+from namd.distributed.builder import ended
 from namd.distributed.conductor import Conductor
 from namd.distributed.driver import _conclude
 from namd.distributed.rows import run_values
@@ -88,8 +89,8 @@ class LocalBuilder(SilentReporter):
             return Outcome("stopped", "told to")
         except NotFiniteError as error:
             return Outcome("diverged", one_line(error))
-        except (StageError, InputError) as error:
-            return Outcome("failed", one_line(error))
+        except (StageError, InputError, OSError) as error:
+            return ended(error)
         return Outcome("built")
 
     def stepped(self, nodes, step) -> None:

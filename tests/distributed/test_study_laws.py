@@ -17,6 +17,7 @@ from namd.ledger.holds import held
 from namd.ledger.reading import read_events
 from namd.ledger.requests import request_stop
 from namd.ledger.storage import open_storage
+from namd.ledger.view import read_view
 from namd.pipeline.store import open_store
 from namd.study.record import replay
 
@@ -247,12 +248,29 @@ def test_a_stop_request_in_the_ledger_is_heard(tmp_path):
     assert Theatre(tmp_path, spec).play().counts()["completed"] == 6
 
 
+def test_a_full_disk_under_a_builder_ends_with_one_line_and_blames_no_trial(tmp_path):
+    spec = toy.ablation(base={"encoder.fault": "full-once"})
+    with pytest.raises(StageError, match=r"disk|space") as caught:
+        Theatre(tmp_path, spec).play()
+    assert "\n" not in str(caught.value)
+    view = read_view(open_storage(str(tmp_path)), spec.name)
+    assert view.ended == "stopped"
+    assert view.counts()["failed"] == 0
+    for _ in range(4):  # once for each VAE, whichever met it first
+        try:
+            view = Theatre(tmp_path, spec).play()
+        except StageError:
+            continue
+        break
+    assert view.counts()["completed"] == 6
+
+
 def test_a_spent_budget_stops_and_a_raised_one_goes_on(tmp_path):
     base = {"finetune.pause_s": 0.05}
     little = toy.ablation(base=base, budget={"device_hours": 1e-4})
     view = Theatre(tmp_path, little).play()
     assert view.ended == "stopped"
-    assert 0 < view.counts()["pending"]
+    assert view.counts()["pending"] > 0
     enough = toy.ablation(base=base, budget={"device_hours": 1.0})
     assert Theatre(tmp_path, enough).play().counts()["completed"] == 6
 

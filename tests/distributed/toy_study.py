@@ -99,7 +99,7 @@ def key_of(context: StageContext) -> str:
 
 
 def meet(context: StageContext, fault: str, step: int) -> None:
-    """Do what the fault's word says: `raise`, `raise-once`, `nan`, `die-once`, at step 2."""
+    """Do what the fault's word says: `raise`, `nan`, `full` or die, with `-once`, at step 2."""
     if step != 2 or not fault:
         return
     once = next(iter(context.outputs.values())).parents[4] / "cache" / f"met-{key_of(context)}"
@@ -109,6 +109,8 @@ def meet(context: StageContext, fault: str, step: int) -> None:
         once.touch()
     if fault.startswith("raise"):
         raise StageError("the toy was told to fail")
+    if fault.startswith("full"):
+        raise OSError(28, "No space left on device")
     if fault == "nan":
         raise NotFiniteError("loss is not finite at step 2")
     os.kill(os.getpid(), 9)
