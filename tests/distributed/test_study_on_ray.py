@@ -1,6 +1,5 @@
 """A study through Tune, workshop and builders as they are, on a real cluster."""
 
-import sys
 from pathlib import Path
 
 import pytest
