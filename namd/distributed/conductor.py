@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from namd.config.errors import InputError, StageError
 from namd.ledger.holds import hold
@@ -33,6 +33,7 @@ DRIVER_LOSSES = 3
 """So often a trial whose driver process died is tried again within one opening."""
 
 
+@runtime_checkable
 class WorkshopPort(Protocol):
     """The workshop as the driver sees it; no call waits."""
 

@@ -8,7 +8,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ Block = Mapping[str, npt.NDArray[Any]]
 """Columns of a block of pairs, by name, as the workers return them."""
 
 
+@runtime_checkable
 class IndexFiles(Protocol):
     """The files of one artifact of a family, being filled."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from namd.config.errors import InputError, StageError
 from namd.methods.base import Step, World
@@ -98,6 +98,7 @@ class BuilderLost(Exception):  # noqa: N818 - an event, not a mistake
     """A builder's process or node is gone."""
 
 
+@runtime_checkable
 class BuilderPort(Protocol):
     """A builder as the workshop sees it. Every call may raise BuilderLost."""
 
