@@ -4,7 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from namd.config.errors import StageError
 from namd.tracking.protocol import Tracker
@@ -13,6 +13,7 @@ _LIMIT = 20_000
 """Calls that wait: some 20 MB. A tracker that far behind is dead or useless."""
 
 
+@runtime_checkable
 class Abandonable(Tracker, Protocol):
     """A tracker that can be given up while it is in the middle of something."""
 
