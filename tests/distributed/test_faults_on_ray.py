@@ -60,8 +60,18 @@ def descendants(process: subprocess.Popen) -> list[psutil.Process]:
 
 
 def named(process: subprocess.Popen, word: str) -> psutil.Process:
-    found = [p for p in descendants(process) if word in " ".join(p.cmdline()) or word in p.name()]
-    return found[0]
+    return next(p for p in descendants(process) if word in " ".join(p.cmdline()))
+
+
+def trial_driver(process: subprocess.Popen) -> psutil.Process:
+    """The process of a trial: Ray's, and neither builder nor workshop nor waiting for work."""
+    others = ("Builder", "Workshop", "IDLE", "Agent")
+    titles = {p: " ".join(p.cmdline()) for p in descendants(process)}
+    return next(
+        p
+        for p, title in titles.items()
+        if title.startswith("ray::") and not any(word in title for word in others)
+    )
 
 
 def check(folder: Path, before: list[psutil.Process]) -> dict[str, int]:
@@ -94,7 +104,7 @@ def test_a_kill_costs_at_most_a_checkpoint_interval(tmp_path, victim):
         if victim == "builder":
             os.kill(builder, signal.SIGKILL)
         elif victim == "trial_driver":
-            named(process, "ray::ImplicitFunc").kill()
+            trial_driver(process).kill()
         elif victim == "head":
             named(process, "gcs_server").kill()
         elif victim == "study_driver":
