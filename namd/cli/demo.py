@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from namd.study.spec import StudySpec
 
 STUDY_FILE = "demo.yaml"
-CASES = 2000
+CASES = 1500
 """Of the phantom cohort: all 6,912 take a minute to render and every stage longer to read."""
 FAILED = 1
 WARNING = (
@@ -95,7 +95,7 @@ def run_demo(spec: "StudySpec", cohort: Path, store: str) -> "StudyView":
         if view.ended == "closed" and view.counts()["completed"] == len(view.trials):
             tell("all of it is in the store: nothing is trained")
             return view
-    tell("starting Ray on this machine; the whole takes about five minutes on two cores")
+    tell("starting Ray on this machine; the whole takes six to eight minutes on two cores")
     from namd.distributed.driver import run_study
 
     with interruptible(), study_reporter() as reporter:
