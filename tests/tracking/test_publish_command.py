@@ -2,7 +2,7 @@
 
 import pytest
 from run_files import read_runs
-from toy_study import ablation, drive, opened, records
+from tracked_study import ablation, drive, opened, records
 
 from namd.cli.publish import ledger_records, live_trackers, publish_study
 from namd.config.errors import InputError

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from toy_study import (
+from tracked_study import (
     SECRETS,
     ablation,
     drive,

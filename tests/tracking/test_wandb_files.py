@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from run_files import read_runs
-from toy_study import SECRETS, ablation, drive, opened, records, steps_of_key
+from tracked_study import SECRETS, ablation, drive, opened, records, steps_of_key
 
 from namd.config.errors import InputError
 from namd.ledger.storage import LocalStorage
