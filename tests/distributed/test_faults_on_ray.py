@@ -63,15 +63,19 @@ def named(process: subprocess.Popen, word: str) -> psutil.Process:
     return next(p for p in descendants(process) if word in " ".join(p.cmdline()))
 
 
-def trial_driver(process: subprocess.Popen) -> psutil.Process:
-    """The process of a trial: Ray's, and neither builder nor workshop nor waiting for work."""
+def trial_driver(process: subprocess.Popen) -> psutil.Process | None:
+    """The process of a trial: Ray's, and neither builder nor workshop nor waiting for work.
+
+    A trial is built for before its process is there.
+    """
     others = ("Builder", "Workshop", "IDLE", "Agent")
     titles = {p: " ".join(p.cmdline()) for p in descendants(process)}
-    return next(
+    found = (
         p
         for p, title in titles.items()
         if title.startswith("ray::") and not any(word in title for word in others)
     )
+    return next(found, None)
 
 
 def check(folder: Path, before: list[psutil.Process]) -> dict[str, int]:
@@ -104,7 +108,7 @@ def test_a_kill_costs_at_most_a_checkpoint_interval(tmp_path, victim):
         if victim == "builder":
             os.kill(builder, signal.SIGKILL)
         elif victim == "trial_driver":
-            trial_driver(process).kill()
+            await_that(lambda: trial_driver(process), "a trial's process").kill()
         elif victim == "head":
             named(process, "gcs_server").kill()
         elif victim == "study_driver":
