@@ -11,7 +11,7 @@ from typing import Any
 
 from namd.config.errors import ConfigError
 from namd.config.fingerprint import fingerprint
-from namd.config.parsing import merge, set_path, to_mapping
+from namd.config.parsing import merge, nearest, set_path, to_mapping
 from namd.config.presets import load_preset
 from namd.ledger.schema import trial_id
 from namd.methods.base import Method
@@ -22,6 +22,13 @@ from namd.study.spec import StudySpec
 TRAIN_SEED = "train_seed"
 RESERVED = ("method", TRAIN_SEED, "evaluate.split", "evaluate.num_draws")
 """Paths that the study file sets elsewhere: base.method, seeds, evaluate."""
+COLUMNS = (
+    *("auroc", "auprc", "lpips", "ssim", "psnr", "fid", "kid", "fid_judge", "kid_judge"),
+    *("gap_recovered", "gap_recovered_mean_of_draws", "mean_probability"),
+)
+"""What a trial completes with, and a search may improve: the numbers of a run's own row."""
+PER_DRAW = ("auroc_per_draw", "auprc_per_draw")
+"""What a study's table has besides."""
 
 
 @dataclass(frozen=True)
@@ -96,24 +103,31 @@ class Configurator:
         )
 
     def check(self) -> None:
-        """Try every toggle, bound and choice on its own, and every arm.
+        """Try every toggle, bound and choice on its own, and the names of metrics and stages.
 
         Raises ConfigError naming its place in the study file.
         """
+        _require_metrics(self.spec)
         seed = self.spec.train_seeds[0]
-        self._try({}, seed, "base")
+        stages = self._try({}, seed, "base")
         if self.spec.ablation is not None:
             for name, values in self.spec.ablation.toggles.items():
-                self._try(values, seed, f"ablation.toggles.{name}")
+                stages |= self._try(values, seed, f"ablation.toggles.{name}")
         if self.spec.search is not None:
             for name, overrides in self.spec.search.parsed_space.checks():
-                self._try(overrides, seed, f"search.space.{name}")
+                stages |= self._try(overrides, seed, f"search.space.{name}")
+        for name in self.spec.resources.stages:
+            if name not in stages:
+                hint = nearest(name, sorted(stages))
+                raise ConfigError(f"resources.stages.{name}: no such stage{hint}")
 
-    def _try(self, overrides: Mapping[str, Any], seed: int, place: str) -> None:
+    def _try(self, overrides: Mapping[str, Any], seed: int, place: str) -> set[str]:
+        """Return the names that resources may be given to: stages, and what they begin with."""
         try:
-            self.configure(overrides, seed)
+            names = {stage.name for stage in self.configure(overrides, seed).stages()}
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from error
+        return names | {name.partition("-")[0] for name in names}
 
     def _laid_over(
         self, base: Mapping[str, Any], values: Mapping[str, Any], place: str
@@ -168,6 +182,18 @@ def confirmation_seeds(spec: StudySpec) -> Iterable[int]:
     if spec.search is None:
         raise ValueError(f"study {spec.name} is no search")
     return range(spec.search.seeds, spec.search.seeds + spec.search.confirm_seeds)
+
+
+def _require_metrics(spec: StudySpec) -> None:
+    """Refuse a metric that no trial would ever have. Raises ConfigError."""
+    named = [(f"evaluate.primary={spec.evaluate.primary!r}", spec.evaluate.primary, PER_DRAW)]
+    named += [(f"evaluate.secondary: {name!r}", name, PER_DRAW) for name in spec.evaluate.secondary]
+    for objective in spec.search.objectives if spec.search is not None else ():
+        named.append((f"search.objective.metric={objective.metric!r}", objective.metric, ()))
+    for place, name, besides in named:
+        known = (*COLUMNS, *besides)
+        if name not in known:
+            raise ConfigError(f"{place}: no such metric{nearest(name, known)}")
 
 
 def _identity(configuration: RunConfiguration) -> dict[str, Any]:

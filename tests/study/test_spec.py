@@ -1,6 +1,7 @@
 """The study file: strict, checked against the method before anything starts."""
 
 import copy
+import dataclasses
 import json
 
 import jsonschema
@@ -8,12 +9,15 @@ import pytest
 import toy
 import yaml
 
+from analysis.study_measures import RANKING
+from analysis.study_scores import IMAGE_METRICS, SET_METRICS
 from namd.config.document import parse_yaml
 from namd.config.errors import ConfigError, InputError
 from namd.config.parsing import to_mapping
+from namd.evaluate.table import Row
 from namd.study.json_schema import json_schema
 from namd.study.spec import parse_study, require_extension
-from namd.study.trials import ablation_arms, ablation_trials
+from namd.study.trials import COLUMNS, PER_DRAW, ablation_arms, ablation_trials
 
 ABLATION = """
 name: toy-ablation
@@ -146,6 +150,35 @@ def test_impossible_studies_are_refused(path, value, message):
     with pytest.raises(InputError, match=message):
         parse_study(changed(path, value))
     assert parse_study(SEARCH).split == "validation"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluate": {"primary": "aurocc"}}, "primary='aurocc': .* did you mean auroc"),
+        ({"evaluate": {"secondary": ["auprc", "fidd"]}}, "'fidd': .* did you mean fid"),
+        ({"resources": {"stages": {"finetun": {"cpus": 2}}}}, "finetun: .* did you mean finetune"),
+    ],
+)
+def test_metrics_and_stages_that_no_trial_has_are_refused(changes, message):
+    spec = ablation(**changes)
+    with pytest.raises(ConfigError, match=message):
+        toy.configurator(spec).check()
+    known = {"resources": {"stages": {"finetune": {"cpus": 2}, "scores": {"cpus": 2}}}}
+    spec = ablation(evaluate={"primary": "auroc_per_draw", "secondary": ["fid_judge"]}, **known)
+    toy.configurator(spec).check()
+
+
+def test_a_search_improves_what_a_run_measures():
+    spec = parse_study(changed("search.objective.metric", "auroc_per_draw"))
+    with pytest.raises(ConfigError, match=r"objective\.metric='auroc_per_draw': no such metric"):
+        toy.configurator(spec).check()
+    toy.configurator(parse_study(changed("search.objective.metric", "ssim"))).check()
+
+
+def test_columns_are_fields_of_a_runs_rows():
+    assert set(COLUMNS) <= {field.name for field in dataclasses.fields(Row)}
+    assert {*IMAGE_METRICS, *SET_METRICS, *RANKING} <= {*COLUMNS, *PER_DRAW}
 
 
 def test_a_resolution_belongs_to_a_fraction():
