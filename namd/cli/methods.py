@@ -30,5 +30,5 @@ def list_methods(arguments: argparse.Namespace) -> int:
         [m.name, m.paper, "draws differ" if m.stochastic else "one outcome", ", ".join(m.presets)]
         for m in METHODS.values()
     ]
-    answer(arguments, found, columns(["method", "paper", "draws", "presets"], rows))
+    answer(arguments, {"methods": found}, columns(["method", "paper", "draws", "presets"], rows))
     return 0

@@ -110,7 +110,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
 
 def test_methods_name_their_papers_and_presets(capsys):
     assert front.main(["methods", "--json"]) == 0
-    (namd, *_) = json.loads(capsys.readouterr().out)
+    (namd, *_) = json.loads(capsys.readouterr().out)["methods"]
     assert {"name", "paper", "stochastic", "presets"} <= set(namd)
     assert namd["name"] == "namd"
     assert front.main(["methods"]) == 0
