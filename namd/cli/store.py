@@ -141,7 +141,7 @@ def collect(arguments: argparse.Namespace) -> int:
 def verify_artifacts(arguments: argparse.Namespace) -> int:
     """Compare every published file with its digest. Returns 1 where one is damaged."""
     store = open_named_store(arguments)
-    entries = store.match(arguments.what) if arguments.what else list(store.entries())
+    entries = _entries(store, arguments.what) if arguments.what else list(store.entries())
     published = [entry for entry in entries if entry.committed]
     damaged = []
     for entry in published:

@@ -70,6 +70,10 @@ def test_verify_passes_a_sound_store_and_fails_a_damaged_one(call, toy_store):
     _, result = toy_store
     code, answer, _ = call("verify")
     assert (code, answer["checked"], answer["damaged"]) == (0, 6, [])
+    assert call("verify", "encode")[:2] == (0, {"checked": 1, "damaged": []})
+    code, answer, _ = call("verify", "encoder")
+    assert (code, answer["exit"]) == (2, 2)
+    assert "no such artifact" in answer["error"]
     (result.artifacts["encode"].payload / "z.npy").write_bytes(b"x")
     code, answer, told = call("verify")
     assert code == 1
