@@ -302,6 +302,21 @@ def open_store(url: str, timing: LeaseTiming | None = None, create: bool = True)
     cannot be reached, or fails the probe.
     """
     backend = _open_backend(url)
+    try:
+        raw = _store_file(backend, create)
+    except OSError as error:
+        raise StoreError(
+            f"store {backend.name}: cannot be used ({error.strerror or error}); name another with "
+            "--store"
+        ) from error
+    _require_schema(backend.name, raw)
+    if create:
+        probe(backend)
+    return Store(backend, timing)
+
+
+def _store_file(backend: Backend, create: bool) -> bytes:
+    """Return what says that this is a store, made where the place is empty. Raises StoreError."""
     raw = backend.read(STORE_FILE)
     if raw is None and not create:
         raise StoreError(f"store {backend.name}: no store there ({STORE_FILE} is missing)")
@@ -313,10 +328,7 @@ def open_store(url: str, timing: LeaseTiming | None = None, create: bool = True)
             )
         backend.create_if_absent(STORE_FILE, json.dumps({"schema": STORE_SCHEMA}).encode())
         raw = backend.read(STORE_FILE) or b""
-    _require_schema(backend.name, raw)
-    if create:
-        probe(backend)
-    return Store(backend, timing)
+    return raw
 
 
 def _open_backend(url: str) -> Backend:
