@@ -75,6 +75,7 @@ def build_crops(arguments: argparse.Namespace) -> int:
 
 def build_phantom(arguments: argparse.Namespace) -> int:
     """Build the embedded cohort: rendered crops, simulated follow-ups. Raises InputError."""
+    from namd.config.errors import InputError
     from namd.config.parsing import parse
     from namd.data.cohort import refuse_occupied
     from namd.data.sources import phantom
@@ -83,7 +84,9 @@ def build_phantom(arguments: argparse.Namespace) -> int:
     law = _simulation_settings(arguments, rendered=True)
     chosen: dict[str, Any] = {"size_px": arguments.size}
     if arguments.cases is not None:
-        chosen["num_nodules"] = max(arguments.cases // law.replicates, min(arguments.cases, 1))
+        if arguments.cases < 1:
+            raise InputError(f"--cases {arguments.cases}: a cohort has at least 1 case")
+        chosen["num_nodules"] = max(arguments.cases // law.replicates, 1)
     chosen = {name: value for name, value in chosen.items() if value is not None}
     settings = parse(phantom.PhantomSettings, chosen, "phantom")
     with _progress() as stage:
