@@ -62,8 +62,10 @@ format: env ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: env ## Batched sampling against the naive loop, on this machine
+bench: env ## Ratios on this machine: batched sampling, our driver against bare Tune, a gang of one
 	$(BIN)/python -m experiments.benchmarks.sampling
+	$(BIN)/python -m experiments.benchmarks.study_overhead
+	$(BIN)/python -m experiments.benchmarks.gang_throughput
 
 lock: | $(BIN)/uv ## Solve the dependencies anew; versions in the lock are kept where they fit
 	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url \
