@@ -90,10 +90,12 @@ def finished_run(store: Store, key: str) -> FinishedRun:
 
     Raises InputError where no run, or more than one, is meant.
     """
-    runs = {name: run for name, run in recorded_runs(store).items() if name.startswith(key)}
+    every = recorded_runs(store)
+    runs = {name: run for name, run in every.items() if name.startswith(key)}
     if len(runs) != 1 or not key:
         found = f"{len(runs)} runs" if runs else "no finished run"
-        raise InputError(f"--run {key}: {found} of this key in the store; see namd store ls")
+        known = ", ".join(name[:12] for name in runs or every) or "none"
+        raise InputError(f"--run {key}: {found} of this key in the store; there: {known}")
     ((name, recorded),) = runs.items()
     mapping = {**recorded["config"], "method": recorded["method"]}
     spacing = (recorded.get("crops") or {}).get("spacing_mm")
