@@ -186,6 +186,7 @@ def confirmation_seeds(spec: StudySpec) -> Iterable[int]:
 
 def _require_metrics(spec: StudySpec) -> None:
     """Refuse a metric that no trial would ever have. Raises ConfigError."""
+    named: list[tuple[str, str, tuple[str, ...]]]
     named = [(f"evaluate.primary={spec.evaluate.primary!r}", spec.evaluate.primary, PER_DRAW)]
     named += [(f"evaluate.secondary: {name!r}", name, PER_DRAW) for name in spec.evaluate.secondary]
     for objective in spec.search.objectives if spec.search is not None else ():
