@@ -101,24 +101,37 @@ def ddim_sample(
     if settings.eta > 0 and step_noise is None:
         raise ValueError(f"eta {settings.eta} needs step_noise")
     clip = schedule.settings.clip_sample
+    velocity = schedule.settings.prediction_type == "v_prediction"
     latents = noise
     for index, step in enumerate(ddim_steps(schedule, settings)):
         predicted = predict(latents, step.timestep).to(latents.dtype)
-        if schedule.settings.prediction_type == "v_prediction":
-            predicted = step.signal * predicted + step.noise * latents
-        latents = _advance(latents, predicted, step, clip=clip)
+        latents = _advance(latents, predicted, step, velocity=velocity, clip=clip)
         if step_noise is not None and step.deviation > 0:
             latents = latents + step.deviation * step_noise(index)
     return latents
 
 
-def _advance(latents: Tensor, predicted: Tensor, step: DDIMStep, *, clip: bool) -> Tensor:
+def _advance(
+    latents: Tensor, predicted: Tensor, step: DDIMStep, *, velocity: bool, clip: bool
+) -> Tensor:
+    """Return the latents of the next step.
+
+    Clean latents and noise are linear in (latents, predicted). From v neither is divided by the
+    signal, which at the highest timesteps would multiply rounding errors by 15.
+    """
+    clean = (step.signal, -step.noise) if velocity else (1, -step.noise)
+    scale = 1.0 if velocity else 1 / step.signal
+    noise = (step.noise, step.signal) if velocity else (0.0, 1.0)
     if clip:
-        clean = (latents - step.noise * predicted) / step.signal
-        return step.next_signal * clean.clamp(-CLIP_RANGE, CLIP_RANGE) + step.next_noise * predicted
+        drawn = (clean[0] * latents + clean[1] * predicted) * scale
+        added = noise[0] * latents + noise[1] * predicted
+        return step.next_signal * drawn.clamp(-CLIP_RANGE, CLIP_RANGE) + step.next_noise * added
     # The same with both coefficients worked out: two passes over the latents.
-    keep = step.next_signal / step.signal
-    return torch.add(latents * keep, predicted, alpha=step.next_noise - keep * step.noise)
+    keep, add = (
+        step.next_signal * scale * part + step.next_noise * other
+        for part, other in zip(clean, noise, strict=True)
+    )
+    return torch.add(latents * keep, predicted, alpha=add)
 
 
 def _step(timestep: int, level: float, target: float, eta: float) -> DDIMStep:

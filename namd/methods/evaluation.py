@@ -59,7 +59,7 @@ def draw_stages(
     return [
         Stage(
             name=f"draws-{split}",
-            code_version=1,
+            code_version=2,
             kind="mapping",
             body=f"{BODIES}.draws:run",
             reads=(*reads, *SUBSET),

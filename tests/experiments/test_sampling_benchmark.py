@@ -12,7 +12,7 @@ from experiments.benchmarks import sampling
 @pytest.fixture(scope="module")
 def work():
     options = argparse.Namespace(device="cpu", precision="fp32", batch_size=2)
-    return sampling.build_work(sampling._configuration("tiny", steps=3), 3, options)
+    return sampling.build_work(sampling._configuration("tiny", steps=4), 3, options)
 
 
 def test_both_ways_draw_the_same_images_whatever_the_batch(work):

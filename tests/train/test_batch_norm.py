@@ -39,7 +39,8 @@ def test_on_one_rank_it_is_the_plain_batch_norm(plain, shape):
         torch.testing.assert_close(ours.state_dict()[f"0.{name}"], value, rtol=1e-5, atol=1e-5)
     plain.eval()
     ours.eval()
-    assert torch.equal(ours(ours_in), plain(ours_in))
+    # Running statistics are formed in another order: equal to rounding.
+    torch.testing.assert_close(ours(ours_in), plain(ours_in), rtol=1e-5, atol=1e-5)
 
 
 def test_parameters_and_buffers_stay_the_same_objects():
