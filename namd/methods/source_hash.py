@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _IMPORT_PATH = re.compile(r"\w+(\.\w+)+:\w+")
 # `kind` marks u"" strings and `ctx` follows from the place: neither changes what code does.
 _WITHOUT_MEANING = frozenset({"ctx", "kind", "type_ignores", "type_comment"})
+_ONE_PARSER = threading.Lock()
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -88,7 +90,17 @@ def reachable(module: str, root: Path = ROOT) -> frozenset[str]:
 
 def meaning(source: str) -> str:
     """Return a text that is equal for two sources with the same syntax tree, docstrings apart."""
-    return "".join(_tokens(ast.parse(source)))
+    return "".join(_tokens(_parsed(source)))
+
+
+def _parsed(source: str) -> ast.Module:
+    """Return the syntax tree; by one thread at a time.
+
+    CPython 3.11 counts the depth of trees for all threads together, and fails with a SystemError
+    where two parse at once.
+    """
+    with _ONE_PARSER:
+        return ast.parse(source)
 
 
 @cache
@@ -99,7 +111,7 @@ def _own_hash(module: str, root: Path) -> str:
 @cache
 def _imports(module: str, root: Path) -> frozenset[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(_read(module, root))):
+    for node in ast.walk(_parsed(_read(module, root))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

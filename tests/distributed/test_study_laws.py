@@ -154,19 +154,20 @@ def test_a_lost_trial_driver_loses_no_trial(tmp_path):
 def test_a_pruned_trial_withdraws_and_a_shared_build_goes_on(tmp_path):
     """Of two trials that wait for one VAE, one is stopped by its user: the build goes on."""
     spec = toy.ablation(
-        seeds=1, base={"encoder.pause_s": 0.1}, toggles={"rate": {"finetune.rate": 0.9}}
+        seeds=1, base={"encoder.pause_s": 0.3}, toggles={"rate": {"finetune.rate": 0.9}}
     )
     withdrawn = []
 
+    def withdraw() -> None:
+        theatre._ask(theatre.workshop.withdraw(f"{withdrawn[0]}/1", "pruned here"))
+
     def on_event(trial, transition, body, view):
-        if transition == "started" and not withdrawn:
+        if transition == "started":
             withdrawn.append(trial)
+            if len(withdrawn) == 2:  # both wait from here on; a VAE takes over a second
+                threading.Timer(0.3, withdraw).start()
 
     theatre = Theatre(tmp_path, spec, reporter=Recorder(on_event))
-    timer = threading.Timer(
-        0.25, lambda: theatre._ask(theatre.workshop.withdraw(f"{withdrawn[0]}/1", "pruned here"))
-    )
-    timer.start()
     view = theatre.play()
     assert view.trials[withdrawn[0]].state == "pruned"
     assert view.counts()["completed"] == 1
