@@ -6,6 +6,7 @@ No Ray here: which worker draws a pair does not matter to it.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,6 @@ import pyarrow.parquet as pq
 from namd.config.errors import InputError, StageError
 from namd.data.cohort import CASES_FILE, read_schema
 from namd.data.splits import evaluation_subset
-from namd.evaluate.settings import EvaluateSettings
 
 MOST_ROWS = 128
 """Pairs of a block at most: the batch of the drawers, and what a dead worker costs."""
@@ -26,8 +26,10 @@ NAMED = 3
 SUBSET_COLUMNS = ("case_id", "patient_id", "split", "label")
 
 
-def evaluated_case_ids(cohort: Path, split: str, settings: EvaluateSettings) -> list[str]:
+def evaluated_case_ids(cohort: Path, split: str, settings: SimpleNamespace) -> list[str]:
     """Return the ids of the cases under evaluation, in the order of every artifact's rows.
+
+    `settings` is the slice of `evaluate` that a stage declares.
 
     Reads four columns and no image. Raises InputError where the split is empty.
     """
