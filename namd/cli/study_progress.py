@@ -25,6 +25,9 @@ QUIET_S = 30.0
 TRUSTED_SHARE = 0.05
 """Share of the work after which the pace so far tells more than the plan."""
 
+COUNTED_SHARE = 0.15
+"""Of a plan without costs: its first stages are the long ones, and many short ones follow."""
+
 SHOWN_BUILDS = 8
 
 _OVER = ("completed", "pruned", "failed", "diverged")
@@ -97,7 +100,7 @@ class Pace:
         partial = sum(self._cost(build.label) * build.share for build in list(builds.values()))
         done = min(self._whole, self._done + partial)
         rest = self._whole - done
-        if done >= TRUSTED_SHARE * self._whole:
+        if done >= (TRUSTED_SHARE if self._by_seconds else COUNTED_SHARE) * self._whole:
             return (self.clock() - self.began) * rest / done
         return rest / self._side_by_side if self._by_seconds else None
 
