@@ -118,6 +118,7 @@ class PlainStudyReporter:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.pace = Pace(clock)
         self.builds: dict[str, Build] = {}
+        self._over: set[str] = set()
         self.trials = 0
         self._clock = clock
         self._states: dict[str, str] = {}
@@ -156,6 +157,8 @@ class PlainStudyReporter:
         self, label: str, key: str, index: int, total: int, metrics: Mapping[str, float]
     ) -> None:
         """Remember how far a stage is; say it all together now and then."""
+        if key in self._over:
+            return  # told by its builder before the ledger had it, heard after
         known = self.builds.get(key)
         began = known.began if known is not None else self._clock()
         self.builds[key] = Build(label, index, total, metrics, began)
@@ -219,6 +222,7 @@ class PlainStudyReporter:
 
     def _stage_event(self, trial: str, body: Mapping[str, Any], view: StudyView) -> None:
         self.builds.pop(str(body["key"]), None)
+        self._over.add(str(body["key"]))
         if body["cached"]:
             return
         self.pace.finish(str(body["stage"]))

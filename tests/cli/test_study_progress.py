@@ -135,3 +135,12 @@ def test_the_terminal_shows_builds_trials_and_the_time_left(studies):
     text = stream.getvalue()
     for words in ("finetune", "30 of 100", "loss 0.25", "0 of 6 trials", "and 2 more", "left"):
         assert words in text
+
+
+def test_a_step_that_is_heard_after_its_stage_was_recorded_is_not_a_build(studies):
+    reporter, _ = told(Clock(), studies)
+    over = next(iter(reporter._over))
+    reporter.step("vae", over, 9, 10, {})
+    assert reporter.builds == {}
+    reporter.step("vae", "another", 9, 10, {})
+    assert list(reporter.builds) == ["another"]
