@@ -95,7 +95,7 @@ def run_demo(spec: "StudySpec", cohort: Path, store: str) -> "StudyView":
         if view.ended == "closed" and view.counts()["completed"] == len(view.trials):
             tell("all of it is in the store: nothing is trained")
             return view
-    tell("starting Ray on this machine; the whole takes six to eight minutes on two cores")
+    tell("starting Ray on this machine; the whole takes seven to nine minutes on two cores")
     from namd.distributed.driver import run_study
 
     with interruptible(), study_reporter() as reporter:
