@@ -45,8 +45,9 @@ demo: env ## The phantom cohort, a small alignment ablation on local Ray, and it
 test: env ## Every test that is not marked slow
 	$(PYTEST) -m "not slow"
 
-test-fast: env ## The tests without those that start a cluster or run the pipeline
-	$(PYTEST) -m "not slow and not ray" --ignore=tests/endtoend --ignore=tests/faults
+test-fast: env ## The tests without clusters, gangs, killed processes and whole runs
+	$(PYTEST) -m "not slow and not ray" --ignore=tests/endtoend --ignore=tests/faults \
+		--ignore=tests/distributed --ignore=tests/parity/test_workers.py
 
 test-slow: env ## The tests marked slow: some need 22 GiB of memory
 	$(PYTEST) -m slow

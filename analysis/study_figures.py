@@ -56,15 +56,7 @@ def difference_figure(table: StudyTable) -> "Figure | None":
         axes.axvline(0, color=GREY, linewidth=1)
         for place, row in enumerate(rows):
             found = row["difference"]
-            _points(axes, found["per_seed"].values(), place)
-            _interval(axes, found, place)
-            axes.annotate(
-                _difference_text(found),
-                (1.02, place),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                fontsize=8,
-            )
+            _row(axes, found, place, _difference_text(found))
         _arm_axis(axes, [row["arm"] for row in rows])
         axes.set_xlabel(f"{title_of(name)}: arm minus {REFERENCE}, same cases and seeds")
         axes.set_title(_heading(table), fontsize=9, loc="left")
@@ -81,15 +73,7 @@ def arm_figure(table: StudyTable) -> "Figure | None":
         figure, axes = plt.subplots(figsize=(7.6, 1.1 + 0.5 * len(rows)), layout="constrained")
         for place, row in enumerate(rows):
             found = row[name]
-            _points(axes, found["per_seed"].values(), place)
-            _interval(axes, found, place)
-            axes.annotate(
-                _estimate_text(found),
-                (1.02, place),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                fontsize=8,
-            )
+            _row(axes, found, place, _estimate_text(found))
         _arm_axis(axes, [row["arm"] for row in rows])
         axes.set_xlabel(title_of(name))
         axes.set_title(_heading(table), fontsize=9, loc="left")
@@ -257,6 +241,13 @@ def _slice(
         if proposal.number in summary.best:
             axes.scatter([place], [value], s=70, facecolors="none", edgecolors=ORANGE, linewidths=2)
     axes.set_title(name, fontsize=8)
+
+
+def _row(axes: "Axes", found: Mapping[str, Any], place: int, text: str) -> None:
+    """Draw every seed's point, the interval, and the numbers at the right edge."""
+    _points(axes, found["per_seed"].values(), place)
+    _interval(axes, found, place)
+    axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8)
 
 
 def _points(axes: "Axes", values: Any, place: int) -> None:  # noqa: ANN401 - a view of floats

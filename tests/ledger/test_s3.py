@@ -17,19 +17,9 @@ QUICK = LeaseTiming(ttl_s=1.2, beat_s=0.2, poll_s=0.1)
 STUDY = "clouded"
 
 
-@pytest.fixture(scope="module")
-def server():
-    moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
-    running = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
 @pytest.fixture
-def storage(server, request) -> Storage:
-    client = {"endpoint_url": server, "region_name": "us-east-1"}
+def storage(s3_server, request) -> Storage:
+    client = {"endpoint_url": s3_server, "region_name": "us-east-1"}
     options = {"key": "test", "secret": "test", "client_kwargs": client}
     opened = open_storage("s3://bucket/" + request.node.name.replace("[", "-"), **options)
     assert isinstance(opened, ObjectStorage)

@@ -14,20 +14,10 @@ from namd.pipeline.store import open_store
 KEY = "ab" * 32
 
 
-@pytest.fixture(scope="module")
-def server():
-    moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
-    running = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
 @pytest.fixture
-def url(server, tmp_path, monkeypatch, request) -> str:
+def url(s3_server, tmp_path, monkeypatch, request) -> str:
     """An empty prefix; the machine is told apart by its cache."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
