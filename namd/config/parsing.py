@@ -22,6 +22,12 @@ _SCALARS: dict[type, str] = {
     float: "a number",
     str: "text",
 }
+_PLURALS: dict[type, str] = {
+    bool: "true or false",
+    int: "whole numbers",
+    float: "numbers",
+    str: "texts",
+}
 
 
 def parse(cls: type[Config], mapping: object, path: str = "") -> Config:
@@ -190,24 +196,91 @@ def _literal(choices: tuple[Any, ...], value: Any, path: str) -> Any:  # noqa: A
 
 
 def _union(arms: tuple[Any, ...], value: Any, path: str) -> Any:  # noqa: ANN401
+    """Return the value as the first arm of its shape that takes it.
+
+    Only such arms are tried, so that a mistake deep in a mapping is told alone, and not beside
+    the news that the mapping is no list.
+    """
     if value is None and type(None) in arms:
         return None
-    arms = tuple(arm for arm in arms if arm is not type(None))
+    fitting = [arm for arm in arms if arm is not type(None) and _shape(arm) == _shape_of(value)]
     if isinstance(value, Mapping):
-        classes = [arm for arm in arms if dataclasses.is_dataclass(arm)]
-        if len(classes) > 1:
-            known = [arm for arm in classes if set(value) <= set(_field_names(arm))]  # type: ignore[arg-type]
-            arms = tuple(known or classes)
-    if len(arms) == 1:
-        return parse_value(arms[0], value, path)
-    exact = [arm for arm in arms if isinstance(arm, type) and type(value) is arm]
+        fitting = _of_one_kind(fitting, value, path)
+    if not fitting:
+        raise _wrong(path, value, _in_words(arms))
+    exact = [arm for arm in fitting if isinstance(arm, type) and type(value) is arm]
     errors: list[str] = []
-    for arm in (*exact, *(arm for arm in arms if arm not in exact)):
+    for arm in (*exact, *(arm for arm in fitting if arm not in exact)):
         try:
             return parse_value(arm, value, path)
         except ConfigError as error:
             errors.append(str(error))
-    raise ConfigError(" or ".join(dict.fromkeys(errors)))
+    if _shape_of(value) != "plain":
+        raise ConfigError(" or ".join(dict.fromkeys(errors)))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(path, value, _in_words(arms).replace("a number", "a finite number"))
+    words = [str(choice) for arm in arms if get_origin(arm) is Literal for choice in get_args(arm)]
+    hint = nearest(str(value), words)
+    raise _wrong(path, value, _in_words(arms) + (hint if "did you mean" in hint else ""))
+
+
+def _shape(annotation: Any) -> str:  # noqa: ANN401
+    """Return what a value of an annotation looks like in a file: `mapping`, `list` or `plain`."""
+    if dataclasses.is_dataclass(annotation) or get_origin(annotation) in (dict, Mapping):
+        return "mapping"
+    return "list" if get_origin(annotation) is tuple else "plain"
+
+
+def _shape_of(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "mapping"
+    return "list" if isinstance(value, list | tuple) else "plain"
+
+
+def _of_one_kind(arms: list[Any], value: Mapping[Any, Any], path: str) -> list[Any]:
+    """Return the dataclasses that a mapping can mean: by its `Literal` tags, then by its keys.
+
+    Raises ConfigError where a tag that all of them carry names none of them.
+    """
+    if len(arms) < 2 or not all(dataclasses.is_dataclass(arm) for arm in arms):
+        return arms
+    hints = [get_type_hints(arm) for arm in arms]
+    for name in value:
+        tags = [hint.get(name) for hint in hints]
+        if all(get_origin(tag) is Literal for tag in tags):
+            named = [a for a, t in zip(arms, tags, strict=True) if value[name] in get_args(t)]
+            if not named:
+                every = tuple(dict.fromkeys(word for tag in tags for word in get_args(tag)))
+                _literal(every, value[name], _join(path, str(name)))
+            arms = [arm for arm in arms if arm in named]
+            hints = [get_type_hints(arm) for arm in arms]
+    return [arm for arm in arms if set(value) <= set(_field_names(arm))] or arms
+
+
+def _in_words(arms: tuple[Any, ...]) -> str:
+    """Return what a union accepts: `a whole number, a list of whole numbers or null`."""
+    told = [_described(arm) for arm in arms if arm is not type(None)]
+    told = list(dict.fromkeys(told)) + (["null"] if type(None) in arms else [])
+    return " or ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
+
+
+def _described(annotation: Any, many: bool = False) -> str:  # noqa: ANN401
+    """Return what an annotation accepts, in plain words."""
+    if annotation is Any:
+        return "values" if many else "a value"
+    if annotation in _SCALARS:
+        return _PLURALS[annotation] if many else _SCALARS[annotation]
+    origin, arms = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(str(choice) for choice in arms)
+    if origin in (Union, types.UnionType):
+        return _in_words(arms)
+    if origin is tuple:
+        number = "" if arms[-1] is Ellipsis else f"{len(arms)} "
+        return f"{'lists' if many else 'a list'} of {number}{_described(arms[0], many=True)}"
+    if origin in (dict, Mapping):
+        return f"{'mappings' if many else 'a mapping'} to {_described(arms[1], many=True)}"
+    return f"{'mappings' if many else 'a mapping'} ({', '.join(_field_names(annotation))})"
 
 
 def _tuple(arms: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:  # noqa: ANN401

@@ -44,6 +44,9 @@ class Root:
     size: int | str = "auto"
     terms: dict[str, float] = field(default_factory=dict)
     net: Trunk | Ladder = field(default_factory=Trunk)
+    nets: Trunk | tuple[Trunk, ...] = ()
+    seeds: int | tuple[int, ...] = 1
+    mode: int | Literal["auto", "off"] | None = None
     angle: Literal[0, 90, "auto"] = 0
 
 
@@ -107,6 +110,58 @@ def test_a_wrong_mapping_is_refused_in_one_line_naming_path_and_value(mapping, w
     assert isinstance(refused.value, InputError)
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"seeds": "x"}, "seeds='x': expected a whole number or a list of whole numbers"),
+        ({"seeds": {"a": 1}}, "seeds={'a': 1}: expected a whole number or a list of whole numbers"),
+        ({"seeds": [1, "x"]}, "seeds[1]='x': expected a whole number"),
+        ({"size": 1.5}, "size=1.5: expected a whole number or text"),
+        ({"maybe": "x"}, "maybe='x': expected a number or null"),
+        ({"maybe": float("inf")}, "maybe=inf: expected a finite number or null"),
+        (
+            {"nets": 3},
+            "nets=3: expected a mapping (kind, depth) or a list of mappings (kind, depth)",
+        ),
+        ({"nets": {"dept": 3}}, "nets.dept=3: unknown key; did you mean nets.depth?"),
+        ({"nets": [{"depth": "x"}]}, "nets[0].depth='x': expected a whole number"),
+        ({"net": {"kind": "tower"}}, "net.kind='tower': expected one of trunk, ladder"),
+        (
+            {"net": {"kind": "ladder", "rung": 2}},
+            "net.rung=2: unknown key; did you mean net.rungs?",
+        ),
+        (
+            {"mode": "of"},
+            "mode='of': expected a whole number, one of auto, off or null; did you mean off?",
+        ),
+    ],
+)
+def test_a_union_says_once_and_in_words_what_it_accepts(mapping, message):
+    with pytest.raises(ConfigError) as refused:
+        parse(Root, {"name": "x", **mapping})
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parsed"),
+    [
+        ("seeds", 3, 3),
+        ("seeds", [1, 2], (1, 2)),
+        ("size", "big", "big"),
+        ("size", 3, 3),
+        ("maybe", None, None),
+        ("maybe", 2, 2.0),
+        ("nets", {"depth": 3}, Trunk(depth=3)),
+        ("nets", [{"depth": 3}, {}], (Trunk(depth=3), Trunk())),
+        ("net", {"rungs": 4}, Ladder(rungs=4)),
+        ("mode", "off", "off"),
+        ("mode", 3, 3),
+    ],
+)
+def test_a_union_takes_each_of_its_kinds(name, value, parsed):
+    assert getattr(parse(Root, {"name": "x", name: value}), name) == parsed
 
 
 def test_an_int_serves_as_float_but_a_bool_as_neither():
