@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from namd.config.errors import InputError
+from namd.config.errors import ConfigError, InputError, about
 
 if TYPE_CHECKING:
     from namd.ledger.lease import Holder
@@ -80,11 +80,11 @@ def add_store_option(parser: argparse.ArgumentParser) -> None:
 def store_url(given: str | None, spec: "StudySpec | None" = None) -> str:
     """Return the store's absolute folder or URL: the command line's, the file's, `$NAMD_STORE`'s.
 
-    Raises InputError where none is named, or where the study file names a relative folder.
+    Raises InputError where none is named, ConfigError where the study file names a relative folder.
     """
     inside = spec.base.given("store") if spec is not None else None
     if given is None and inside is not None and not _is_absolute(inside):
-        raise InputError(
+        raise ConfigError(
             f"base.store={inside!r}: a relative folder means another place to everybody who "
             "reads the file; write an absolute one or a URL, or leave it open and use --store"
         )
@@ -108,7 +108,8 @@ def open_ledger(arguments: argparse.Namespace) -> Ledger:
     from namd.config.parsing import nearest
 
     spec = _spec_in_place_of_name(arguments.name)
-    url = store_url(arguments.store, spec)
+    with about(arguments.name):
+        url = store_url(arguments.store, spec)
     name = arguments.name if spec is None else spec.name
     storage, names = open_studies(url)
     if name not in names:
@@ -182,7 +183,13 @@ def read_spec(word: str, store: str | None) -> "StudySpec":
     if not (store or os.environ.get("NAMD_STORE")):
         raise InputError(f"{word}: no such study file (to run a recorded study, name its --store)")
     ledger = open_ledger(argparse.Namespace(name=word, store=store))
-    return parse_study(read_whole(ledger).specification)
+    with about(source_of(word)):
+        return parse_study(read_whole(ledger).specification)
+
+
+def source_of(word: str) -> str:
+    """Return what errors of a study begin with: its file as it was given, or the recorded study."""
+    return word if Path(word).is_file() else f"study {word}"
 
 
 def find_study_cohort(
@@ -190,11 +197,13 @@ def find_study_cohort(
 ) -> Path:
     """Return the cohort's absolute folder: the command line's, the file's, or the last run's.
 
-    Raises InputError where none is named or there is none.
+    Raises InputError where none is named or there is none, ConfigError where the study file names
+    one that is not there.
     """
     from namd.cli.run import PHANTOM, find_cohort
 
-    word = given or spec.base.given("cohort") or recorded
+    inside = spec.base.given("cohort")
+    word = given or inside or recorded
     if word is None:
         raise InputError(
             "no cohort: name its folder, or `phantom`, with --cohort or in the study file's "
@@ -205,7 +214,12 @@ def find_study_cohort(
             "cohort phantom: it is built beside a local store; build it first with "
             "`namd cohort build phantom --seed 23 --out DIR` and name that folder with --cohort"
         )
-    return find_cohort(word, Path(url)).absolute()
+    try:
+        return find_cohort(word, Path(url)).absolute()
+    except InputError as error:
+        if given or word != inside:
+            raise
+        raise ConfigError(f"base.cohort={word!r}: {error}; or name it with --cohort") from error
 
 
 def _is_absolute(store: str) -> bool:

@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import answer, columns, duration, tell
-from namd.cli.study_inputs import find_study_cohort, read_spec, readable, store_url
-from namd.config.errors import InputError, StageError
+from namd.cli.study_inputs import (
+    find_study_cohort,
+    read_spec,
+    readable,
+    source_of,
+    store_url,
+)
+from namd.config.errors import InputError, StageError, about
 
 if TYPE_CHECKING:
     from namd.ledger.view import StudyView
@@ -30,25 +36,27 @@ def plan_command(arguments: argparse.Namespace) -> int:
     from namd.study.trials import Configurator
 
     spec = read_spec(arguments.file, arguments.store)
-    configurator = Configurator(spec)
-    configurator.check()
-    url = store_url(arguments.store, spec)
-    store = open_store(url)
-    view = past(url, spec.name)
-    recorded = view.about.get("cohort") if view is not None else None
-    cohort = find_study_cohort(arguments.cohort, spec, url, recorded)
-    plan = plan_with_costs(
-        spec,
-        configurator,
-        cluster_at(arguments.address),
-        cohort=cohort,
-        store=store,
-        view=view,
-        calibrated=arguments.calibration,
-    )
+    source = source_of(arguments.file)
+    with about(source):
+        configurator = Configurator(spec)
+        configurator.check()
+        url = store_url(arguments.store, spec)
+        store = open_store(url)
+        view = past(url, spec.name)
+        recorded = view.about.get("cohort") if view is not None else None
+        cohort = find_study_cohort(arguments.cohort, spec, url, recorded)
+        plan = plan_with_costs(
+            spec,
+            configurator,
+            cluster_at(arguments.address),
+            cohort=cohort,
+            store=store,
+            view=view,
+            calibrated=arguments.calibration,
+        )
     answer(arguments, plan.to_mapping(), as_text(plan, spec))
     if plan.refused is not None:
-        tell(f"refused: {plan.refused}")
+        tell(f"refused: {source}: {plan.refused}")
     return REFUSED if plan.refused is not None else 0
 
 

@@ -16,10 +16,11 @@ from namd.cli.study_inputs import (
     read_spec,
     read_whole,
     readable,
+    source_of,
     store_url,
 )
 from namd.cli.study_status import as_text, report_of
-from namd.config.errors import InputError
+from namd.config.errors import InputError, about
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,8 +44,10 @@ def run_command(arguments: argparse.Namespace) -> int:
     from namd.study.trials import Configurator
 
     spec = read_spec(arguments.file, arguments.store)
-    Configurator(spec).check()
-    url = store_url(arguments.store, spec)
+    source = source_of(arguments.file)
+    with about(source):
+        Configurator(spec).check()
+        url = store_url(arguments.store, spec)
     if "://" not in url:
         open_store(url)
     storage, names = open_studies(url)
@@ -53,21 +56,24 @@ def run_command(arguments: argparse.Namespace) -> int:
     if begun is not None:
         _require_startable(ledger, begun, arguments)
     warm = _warm(ledger, spec, names, arguments.warm_from)
-    cohort = find_study_cohort(arguments.cohort, spec, url, None if begun is None else begun.cohort)
+    with about(source):
+        recorded = None if begun is None else begun.cohort
+        cohort = find_study_cohort(arguments.cohort, spec, url, recorded)
     with interruptible(), study_reporter() as reporter, _tracked(arguments, ledger) as trackers:
         reporter.line(_connecting(arguments.address))
         try:
-            _driver()(
-                spec,
-                cohort=cohort,
-                store_url=url,
-                address=arguments.address,
-                resume=arguments.resume or arguments.retry_failed,
-                retry_failed=arguments.retry_failed,
-                warm=warm,
-                reporter=reporter,
-                trackers=trackers,
-            )
+            with about(source):
+                _driver()(
+                    spec,
+                    cohort=cohort,
+                    store_url=url,
+                    address=arguments.address,
+                    resume=arguments.resume or arguments.retry_failed,
+                    retry_failed=arguments.retry_failed,
+                    warm=warm,
+                    reporter=reporter,
+                    trackers=trackers,
+                )
         except SystemExit:
             reporter.line(f"stopped; `{ledger.resume}` continues it")
             raise

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, size, tell
-from namd.config.errors import InputError
+from namd.config.errors import InputError, about
 
 if TYPE_CHECKING:
     from namd.distributed.jobs import Decision, JobClient, Request
@@ -88,7 +88,8 @@ def submit_command(arguments: argparse.Namespace) -> int:
     from namd.study.trials import Configurator
 
     spec = read_study(arguments.file)
-    Configurator(spec).check()
+    with about(str(arguments.file)):
+        Configurator(spec).check()
     if not arguments.address:
         raise InputError("no cluster: name its dashboard's URL with --address")
     root, file = _project(arguments.file, arguments.working_dir)

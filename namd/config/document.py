@@ -47,11 +47,14 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is not a string", key_node.start_mark
+                None,
+                None,
+                f"the key {key!r} is not a string; put it in quotes",
+                key_node.start_mark,
             )
         if key in result:
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} is given twice", key_node.start_mark
+                None, None, f"the key {key!r} is given twice; keep one", key_node.start_mark
             )
         result[key] = loader.construct_object(value_node, deep=True)
     return result
@@ -70,7 +73,7 @@ def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - a document hold
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{source}, line {mark.line + 1}" if mark is not None else source
+        place = f"{source}: line {mark.line + 1}" if mark is not None else source
         problem = getattr(error, "problem", None) or "not YAML"
         raise ConfigError(f"{place}: {problem}") from error
     except (ValueError, RecursionError) as error:

@@ -1,5 +1,8 @@
 """Errors that are the user's to mend belong here; failures of the program do not."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(Exception):
     """What the user gave cannot be used. The message is one line: path, value, way out."""
@@ -7,6 +10,20 @@ class InputError(Exception):
 
 class ConfigError(InputError):
     """A configuration value is unknown, of the wrong type, or impossible."""
+
+
+@contextmanager
+def about(source: str) -> Iterator[None]:
+    """Put the name of a file, or of what else was read, before what is wrong in it.
+
+    Only ConfigError is about what was read; other mistakes keep their own words.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        if str(error).startswith(f"{source}: "):
+            raise
+        raise ConfigError(f"{source}: {error}") from error
 
 
 class StageError(Exception):

@@ -55,11 +55,12 @@ def parse(cls: type[Config], mapping: object, path: str = "") -> Config:
         if name in mapping:
             arguments[name] = parse_value(hints[name], mapping[name], _join(path, name))
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{_join(path, name)} is missing and has no default")
+            raise ConfigError(f"{_join(path, name)} is missing and has no default; add it")
     try:
         return cls(**arguments)
     except ValueError as error:
-        raise ConfigError(f"{path or 'configuration'}: {error}") from error
+        # The whole has no place of its own: there the words themselves name the paths.
+        raise ConfigError(f"{path}: {error}" if path else str(error)) from error
 
 
 def parse_value(annotation: Any, value: Any, path: str) -> Any:  # noqa: ANN401 - both are dynamic

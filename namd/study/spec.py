@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from namd.config.document import read_yaml_mapping
-from namd.config.errors import ConfigError
+from namd.config.errors import ConfigError, InputError, about
 from namd.config.parsing import parse, to_mapping
 from namd.ledger.schema import study_folder
 from namd.study.asha import AshaSettings, Mode
@@ -322,9 +322,13 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         """Reject what is neither ablation nor search, and a search that looks at test."""
-        study_folder(self.name)
+        try:
+            study_folder(self.name)
+        except InputError as error:
+            raise ValueError(f"name: {error}") from error
         if (self.ablation is None) == (self.search is None):
-            raise ValueError("a study has either `ablation` or `search`")
+            way = "add one of them" if self.search is None else "remove one of them"
+            raise ValueError(f"ablation, search: a study has either `ablation` or `search`; {way}")
         seeds = self.train_seeds
         if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
             raise ValueError(
@@ -355,8 +359,9 @@ def parse_study(mapping: Mapping[str, Any]) -> StudySpec:
 
 
 def read_study(path: Path) -> StudySpec:
-    """Read a study file. Raises InputError."""
-    return parse_study(read_yaml_mapping(path))
+    """Read a study file. Raises InputError that begins with the file's name."""
+    with about(str(path)):
+        return parse_study(read_yaml_mapping(path))
 
 
 def require_extension(old: Mapping[str, Any], new: StudySpec) -> None:

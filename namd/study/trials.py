@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from namd.config.errors import ConfigError
+from namd.config.errors import ConfigError, about
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import merge, nearest, set_path, to_mapping
 from namd.config.presets import load_preset
@@ -80,7 +80,8 @@ class Configurator:
         self._methods = methods
         base = dict(preset) if preset is not None else {}
         if preset is None and spec.base.preset is not None:
-            base = load_preset(spec.base.preset)
+            with about("base"):
+                base = load_preset(spec.base.preset)
         evaluate: dict[str, Any] = {"split": spec.split}
         if spec.evaluate.num_draws is not None:
             evaluate["num_draws"] = spec.evaluate.num_draws
@@ -123,10 +124,8 @@ class Configurator:
 
     def _try(self, overrides: Mapping[str, Any], seed: int, place: str) -> set[str]:
         """Return the names that resources may be given to: stages, and what they begin with."""
-        try:
+        with about(place):
             names = {stage.name for stage in self.configure(overrides, seed).stages()}
-        except ConfigError as error:
-            raise ConfigError(f"{place}: {error}") from error
         return names | {name.partition("-")[0] for name in names}
 
     def _laid_over(
