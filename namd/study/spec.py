@@ -186,7 +186,7 @@ class EvaluateSpec:
     """How each trial is judged.
 
     Attributes:
-        split: None: test for an ablation, validation for a search.
+        split: None: test for an ablation, validation for a search; never train.
         num_draws: K; None: the preset's.
         primary: The metric that the study is about.
         secondary: The others that are tested, in order.
@@ -321,7 +321,7 @@ class StudySpec:
     tracking: TrackingSpec = field(default_factory=TrackingSpec)
 
     def __post_init__(self) -> None:
-        """Reject what is neither ablation nor search, and a search that looks at test."""
+        """Reject what is neither ablation nor search, and splits that are not to be judged."""
         try:
             study_folder(self.name)
         except InputError as error:
@@ -339,8 +339,14 @@ class StudySpec:
                 raise ValueError(f"seeds={self.seeds!r}: a search states them in search.seeds")
             if self.evaluate.split not in (None, "validation"):
                 raise ValueError(
-                    f"evaluate.split={self.evaluate.split!r}: a search sees validation only"
+                    f"evaluate.split={self.evaluate.split!r}: a search sees validation only; "
+                    "leave it out"
                 )
+        elif self.evaluate.split == "train":
+            raise ValueError(
+                "evaluate.split='train': what the models learnt from is never judged; use test or "
+                "validation"
+            )
 
     @property
     def train_seeds(self) -> tuple[int, ...]:

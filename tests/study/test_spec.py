@@ -136,6 +136,7 @@ def changed(path: str, value: object) -> dict:
     [
         ("search.objective.split", "test", "validation split only"),
         ("evaluate.split", "test", "validation only"),
+        ("evaluate.split", "train", "validation only"),
         ("seeds", 3, "search.seeds"),
         ("search.sampler", "tpee", "expected one of"),
         ("search.num_trials", 0, "1 or more"),
@@ -181,6 +182,14 @@ def test_columns_are_fields_of_a_runs_rows():
     assert {*IMAGE_METRICS, *SET_METRICS, *RANKING} <= {*COLUMNS, *PER_DRAW}
 
 
+def test_an_ablation_is_judged_on_test_or_validation_and_never_on_train():
+    with pytest.raises(ConfigError, match=r"evaluate\.split='train': .* use test or validation"):
+        ablation(evaluate={"split": "train"})
+    for split in ("test", "validation"):
+        assert ablation(evaluate={"split": split}).split == split
+    assert ablation(evaluate={}).split == "test"
+
+
 def test_a_resolution_belongs_to_a_fraction():
     toggles = {f"t{n}": {"encoder.align.weight": 0} for n in range(3)}
     assert ablation(ablation={"design": "fractional", "toggles": toggles, "resolution": 3})
@@ -219,6 +228,7 @@ def test_the_json_schema_accepts_what_the_parser_does_and_little_else():
     validator.validate(yaml.safe_load(ABLATION))
     validator.validate(SEARCH)
     for path, value in (
+        ("evaluate.split", "train"),
         ("search.numtrials", 3),
         ("search.sampler", "tpee"),
         ("search.num_trials", "many"),
