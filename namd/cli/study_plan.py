@@ -40,6 +40,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
     with about(source):
         configurator = Configurator(spec)
         configurator.check()
+        configurator.check_measured()
         url = store_url(arguments.store, spec)
         store = open_store(url)
         view = past(url, spec.name)

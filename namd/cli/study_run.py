@@ -46,7 +46,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     spec = read_spec(arguments.file, arguments.store)
     source = source_of(arguments.file)
     with about(source):
-        Configurator(spec).check()
+        configurator = Configurator(spec)
+        configurator.check()
+        configurator.check_measured()
         url = store_url(arguments.store, spec)
     if "://" not in url:
         open_store(url)

@@ -214,6 +214,7 @@ def make_study_plan(
         InputError: A path does not fit, the cohort cannot be read, or weights are missing.
     """
     configurator.check()
+    configurator.check_measured()
     trials, estimated = planned_trials(spec, configurator, view)
     digests = DigestCache()
     nodes: dict[tuple[str, str], Node] = {}

@@ -14,7 +14,7 @@ from namd.config.fingerprint import fingerprint
 from namd.config.parsing import merge, nearest, set_path, to_mapping
 from namd.config.presets import load_preset
 from namd.ledger.schema import trial_id
-from namd.methods.base import Method
+from namd.methods.base import Method, read_path
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping
 from namd.study.designs import Arm, merge_duplicates
 from namd.study.spec import StudySpec
@@ -29,6 +29,13 @@ COLUMNS = (
 """What a trial completes with, and a search may improve: the numbers of a run's own row."""
 PER_DRAW = ("auroc_per_draw", "auprc_per_draw")
 """What a study's table has besides."""
+
+MEASURED_BY = {
+    "lpips": ("evaluate.lpips", "alex"),
+    "fid": ("evaluate.fid", "inception"),
+    "kid": ("evaluate.fid", "inception"),
+}
+"""Metrics that need weights of others: the setting that switches each on, and to what."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,47 @@ class Configurator:
             if name not in stages:
                 hint = nearest(name, sorted(stages))
                 raise ConfigError(f"resources.stages.{name}: no such stage{hint}")
+
+    def check_measured(self) -> None:
+        """Check that trials measure what the study is about, on this machine as it is.
+
+        A search's objectives and an ablation's primary metric; secondary ones may be missing.
+        Not part of `check`: a ledger is also read and taken up where no weights are.
+
+        Raises ConfigError naming the setting that switches the metric on.
+        """
+        spec = self.spec
+        wanted = [(f"evaluate.primary={spec.evaluate.primary!r}", spec.evaluate.primary)]
+        tried: list[tuple[str, Mapping[str, Any]]] = [("", {})]
+        if spec.search is not None:
+            wanted = [
+                (f"search.objective.metric={o.metric!r}", o.metric) for o in spec.search.objectives
+            ]
+            checks = spec.search.parsed_space.checks()
+            tried += [(f" under search.space.{name}", values) for name, values in checks]
+        elif spec.ablation is not None:
+            toggles = spec.ablation.toggles.items()
+            tried += [(f" under ablation.toggles.{name}", values) for name, values in toggles]
+        for place, metric in wanted:
+            if metric in MEASURED_BY:
+                self._require_on(place, metric, tried)
+
+    def _require_on(
+        self, place: str, metric: str, tried: Iterable[tuple[str, Mapping[str, Any]]]
+    ) -> None:
+        setting, value = MEASURED_BY[metric]
+        searched = self.spec.search is not None and setting in self.spec.search.space
+        for where, overrides in tried:
+            if searched and setting not in overrides:
+                continue
+            config = self.configure(overrides, self.spec.train_seeds[0]).config
+            if read_path(config, setting) == "off":
+                raise ConfigError(
+                    f"{place}: {setting} is off{where} (`auto` is off where the weights are not on "
+                    f"this machine), so {metric} is not measured; set {setting}: {value} in "
+                    "base.set, for which `namd weights` tells what is missing, or name another "
+                    "metric"
+                )
 
     def _try(self, overrides: Mapping[str, Any], seed: int, place: str) -> set[str]:
         """Return the names that resources may be given to: stages, and what they begin with."""

@@ -74,6 +74,12 @@ REFUSED = [
         {"log_uniform": [8, 0.25]},
         "search.space.vae.alignment.sigma_f",
     ),
+    (
+        {**toys.SEARCH, "base": {**toys.SEARCH["base"], "set": {"evaluate.lpips": "off"}}},
+        "search/objective",
+        {"metric": "lpips", "mode": "min"},
+        "search.objective.metric='lpips': evaluate.lpips is off",
+    ),
     (toys.SEARCH, "search/objective", {"metric": "auorc"}, "search.objective.metric='auorc'"),
 ]
 

@@ -177,6 +177,38 @@ def test_a_search_improves_what_a_run_measures():
     toy.configurator(parse_study(changed("search.objective.metric", "ssim"))).check()
 
 
+@pytest.mark.parametrize(
+    ("metric", "setting"), [("lpips", "lpips"), ("fid", "fid"), ("kid", "fid")]
+)
+def test_what_a_study_is_about_must_be_switched_on(metric, setting):
+    path = f"evaluate.{setting}"
+    on = {"lpips": "alex", "fid": "inception"}[setting]
+    message = rf"metric='{metric}': {path} is off .* set {path}: {on} in base\.set"
+    search = changed("search.objective.metric", metric)
+    for value, space in ((None, {}), ("off", {}), (on, {}), ("off", {path: {"choice": [on]}})):
+        search["base"] = {"method": "toy", "set": {} if value is None else {path: value}}
+        search["search"]["space"] = {**toy.SPACE, **space}
+        configurator = toy.configurator(parse_study(search))
+        configurator.check()
+        if value == "off" and not space:
+            with pytest.raises(ConfigError, match=message):
+                configurator.check_measured()
+        else:
+            configurator.check_measured()
+    search["search"]["space"][path] = {"choice": [on, "off"]}
+    with pytest.raises(ConfigError, match=rf"is off under search\.space\.{path}"):
+        toy.configurator(parse_study(search)).check_measured()
+
+
+def test_an_ablations_primary_metric_must_be_measured_and_a_secondary_need_not():
+    base = {"method": "toy", "set": {"evaluate.fid": "off"}}
+    spec = ablation(base=base, evaluate={"primary": "fid"})
+    with pytest.raises(ConfigError, match=r"evaluate\.primary='fid': evaluate\.fid is off"):
+        toy.configurator(spec).check_measured()
+    spec = ablation(base=base, evaluate={"secondary": ["fid", "fid_judge"]})
+    toy.configurator(spec).check_measured()
+
+
 def test_columns_are_fields_of_a_runs_rows():
     assert set(COLUMNS) <= {field.name for field in dataclasses.fields(Row)}
     assert {*IMAGE_METRICS, *SET_METRICS, *RANKING} <= {*COLUMNS, *PER_DRAW}
