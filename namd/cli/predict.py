@@ -14,7 +14,8 @@ from namd.cli.store import add_store_option, open_named_store
 from namd.config.errors import InputError
 
 if TYPE_CHECKING:
-    from namd.pipeline.prediction import FinishedRun, Prediction
+    from namd.pipeline.finished_run import FinishedRun
+    from namd.pipeline.prediction import Prediction
 
 NOTICE = "Research use only; not for clinical use."
 SUMMARY = "draw possible follow-ups of one nodule from a DICOM series and a record"
@@ -55,23 +56,35 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predict. Raises InputError for a series, a record or a run that cannot be used."""
-    centre = _centre(arguments.centre)
-    _refuse_occupied(arguments.out)
-    store = open_named_store(arguments)
-    from namd.data.ehr import read_record
-    from namd.data.sources.dicom import read_crop
-    from namd.pipeline.prediction import finished_run, predict
+    """Predict. Raises InputError for a series, a record or a run that cannot be used.
 
-    finished = finished_run(store, arguments.run)
-    spacing_mm = _spacing(finished, arguments.cohort)
+    What is told quickly is asked first: importing torch alone takes many seconds.
+    """
+    centre = _centre(arguments.centre)
+    if arguments.draws < 1:
+        raise InputError(f"--draws {arguments.draws}: give 1 or more")
+    _refuse_occupied(arguments.out)
+    _require_folder("--dicom", arguments.dicom, "the files of one CT series")
+    if arguments.cohort is not None:
+        _require_folder("--cohort", arguments.cohort, "a cohort")
+    from namd.data.ehr import read_record
+    from namd.pipeline.finished_run import finished_run, require_drawable
+
     record = read_record(arguments.ehr)
+    store = open_named_store(arguments)
+    finished = finished_run(store, arguments.run)
+    require_drawable(store, finished)
+    spacing_mm = _spacing(finished, arguments.cohort)
+    from namd.data.sources.dicom import read_crop
+
     crop = read_crop(arguments.dicom, centre, spacing_mm, finished.image_size)
     warnings = list(crop.warnings)
     if record.missing:
         warnings.append(f"the record lacks {', '.join(record.missing)}: left out of the report")
     for warning in warnings:
         tell(f"warning: {warning}")
+    from namd.pipeline.prediction import predict
+
     prediction = predict(
         store,
         finished,
@@ -101,6 +114,11 @@ def _centre(text: str) -> list[float]:
     if len(numbers) != 3:
         raise InputError("--centre: give three numbers x,y,z in patient mm, such as -52.5,14,-120")
     return numbers
+
+
+def _require_folder(option: str, folder: Path, holds: str) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{option} {folder}: no such folder; name one that holds {holds}")
 
 
 def _refuse_occupied(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """One patient's possible follow-ups, drawn by the artifacts of a finished run."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -21,35 +21,12 @@ from namd.data.report import report_text
 from namd.evaluate.scores import judged
 from namd.methods.base import Stage, StageContext, cut
 from namd.models.judge import load_judge
-from namd.pipeline.run import recorded_runs
-from namd.pipeline.run_configuration import RunConfiguration, from_mapping
-from namd.pipeline.store import Artifact, Store
+from namd.pipeline.finished_run import FinishedRun, draw_stage, find_artifact
+from namd.pipeline.store import Store
 from namd.sample.draws import Drawer, draw
 from namd.train.world import current_world
 
 INTERVAL = 0.95
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A run whose artifacts can draw.
-
-    Attributes:
-        key: Its key.
-        configuration: How it was made.
-        keys: Stage keys by label.
-        spacing_mm: Of the crops it was trained on; None where its record does not say.
-    """
-
-    key: str
-    configuration: RunConfiguration
-    keys: Mapping[str, str]
-    spacing_mm: float | None
-
-    @property
-    def image_size(self) -> int:
-        """Pixels per side of the images that its model sees."""
-        return int(self.configuration.config.image.size)
 
 
 @dataclass(frozen=True)
@@ -85,28 +62,6 @@ class Prediction:
         }
 
 
-def finished_run(store: Store, key: str) -> FinishedRun:
-    """Return the recorded run of a key, or of the start of one.
-
-    Raises InputError where no run, or more than one, is meant.
-    """
-    every = recorded_runs(store)
-    runs = {name: run for name, run in every.items() if name.startswith(key)}
-    if len(runs) != 1 or not key:
-        found = f"{len(runs)} runs" if runs else "no finished run"
-        known = ", ".join(name[:12] for name in runs or every) or "none"
-        raise InputError(f"--run {key}: {found} of this key in the store; there: {known}")
-    ((name, recorded),) = runs.items()
-    mapping = {**recorded["config"], "method": recorded["method"]}
-    spacing = (recorded.get("crops") or {}).get("spacing_mm")
-    return FinishedRun(
-        name,
-        from_mapping(mapping, recorded.get("preset")),
-        {stage["name"]: stage["key"] for stage in recorded["stages"]},
-        None if spacing is None else float(spacing),
-    )
-
-
 def predict(
     store: Store,
     run: FinishedRun,
@@ -136,7 +91,7 @@ def predict(
     if num_draws < 1:
         raise InputError(f"--draws is 1 or more, not {num_draws}")
     case = _case(hu, spacing_mm, record)
-    stage = _draw_stage(run)
+    stage = draw_stage(run)
     context = _context(store, run, stage)
     module, _, attribute = str(stage.values["drawer"]).partition(":")
     drawer: Drawer = getattr(importlib.import_module(module), attribute)(context, case)
@@ -146,7 +101,7 @@ def predict(
         if progress is not None:
             progress(index + 1, num_draws)
     images = torch.cat(drawn)
-    judge = load_judge(_artifact(store, run, "judge").payload, context.world.device)
+    judge = load_judge(find_artifact(store, run, "judge").payload, context.world.device)
     logits, _ = judged(judge, images, context.world.device)
     return Prediction(
         baseline=to_unit(case.baseline[0]),
@@ -167,16 +122,9 @@ def _case(hu: npt.NDArray[np.int16], spacing_mm: float, record: PatientRecord) -
     return Cohort(pd.DataFrame([columns]), hu[None].astype(np.int16))
 
 
-def _draw_stage(run: FinishedRun) -> Stage:
-    for stage in run.configuration.stages():
-        if "drawer" in stage.values:
-            return stage
-    raise InputError(f"--run {run.key[:12]}: its method has no model that draws")
-
-
 def _context(store: Store, run: FinishedRun, stage: Stage) -> StageContext:
     """Return what the drawer of a draw stage reads; it writes nothing."""
-    inputs = {name: _artifact(store, run, name).payload for name in stage.upstream}
+    inputs = {name: find_artifact(store, run, name).payload for name in stage.upstream}
     return StageContext(
         settings=cut(run.configuration.config, (*stage.reads, *stage.seeds)),
         values=stage.values,
@@ -187,16 +135,6 @@ def _context(store: Store, run: FinishedRun, stage: Stage) -> StageContext:
         world=current_world(),
         warn=lambda _line: None,
     )
-
-
-def _artifact(store: Store, run: FinishedRun, label: str) -> Artifact:
-    key = run.keys.get(label)
-    artifact = None if key is None else store.find(label, key)
-    if artifact is None:
-        raise InputError(
-            f"--run {run.key[:12]}: its {label} is no longer in the store; run it again"
-        )
-    return artifact
 
 
 def _told(context: StageContext, record: PatientRecord) -> str:

@@ -1,0 +1,81 @@
+"""What `namd predict` can tell without torch it refuses before torch is imported."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from namd.pipeline.finished_run import finished_run, require_drawable
+from namd.pipeline.store import open_store
+
+HEAVY = ("torch", "ray", "numpy", "pandas", "pyarrow", "matplotlib", "scipy")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A store with the record of a run whose artifacts are gone, a record and a DICOM folder."""
+    monkeypatch.delenv("NAMD_STORE", raising=False)
+    store = open_store(str(tmp_path / "store"))
+    recorded = {"config": {}, "method": "namd", "stages": [], "crops": {"spacing_mm": 0.5}}
+    store.backend.write(f"runs/{'a' * 64}/run.json", json.dumps(recorded).encode())
+    (tmp_path / "dicom").mkdir()
+    (tmp_path / "ehr.json").write_text('{"age": 61}')
+    (tmp_path / "list.json").write_text("[]")
+    return tmp_path
+
+
+def words_of(place, **changes):
+    options = {
+        "run": "aaaa",
+        "dicom": place / "dicom",
+        "centre": "1,2,3",
+        "ehr": place / "ehr.json",
+        "out": place / "out",
+        "store": place / "store",
+        **changes,
+    }
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+CHANGES = [
+    ({"centre": "1,2"}, "--centre: give three numbers"),
+    ({"draws": 0}, "--draws 0: give 1 or more"),
+    ({"dicom": "absent"}, "--dicom absent: no such folder"),
+    ({"cohort": "absent"}, "--cohort absent: no such folder"),
+    ({"ehr": "absent.json"}, "absent.json: no such file"),
+    ({"ehr": "list.json"}, "list.json: holds no JSON object"),
+    ({"store": "absent"}, "no store there"),
+    ({"run": "b"}, "--run b: no finished run"),
+    ({}, "--run aaaaaaaaaaaa: its vae is no longer in the store"),
+]
+
+
+def test_predict_refuses_bad_arguments_without_torch(place):
+    asked = [words_of(place, **changes) for changes, _ in CHANGES]
+    code = (
+        "import json, sys; from namd.cli.main import main;"
+        f"codes = [main(['predict', *words]) for words in json.loads({json.dumps(asked)!r})];"
+        f"print(json.dumps([codes, [m for m in {HEAVY!r} if m in sys.modules]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=place
+    )
+    codes, imported = json.loads(done.stdout.splitlines()[-1])
+    assert codes == [2] * len(CHANGES)
+    told = done.stderr.splitlines()
+    assert len(told) == len(CHANGES)
+    for line, (_, message) in zip(told, CHANGES, strict=True):
+        assert message in line
+    assert imported == []
+    assert not (place / "out").exists()
+
+
+def test_a_run_with_its_artifacts_is_drawable(place, monkeypatch):
+    store = open_store(str(place / "store"))
+    run = finished_run(store, "aaaa")
+    monkeypatch.setattr(
+        "namd.pipeline.finished_run.find_artifact", lambda _store, _run, label: label
+    )
+    require_drawable(store, run)
+    assert (run.spacing_mm, run.image_size) == (0.5, 64)
