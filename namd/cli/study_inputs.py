@@ -112,6 +112,7 @@ def open_ledger(arguments: argparse.Namespace) -> Ledger:
         url = store_url(arguments.store, spec)
     name = arguments.name if spec is None else spec.name
     storage, names = open_studies(url)
+    require_store(url, storage)
     if name not in names:
         hint = nearest(name, names) or "; it holds no study yet"
         raise InputError(f"study {name!r} was never run in the store {url}{hint}")
@@ -128,6 +129,23 @@ def open_studies(url: str) -> "tuple[Storage, list[str]]":
     with readable(url):
         storage = open_storage(url)
         return storage, study_names(storage)
+
+
+def require_store(url: str, storage: "Storage") -> None:
+    """Refuse a place that is no store, which would otherwise pass for one without studies.
+
+    Not for a study's first run, which makes a store of an empty place. Raises InputError.
+    """
+    from namd.pipeline.store import STORE_FILE
+
+    with readable(url):
+        try:
+            storage.read(STORE_FILE)
+        except FileNotFoundError:
+            raise InputError(
+                f"store {url}: no store there ({STORE_FILE} is missing); name with --store or "
+                "$NAMD_STORE the folder or URL that `namd study run` was given"
+            ) from None
 
 
 @contextmanager

@@ -8,7 +8,15 @@ from typing import Any
 
 from namd.cli.output import answer, cell, columns, duration, tell
 from namd.cli.study_fold import StudyFold, arms, best, fold_study, read_on
-from namd.cli.study_inputs import Driver, Ledger, find_driver, open_ledger, open_studies, store_url
+from namd.cli.study_inputs import (
+    Driver,
+    Ledger,
+    find_driver,
+    open_ledger,
+    open_studies,
+    require_store,
+    store_url,
+)
 
 FAILED = 1
 SHOWN = 5
@@ -37,6 +45,7 @@ def list_command(arguments: argparse.Namespace) -> int:
     """List the studies of a store."""
     url = store_url(arguments.store)
     storage, names = open_studies(url)
+    require_store(url, storage)
     found = [report_of(Ledger(url, name, storage)) for name in names]
     kept = ("study", "kind", "state", "attempt", "trials", "last_record", "question")
     value = [{name: report[name] for name in kept} for report in found]

@@ -164,11 +164,31 @@ def test_a_study_file_stands_for_its_name(studies, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "words", [["list"], ["status", "x"], ["logs", "x", "full/0"], ["best", "x"]]
+)
+def test_a_folder_that_is_no_store_is_refused(words, studies, capsys, tmp_path):
+    toys.told_study(studies, {**toys.ABLATION, "name": "x"})
+    other = tmp_path / "other"
+    (other / "studies" / "x").mkdir(parents=True)
+    assert front.main(["study", *words, "--store", str(other)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: store {other}: no store there (store.json is missing); name")
+    assert front.main(["study", *words, "--store", str(studies)]) == 0
+
+
+def test_an_empty_store_is_a_store_without_studies(studies, capsys):
+    code, told = asked(capsys, "list", "--store", studies)
+    assert (code, told["studies"]) == (0, [])
+    assert front.main(["study", "status", "x", "--store", str(studies)]) == 2
+    assert "it holds no study yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["status", "parts"], "no store"),
         (["status", "parts", "--store", "absent"], "no such folder"),
-        (["status", "a/b", "--store", "."], "was never run"),
+        (["status", "a/b", "--store", "../store"], "was never run"),
         (["list", "--store", "absent"], "no such folder"),
         (["watch", "parts", "--store", "absent"], "no such folder"),
         (["watch", "parts", "--interval", "-1"], "seconds are 0 or more"),
