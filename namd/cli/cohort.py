@@ -20,6 +20,7 @@ Progress = Callable[[int, int], None]
 Stage = Callable[[str], Progress]
 
 REFUSED = 2
+SHEET_SUFFIX = ".png"
 LAWS = ("marked", "nlst", "doubling-time")
 
 
@@ -119,7 +120,16 @@ def print_card(arguments: argparse.Namespace) -> int:
 
 
 def show_cohort(arguments: argparse.Namespace) -> int:
-    """Write the contact sheet."""
+    """Write the contact sheet. Raises InputError, before the cohort is read where it can."""
+    from namd.config.errors import InputError
+
+    if arguments.num < 1:
+        raise InputError(f"--num {arguments.num}: a sheet shows at least 1 case")
+    if arguments.out.suffix.lower() != SHEET_SUFFIX:
+        raise InputError(
+            f"--out {arguments.out}: a sheet is a PNG; name it "
+            f"{arguments.out.with_suffix(SHEET_SUFFIX) if arguments.out.name else 'sheet.png'}"
+        )
     from namd.data.cohort import Cohort
     from namd.data.sheet import write_sheet
 
