@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import psutil
 import ray
 
 from namd.config.errors import InputError
@@ -85,6 +86,7 @@ def _connect(address: str | None) -> bool:
 
 def _start_here() -> None:
     """Start a cluster of this machine. Raises InputError where it is too slow to start."""
+    mine = {child.pid for child in psutil.Process().children(recursive=True)}
     for tries_left in reversed(range(_START_TRIES)):
         try:
             ray.init(
@@ -102,11 +104,24 @@ def _start_here() -> None:
             if "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
+            _end_children(mine)
             if not tries_left:
                 raise InputError(
                     f"Ray did not start on this machine in {_START_TRIES} times 30 s: it is too "
                     "busy; end other work, or name a cluster with --address"
                 ) from error
+
+
+def _end_children(spared: set[int]) -> None:
+    """Kill what a failed start left running: `ray.shutdown` knows nothing of it.
+
+    The next try would share the machine, which is too slow already, with it.
+    """
+    left = [p for p in psutil.Process().children(recursive=True) if p.pid not in spared]
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
 
 
 def _trial_resources() -> dict[str, float]:
