@@ -6,6 +6,7 @@ arguments to exit code. Nothing heavy is imported before `func` runs.
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 on success, 2 on bad input, 1 on failure, 143 when stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # On a full disk a library's log cannot be written either: that is not worth a traceback.
+    logging.raiseExceptions = False
     try:
         parsed = build_parser(words).parse_args(words)
         return int(parsed.func(parsed))

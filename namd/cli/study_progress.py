@@ -218,7 +218,9 @@ class PlainStudyReporter:
         elif kind == schema.STOPPED:
             self.line(f"stopped: {body.get('reason', '')}")
         elif kind == schema.CLOSED:
-            self.line(f"study {view.study} is finished: {self.summary()}")
+            ended = sum(self._counts[state] for state in _OVER)
+            built = f"{self.pace.built} stages built"
+            self.line(f"study {view.study} is finished: {ended} trials, {built}")
 
     def _stage_event(self, trial: str, body: Mapping[str, Any], view: StudyView) -> None:
         self.builds.pop(str(body["key"]), None)

@@ -61,7 +61,16 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lease.stop() if isinstance(error, LeaseLost) else self._lease.release()
+        if isinstance(error, LeaseLost):
+            self._lease.stop()
+            return
+        try:
+            self._lease.release()
+        except OSError:
+            # What ended the writer (a full disk, say) keeps the word of release from being written
+            # as well and is what the user must read; the lease runs out by itself.
+            if error is None:
+                raise
 
     def has(self, identity: Identity) -> bool:
         """Whether a record of this identity was written."""

@@ -62,7 +62,7 @@ def test_a_log_has_the_plan_what_was_built_and_how_trials_ended(studies):
     assert text.count("vae: built in 2 s, first for ") == 6
     assert "full, seed 0: completed (auroc 0.750); 1 of 6 trials, 1 of 4 stages" in text
     assert text.count("latents") == 0
-    assert lines[-1].startswith("study parts is finished: 6 of 6 trials")
+    assert lines[-1].startswith("study parts is finished: 6 trials, ")
 
 
 def test_failures_prunings_and_resumption_are_said(studies):
@@ -83,7 +83,7 @@ def test_failures_prunings_and_resumption_are_said(studies):
     assert lines[-1] == "stopped: enough"
     _, lines = told(folder=studies)
     assert "study parts is open (attempt 2)" in lines
-    assert lines[-1].startswith("study parts is finished: 6 of 6 trials")
+    assert lines[-1].startswith("study parts is finished: 6 trials, ")
 
 
 def test_steps_are_summed_up_now_and_then(studies):

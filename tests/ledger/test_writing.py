@@ -162,6 +162,24 @@ def test_an_append_that_failed_but_arrived_is_adopted(storage, monkeypatch):
     assert told(storage) == [identity(1), identity(2)]
 
 
+def end_on_a_full_disk(storage, monkeypatch, error: Exception | None) -> None:
+    """Open a study, fill the disk up, and leave with the error or without one."""
+    with monkeypatch.context() as full, open_writer(storage, STUDY, timing=QUICK):
+        full.setattr("os.fsync", _no_space)
+        if error is not None:
+            raise error
+
+
+def test_on_a_full_disk_what_ended_the_writer_is_told_and_not_the_lease(storage, monkeypatch):
+    with pytest.raises(ValueError, match="what ended it"):
+        end_on_a_full_disk(storage, monkeypatch, ValueError("what ended it"))
+
+
+def test_a_lease_that_cannot_be_given_back_is_told_where_nothing_else_is(storage, monkeypatch):
+    with pytest.raises(OSError, match="No space"):
+        end_on_a_full_disk(storage, monkeypatch, None)
+
+
 def test_a_full_disk_leaves_nothing_half_written(storage, monkeypatch):
     with open_writer(storage, STUDY, timing=QUICK) as writer:
         with monkeypatch.context() as full:
