@@ -207,7 +207,10 @@ class Conductor:
         if self.trouble is None:
             with self._guarded():
                 told = round(idle_device_seconds, 3)
-                text = f"builders started, waited and formed rows for {told:g} device seconds"
+                text = (
+                    f"{told:.0f} device seconds went to builders that started, waited or formed "
+                    "tables; the rest built stages"
+                )
                 self.record.message(text, idle_device_seconds=told)
 
     def _heed_signal(self) -> None:
@@ -301,10 +304,10 @@ class Conductor:
         except (OSError, InputError, StageError, LeaseLost) as error:
             if self.trouble is None:
                 self.trouble = error
-                self._stop(one_line_of(error))
+                self._stop(trouble_in_words(error))
 
 
-def one_line_of(error: BaseException) -> str:
+def trouble_in_words(error: BaseException) -> str:
     """Return an error in one line, with what is wrong with a disk named."""
     problem = storage_problem(error)
     return f"{error} ({problem})" if problem and problem not in str(error) else str(error)

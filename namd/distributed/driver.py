@@ -22,7 +22,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from namd.config.errors import InputError, StageError
 from namd.distributed.builder import hire_from_here
-from namd.distributed.conductor import Conductor, one_line_of
+from namd.distributed.conductor import Conductor, trouble_in_words
 from namd.distributed.searcher import LedgerSearcher
 from namd.distributed.session import Session, open_session
 from namd.distributed.trial import follow_trial
@@ -180,14 +180,14 @@ def _conclude(conductor: Conductor, storage: Storage) -> None:
             record.close()
             release_holds(storage, record.spec.name)
             return
-        reason = one_line_of(trouble) if trouble is not None else conductor.stopping
+        reason = trouble_in_words(trouble) if trouble is not None else conductor.stopping
         record.stopped(reason or "the driver ended")
     except OSError as error:
         trouble = trouble or error
     if trouble is not None:
         raise StageError(
-            f"study {record.spec.name}: {one_line_of(trouble)}; mend that and run it again with "
-            "--resume"
+            f"study {record.spec.name}: {trouble_in_words(trouble)}; mend that and run it again "
+            "with --resume"
         ) from trouble
     if conductor.stopping == _SIGTERM:
         raise SystemExit(SIGTERM_CODE)
