@@ -27,6 +27,7 @@ from namd.ledger.view import StudyView, TrialView, read_view
 from namd.statistics.resampling import Estimate
 from namd.statistics.seeds import SeedMean, arm_weights, class_patients, seed_mean
 from namd.statistics.testing import delong, holm, sign_flip_floor, sign_flip_p
+from namd.study.ranges import within_range
 
 REFERENCE = "full"
 CONFIRMATION = "confirm_p"
@@ -277,7 +278,8 @@ def _mean(name: str, measured: Measured | None, basis: _Basis) -> dict[str, Any]
     estimate = _estimate(measured, basis)
     bounded = name in RANKING
     interval = estimate.logit_interval(basis.level) if bounded else estimate.interval(basis.level)
-    return _plain(interval) | {
+    low, high = within_range(name, interval.low), within_range(name, interval.high)
+    return _plain(Estimate(interval.value, low, high)) | {
         "std": float(measured.values.std(ddof=1)) if len(measured.values) > 1 else None,
         "per_seed": _per_seed(measured.seeds, measured.values),
     }

@@ -12,6 +12,7 @@ from namd.cli.study_inputs import Ledger, readable
 from namd.ledger import schema
 from namd.ledger.reading import read_events
 from namd.ledger.view import StatusFold, StudyStatus
+from namd.study.ranges import within_range
 
 if TYPE_CHECKING:
     from namd.ledger.schema import Event, Place
@@ -178,8 +179,11 @@ def best(fold: StudyFold, status: StudyStatus) -> list[dict[str, Any]]:
     return [_proposal_row(fold, status, number) for number in chosen]
 
 
-def mean_over_seeds(values: Sequence[float]) -> dict[str, float | None]:
-    """Return mean and 95% interval (Student's t over seeds); no interval for one seed."""
+def mean_over_seeds(values: Sequence[float], metric: str = "") -> dict[str, float | None]:
+    """Return mean and 95% interval (Student's t over seeds); no interval for one seed.
+
+    The interval ends where the metric does (see namd.study.ranges).
+    """
     count = len(values)
     mean = math.fsum(values) / count
     if count < 2:
@@ -188,7 +192,8 @@ def mean_over_seeds(values: Sequence[float]) -> dict[str, float | None]:
 
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (count - 1))
     swing = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)
-    return {"mean": mean, "low": mean - swing, "high": mean + swing}
+    low, high = (within_range(metric, end) for end in (mean - swing, mean + swing))
+    return {"mean": mean, "low": low, "high": high}
 
 
 def _events(ledger: Ledger, fold: StudyFold) -> "Iterator[Event]":
@@ -201,7 +206,7 @@ def _estimates(
     found: dict[str, dict[str, float | None] | None] = {}
     for name in names:
         finite = [v for v in values.get(name, {}).values() if math.isfinite(v)]
-        found[name] = mean_over_seeds(finite) if finite else None
+        found[name] = mean_over_seeds(finite, name) if finite else None
     return found
 
 

@@ -306,6 +306,16 @@ def test_ten_thousand_trials_are_told_within_three_seconds(num_trials, studies):
     assert kib < 150 * 1024
 
 
+def test_an_interval_over_seeds_ends_where_the_metric_does_and_only_there():
+    whole = study_fold.mean_over_seeds([0.3, 0.9])
+    assert whole["low"] < 0 < 1 < whole["high"]
+    auroc = study_fold.mean_over_seeds([0.3, 0.9], "auroc")
+    assert (auroc["mean"], auroc["low"], auroc["high"]) == (whole["mean"], 0.0, 1.0)
+    distance = study_fold.mean_over_seeds([0.3, 0.9], "fid_judge")
+    assert (distance["low"], distance["high"]) == (0.0, whole["high"])
+    assert study_fold.mean_over_seeds([0.3, 0.9], "kid_judge") == whole
+
+
 def test_a_mean_over_seeds():
     assert study_fold.mean_over_seeds([0.5]) == {"mean": 0.5, "low": None, "high": None}
     told = study_fold.mean_over_seeds([0.0, 1.0, 2.0])
