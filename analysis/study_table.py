@@ -24,10 +24,10 @@ from analysis.study_scores import (
 )
 from namd.ledger.storage import Storage, open_storage
 from namd.ledger.view import StudyView, TrialView, read_view
+from namd.statistics.ranges import within_range
 from namd.statistics.resampling import Estimate
 from namd.statistics.seeds import SeedMean, arm_weights, class_patients, seed_mean
 from namd.statistics.testing import delong, holm, sign_flip_floor, sign_flip_p
-from namd.study.ranges import within_range
 
 REFERENCE = "full"
 CONFIRMATION = "confirm_p"

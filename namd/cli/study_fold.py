@@ -12,7 +12,7 @@ from namd.cli.study_inputs import Ledger, readable
 from namd.ledger import schema
 from namd.ledger.reading import read_events
 from namd.ledger.view import StatusFold, StudyStatus
-from namd.study.ranges import within_range
+from namd.statistics.ranges import within_range
 
 if TYPE_CHECKING:
     from namd.ledger.schema import Event, Place
@@ -182,7 +182,7 @@ def best(fold: StudyFold, status: StudyStatus) -> list[dict[str, Any]]:
 def mean_over_seeds(values: Sequence[float], metric: str = "") -> dict[str, float | None]:
     """Return mean and 95% interval (Student's t over seeds); no interval for one seed.
 
-    The interval ends where the metric does (see namd.study.ranges).
+    The interval ends where the metric does (see namd.statistics.ranges).
     """
     count = len(values)
     mean = math.fsum(values) / count
