@@ -6,16 +6,15 @@ builders come through `hire`, and in a study the whole object lives in an actor 
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from namd.distributed.seats import FOREMAN, Hire, Seats, units
 from namd.distributed.work import (
     Bench,
     BuilderLost,
-    BuilderPort,
     Manner,
     Outcome,
     Work,
@@ -28,11 +27,6 @@ from namd.pipeline.store import Artifact, Store, key_folder, open_store
 from namd.study.asha import Rung
 from namd.study.plan import Cluster
 from namd.study.spec import ResourcesSpec, StageResources
-
-Hire = Callable[[StageResources], BuilderPort]
-
-FOREMAN = StageResources(cpus=1e-9)
-"""Shape of a builder that only waits for a gang or for pools, which reserve for themselves."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +56,6 @@ class _KeyLost(Exception):  # noqa: N818 - an event
     def __init__(self, state: str, reason: str) -> None:
         super().__init__(reason)
         self.state, self.reason = state, reason
-
-
-@dataclass
-class _Seat:
-    """A builder with what it reserves.
-
-    Attributes:
-        shape: Itself.
-        port: The builder.
-        since: The moment from which nobody has paid for it yet.
-        elsewhere: What the gang or the pools that it waits for reserve.
-        idle: Ends it, unless an order comes before.
-    """
-
-    shape: StageResources
-    port: BuilderPort
-    since: float
-    elsewhere: StageResources | None = None
-    idle: asyncio.TimerHandle | None = None
 
 
 @dataclass(eq=False)
@@ -140,10 +115,8 @@ class Workshop:
         patience: Patience | None = None,
     ) -> None:
         self._bench = bench
-        self._hire = hire
         self._resources = resources
         self._rungs = tuple(rungs)
-        self._cluster = cluster
         self._patience = patience or Patience()
         self._store: Store = open_store(bench.store_url, create=False)
         self._walks: dict[str, _Walk] = {}
@@ -153,15 +126,10 @@ class Workshop:
         self._retried: dict[str, int] = {}
         self._losses: dict[str, int] = {}
         self._reserved: dict[str, float] = {}
-        self._seats: list[_Seat] = []
-        self._busy: list[_Seat] = []
-        self._queue: deque[tuple[_Build | None, StageResources, asyncio.Future[_Seat | None]]] = (
-            deque()
-        )
+        self._seats = Seats(hire, cluster, resources.concurrency, self._patience.linger_s)
         self._news: list[tuple[str, Any]] = []
         self._has_news = asyncio.Event()
         self._stopping: str | None = None
-        self._idle_reserved = 0.0
         self._numbers = 0
         self._watched: dict[str, set[str]] = {}
         self._seen_before: dict[tuple[str, str], bool] = {}
@@ -210,9 +178,7 @@ class Workshop:
             build.stop.set()
         if tasks:
             await asyncio.wait(tasks, timeout=self._patience.grace_s)
-        for seat in list(self._seats):
-            self._dismiss(seat)
-        return self._idle_reserved
+        return self._seats.close()
 
     # What trials ask.
 
@@ -296,7 +262,7 @@ class Workshop:
             build.wanted_by.discard(run)
             if not build.wanted_by:
                 build.stop.set()
-        self._deal()
+        self._seats.deal()
 
     async def _rungs_after(self, walk: _Walk, group: Sequence[Node]) -> None:
         """Tell the values at this stage's rungs, and wait until the trial may go on."""
@@ -378,19 +344,19 @@ class Workshop:
     async def _rows(self, walk: _Walk) -> dict[str, Any]:
         reason = ""
         for _ in range(1 + self._patience.losses):
-            seat = await self._seat(None, self._resources.default)
+            seat = await self._seats.take(self._resources.default)
             if seat is None:
                 break
             try:
                 found = await seat.port.evaluate(walk.configuration, walk.plan.nodes)
             except BuilderLost as lost:
                 reason = str(lost)
-                self._idle_reserved += self._discard(seat)
+                self._seats.discard(seat, paid_for=False)
                 continue
             except asyncio.CancelledError:
-                self._dismiss(seat)
+                self._seats.dismiss(seat)
                 raise
-            self._idle_reserved += self._give_back(seat)
+            self._seats.give_back(seat, paid_for=False)
             if found.values is not None:
                 return {"kind": "end", "state": "completed", "values": dict(found.values)}
             reason = found.reason
@@ -474,8 +440,9 @@ class Workshop:
 
     async def _attempt(self, build: _Build) -> Outcome | None:
         """Give the order to a builder; None: it was withdrawn before one was free."""
-        shape = build.resources if build.manner == "alone" else FOREMAN
-        seat = await self._seat(build, shape)
+        alone = build.manner == "alone"
+        shape, elsewhere = (build.resources, None) if alone else (FOREMAN, build.resources)
+        seat = await self._seats.take(shape, elsewhere, build.stop)
         if seat is None:
             return None
         work = Work(build.number, tuple(self._still_missing(build)), build.manner, build.resources)
@@ -483,10 +450,10 @@ class Workshop:
         try:
             outcome = await seat.port.build(work)
         except BuilderLost as lost:
-            self._pay(build, work, self._discard(seat))
+            self._pay(build, work, self._seats.discard(seat))
             return self._after_loss(work, str(lost))
-        paid = self._give_back(seat)
-        if build.manner != "alone":
+        paid = self._seats.give_back(seat)
+        if not alone:
             paid = (time.monotonic() - began) * units(build.resources)
         self._pay(build, work, paid)
         return outcome
@@ -540,126 +507,6 @@ class Workshop:
             self._lost_keys[node.key] = _KeyLost(state, reason)
         return Outcome("failed", reason)
 
-    # Builders and what they reserve.
-
-    async def _seat(self, build: _Build | None, shape: StageResources) -> _Seat | None:
-        """Wait for a builder of a shape, in order of asking; None: the order was withdrawn."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_Seat | None] = loop.create_future()
-        self._queue.append((build, shape, future))
-        self._deal()
-        try:
-            return await future
-        except asyncio.CancelledError:
-            seat = future.result() if future.done() and not future.cancelled() else None
-            if seat is not None:
-                self._idle_reserved += self._give_back(seat)
-            raise
-
-    def _deal(self) -> None:
-        """Hand out builders to those who wait, the first one first.
-
-        Who must wait for room keeps it free of those behind him, so that a large order is not
-        overtaken for ever by small ones; those that need other resources pass.
-        """
-        left: deque[tuple[_Build | None, StageResources, asyncio.Future[_Seat | None]]] = deque()
-        kept_cpus = kept_gpus = 0.0
-        while self._queue:
-            entry = self._queue.popleft()
-            build, shape, future = entry
-            if future.done():
-                continue
-            if build is not None and build.stop.is_set():
-                future.set_result(None)
-                continue
-            elsewhere = None if build is None or build.manner == "alone" else build.resources
-            cpus, gpus = _needs(shape, elsewhere)
-            seat = self._find_seat(shape, cpus + kept_cpus, gpus + kept_gpus)
-            if seat is None:
-                kept_cpus, kept_gpus = kept_cpus + cpus, kept_gpus + gpus
-                left.append(entry)
-            else:
-                seat.elsewhere = elsewhere
-                self._busy.append(seat)
-                future.set_result(seat)
-        self._queue = left
-
-    def _find_seat(self, shape: StageResources, cpus: float, gpus: float) -> _Seat | None:
-        """Return an idle builder of a shape, or hire one if so many cores and GPUs are free.
-
-        More than there is room for is asked of Ray only where somebody said how many stages to
-        build at once: a cluster that can grow then sees it wait.
-        """
-        limit = self._resources.concurrency
-        if limit is not None and len(self._busy) >= limit:
-            return None
-        idle = [seat for seat in self._seats if seat not in self._busy]
-        same = [seat for seat in idle if seat.shape == shape]
-        if same:
-            cpus, gpus = cpus - shape.cpus, gpus - shape.gpus
-        others = [seat for seat in idle if seat not in same]
-        while others and not self._has_room(cpus, gpus):
-            self._dismiss(others.pop(0))
-        if not self._has_room(cpus, gpus) and self._busy and limit is None:
-            return None
-        if same:
-            seat = same[-1]
-            if seat.idle is not None:
-                seat.idle.cancel()
-            return seat
-        seat = _Seat(shape, self._hire(shape), time.monotonic())
-        self._seats.append(seat)
-        return seat
-
-    def _has_room(self, cpus: float, gpus: float) -> bool:
-        """Whether so much is free of what this study has not taken."""
-        slack = 1e-6
-        taken = [_needs(seat.shape, seat.elsewhere) for seat in self._seats]
-        free_cpus = self._cluster.cpus - sum(need[0] for need in taken)
-        free_gpus = self._cluster.gpus - sum(need[1] for need in taken)
-        return cpus <= free_cpus + slack and gpus <= free_gpus + slack
-
-    def _give_back(self, seat: _Seat) -> float:
-        """Free a builder for the next order; return the device seconds since the last one."""
-        paid = self._settle(seat)
-        seat.elsewhere = None
-        if seat in self._busy:
-            self._busy.remove(seat)
-        loop = asyncio.get_running_loop()
-        seat.idle = loop.call_later(self._patience.linger_s, self._dismiss, seat)
-        self._deal()
-        return paid
-
-    def _discard(self, seat: _Seat) -> float:
-        """Strike off a builder whose process is gone."""
-        paid = self._settle(seat)
-        if seat in self._busy:
-            self._busy.remove(seat)
-        if seat in self._seats:
-            self._seats.remove(seat)
-        self._deal()
-        return paid
-
-    def _dismiss(self, seat: _Seat) -> None:
-        """End a builder that has no order."""
-        if seat not in self._seats:
-            return
-        if seat.idle is not None:
-            seat.idle.cancel()
-        self._idle_reserved += self._settle(seat)
-        self._seats.remove(seat)
-        if seat in self._busy:
-            self._busy.remove(seat)
-        seat.port.dismiss()
-        if self._queue:
-            asyncio.get_running_loop().call_soon(self._deal)
-
-    def _settle(self, seat: _Seat) -> float:
-        now = time.monotonic()
-        paid = (now - seat.since) * units(seat.shape)
-        seat.since = now
-        return paid
-
     # Small things.
 
     def _find(self, node: Node) -> Artifact | None:
@@ -668,15 +515,3 @@ class Workshop:
     def _tell(self, kind: str, what: Any) -> None:  # noqa: ANN401 - plain values
         self._news.append((kind, what))
         self._has_news.set()
-
-
-def units(resources: StageResources) -> float:
-    """Return the devices that a stage occupies: accelerators, or cores where it has none."""
-    return resources.workers * (resources.gpus or resources.cpus)
-
-
-def _needs(shape: StageResources, elsewhere: StageResources | None) -> tuple[float, float]:
-    """Return the cores and accelerators that a builder takes, and what it waits for."""
-    if elsewhere is None:
-        return shape.cpus, shape.gpus
-    return elsewhere.least * elsewhere.cpus, elsewhere.least * elsewhere.gpus
