@@ -134,3 +134,12 @@ def test_values_are_told_in_words():
     text = score_table([{"row": "a", "auroc": 0.5}, {"row": "b", "fid": None}])
     assert text.splitlines()[0].split() == ["row", "auroc", "fid"]
     assert text.splitlines()[3].split() == ["b", "-", "-"]
+
+
+def test_the_package_run_as_a_module_is_the_same_door():
+    done = subprocess.run(
+        [sys.executable, "-m", "namd", "frobnicate"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "frobnicate" in done.stderr
+    assert done.stderr.count("\n") == 1
