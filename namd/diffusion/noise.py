@@ -15,11 +15,19 @@ from namd.config.seeding import Identifier, generator
 
 
 def draw_noise(
-    draw_seed: int, case_ids: Sequence[Identifier], k: int, shape: Sequence[int]
+    draw_seed: int,
+    case_ids: Sequence[Identifier],
+    k: int,
+    shape: Sequence[int],
+    step: int | None = None,
 ) -> Float[Tensor, "B ..."]:
-    """Return standard normal noise of draw k, one row of the given shape per case, on the CPU."""
+    """Return standard normal noise of draw k, one row of the given shape per case, on the CPU.
+
+    That from which a draw begins, or the fresh noise of a sampling step (eta above 0).
+    """
+    purpose, steps = ("draw-noise", ()) if step is None else ("draw-step-noise", (step,))
     rows = [
-        generator("draw-noise", draw_seed, case_id, k).standard_normal(tuple(shape), np.float32)
+        generator(purpose, draw_seed, case_id, k, *steps).standard_normal(tuple(shape), np.float32)
         for case_id in case_ids
     ]
     return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, *shape)

@@ -114,18 +114,25 @@ def test_more_draws_add_draws_only(finished: Finished):
     assert missing(finished, "evaluate.num_draws=1") == []
 
 
-def test_a_draw_does_not_depend_on_the_batch_it_is_drawn_in(finished: Finished):
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_a_draw_does_not_depend_on_the_batch_it_is_drawn_in(finished: Finished, eta: float):
     context = finished.context("draws-test[0]")
     cases = evaluation_cases(context)
-    drawer = LatentDiffusionDrawer(context, cases)
+
+    def drawer_of(cases: Cohort, eta: float = eta) -> LatentDiffusionDrawer:
+        drawer = LatentDiffusionDrawer(context, cases)
+        ddim = dataclasses.replace(drawer.settings.ddim, eta=eta)
+        drawer.settings = dataclasses.replace(drawer.settings, ddim=ddim)
+        return drawer
+
+    drawer = drawer_of(cases)
     whole = draw(drawer, 1)
     drawer.batch_size = 5
     torch.testing.assert_close(draw(drawer, 1), whole, rtol=0, atol=1e-4)
     some = cases.select(np.arange(3, 7))
-    torch.testing.assert_close(
-        draw(LatentDiffusionDrawer(context, some), 1), whole[3:7], rtol=0, atol=1e-4
-    )
+    torch.testing.assert_close(draw(drawer_of(some), 1), whole[3:7], rtol=0, atol=1e-4)
     assert not torch.allclose(draw(drawer, 0), whole, rtol=0, atol=1e-3)
+    assert not torch.allclose(draw(drawer_of(cases, 1 - eta), 1), whole, rtol=0, atol=1e-3)
 
 
 def test_the_evaluated_cases_are_whole_patients_of_the_test_split(finished: Finished):

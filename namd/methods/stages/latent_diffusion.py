@@ -54,7 +54,11 @@ class LatentDiffusionDrawer:
     def draw(self, cases: np.ndarray, index: int) -> Float[Tensor, "B 1 H W"]:
         """Return draw `index` of these cases."""
         shape = tuple(self.condition.shape[1:])
-        noise = draw_noise(self.draw_seed, [self.case_ids[case] for case in cases], index, shape)
+        ids = [self.case_ids[case] for case in cases]
+
+        def noise(step: int | None = None) -> Tensor:
+            return draw_noise(self.draw_seed, ids, index, shape, step).to(self.device)
+
         condition = self.condition[cases].to(self.device)
         states = self.states[cases].to(self.device)
 
@@ -72,7 +76,7 @@ class LatentDiffusionDrawer:
                 unguided = unguided_predict(latents, timestep).float()
             return unguided + self.settings.guidance_scale * (predicted - unguided)
 
-        latents = ddim_sample(guided, noise.to(self.device), self.schedule, self.settings.ddim)
+        latents = ddim_sample(guided, noise(), self.schedule, self.settings.ddim, noise)
         with autocast(self.precision, self.device):
             images = self.vae.decode(latents / self.scale)
         return images.float().clamp(-1, 1)
