@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from analysis.html_page import Table
+from analysis.study_effects import REFERENCE
 from analysis.study_search import SearchSummary
-from analysis.study_table import REFERENCE, StudyTable
+from analysis.study_table import StudyTable
 from analysis.wording import number, p_text, setting, signed, title_of
 
 CONTEXT = "For orientation: rows that need no training, on the same cases"

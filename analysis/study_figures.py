@@ -11,8 +11,9 @@ import matplotlib as mpl
 import numpy as np
 
 from analysis.study_cost import StageCost
+from analysis.study_effects import REFERENCE
 from analysis.study_search import Proposed, SearchSummary
-from analysis.study_table import REFERENCE, StudyTable
+from analysis.study_table import StudyTable
 from analysis.wording import number, p_text, signed, title_of
 
 mpl.use("Agg")

@@ -22,6 +22,7 @@ from analysis.study_cost import (
     stage_costs,
     total,
 )
+from analysis.study_effects import REFERENCE
 from analysis.study_figures import (
     arm_figure,
     cost_figure,
@@ -32,7 +33,7 @@ from analysis.study_figures import (
     write_figure,
 )
 from analysis.study_search import SearchSummary, search_summary
-from analysis.study_table import REFERENCE, StudyTable, study_table
+from analysis.study_table import StudyTable, study_table
 from analysis.wording import count, seconds_text, title_of
 from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView
