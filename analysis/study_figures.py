@@ -64,6 +64,25 @@ def difference_figure(table: StudyTable) -> "Figure | None":
         return figure
 
 
+def effect_figure(table: StudyTable) -> "Figure | None":
+    """Return the forest plot of a design's effects: toggles above the line, interactions below."""
+    rows = [effect for effect in table.effects if effect["estimate"] is not None]
+    if not rows:
+        return None
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7.6, 1.1 + 0.55 * len(rows)), layout="constrained")
+        axes.axvline(0, color=GREY, linewidth=1)
+        for place, row in enumerate(rows):
+            _row(axes, row["estimate"], place, _difference_text(row["estimate"]))
+        single = sum(len(row["toggles"]) == 1 for row in rows)
+        if 0 < single < len(rows):
+            axes.axhline(single - 0.45, color=GREY, linewidth=0.8, linestyle=":")
+        _arm_axis(axes, [row["effect"] + ("*" if row["aliases"] else "") for row in rows])
+        axes.set_xlabel(f"{title_of(table.primary)}: applied minus not applied")
+        axes.set_title(_heading(table), fontsize=9, loc="left")
+        return figure
+
+
 def arm_figure(table: StudyTable) -> "Figure | None":
     """Return the primary metric per arm: mean, interval, every seed."""
     name = table.primary

@@ -324,6 +324,9 @@ def _notes(
         notes.append(
             "two training seeds: in simulations such intervals held the truth in 90%, not 95%"
         )
+    design = (view.specification.get("ablation") or {}).get("design")
+    if design == "fractional" and design_effects(view) is None:
+        notes.append("the ledger does not name all arms of the fraction yet: no effects are formed")
     if not view.ended:
         notes.append("the study is not closed: more may follow")
     return tuple(notes)
