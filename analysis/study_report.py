@@ -121,6 +121,7 @@ def to_markdown(report: Report) -> str:
     """Return the table and its notes as Markdown."""
     lines = [f"# {report.view.study}", "", report.table.question, ""]
     lines += [f"**{line}**" for line in _banner(report)]
+    lines += ["", *(f"- {note}" for note in effect_notes(report.table))]
     for caption, table in report_tables(report.table, report.search, report.importance):
         lines += ["", f"**{caption}**", "", *table.markdown()]
     lines += ["", *(f"- {note}" for note in _notes(report))]
@@ -198,6 +199,7 @@ def to_html(
         page.paragraph(line, "warning")
     page.table(Table(("", ""), tuple(_facts(report))), header=False)
     page.heading("Result" if report.search is None else "Winners", 2)
+    page.bullets(effect_notes(table))
     for caption, found in report_tables(report.table, report.search, report.importance):
         page.table(found, caption)
     page.bullets(_notes(report))
@@ -343,7 +345,7 @@ def _size(table: StudyTable) -> str:
 
 
 def _notes(report: Report) -> list[str]:
-    notes = [*effect_notes(report.table), *report.table.notes]
+    notes = list(report.table.notes)
     if report.search is not None:
         notes.append(
             "the value in the search is the best of many and so too good; the one on fresh "
