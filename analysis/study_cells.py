@@ -77,7 +77,7 @@ def _fraction_note(design: Effects) -> str:
     resolution = design.resolution or 0
     told = {
         3: "the effect of a toggle cannot be told from interactions of two others",
-        4: "toggles are told from interactions of two, some of which cannot be told from one another",
+        4: "toggles are told from interactions of two, but not all of these from one another",
     }.get(resolution, "toggles and interactions of two are all told from one another")
     return (
         f"a fraction of resolution {resolution}: {design.num_combinations} of "

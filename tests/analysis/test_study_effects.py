@@ -12,6 +12,7 @@ from made_study import MadeCohort, MadeStudy, ablation, made_ablation
 from scipy.stats import norm
 
 from analysis.study_effects import design_effects, effect_name
+from analysis.study_measures import Measured, combine
 from analysis.study_report import effects_csv, make_report, to_markdown, write_report
 from analysis.study_table import study_table
 from namd.ledger import schema
@@ -278,6 +279,31 @@ def test_combinations_that_were_merged_count_through_the_arm_that_stands_for_the
     assert table.effect("ehr")["estimate"]["mean"] == pytest.approx(
         table.row("no_ehr")["difference"]["mean"] / 2
     )
+
+
+def test_a_ledger_without_combinations_says_which_effects_need_a_merged_arm(tmp_path):
+    cohort = MadeCohort.write(tmp_path / "cohort", 90)
+    study = MadeStudy(
+        tmp_path / "store", cohort, specification("pairwise", ["align", "ehr", "predict"], 1)
+    )
+    for arm in make_arms("pairwise", toggles_of(["align", "ehr", "predict"])):
+        if arm.name != "no_align_no_ehr":
+            study.run(arm.name, 0, 1.0)
+    table = table_of(study)
+    missing = table.effect(f"align{TIMES}ehr")
+    assert missing["estimate"] is None
+    assert missing["missing"] == "1 of its combinations have no arm in the ledger"
+    assert table.effect(f"align{TIMES}predict")["estimate"] is not None
+
+
+def test_what_rounding_leaves_of_equal_arms_is_nothing():
+    """0.1 + 0.2 - 0.3 is 5.6e-17 in every seed, which a test would find without doubt."""
+    arms = [(w, Measured((0, 1), np.array([v, v]))) for w, v in [(1, 0.1), (1, 0.2), (-1, 0.3)]]
+    assert 0.1 + 0.2 - 0.3 != 0
+    assert list(combine(arms).values) == [0.0, 0.0]
+    arms[2] = (-1, Measured((1, 2), np.array([0.3 - 1e-9, 0.0])))
+    assert combine(arms).seeds == (1,)
+    assert combine(arms).values[0] == pytest.approx(1e-9, rel=1e-4)
 
 
 def bare_view(design: str, names, arms, resolution=None, combinations=None) -> StudyView:
