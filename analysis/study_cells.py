@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from analysis.html_page import Table
+from analysis.study_effects import REFERENCE, Effects
 from analysis.study_search import SearchSummary
-from analysis.study_table import REFERENCE, StudyTable
-from analysis.wording import number, p_text, setting, signed, title_of
+from analysis.study_table import StudyTable
+from analysis.wording import count, number, p_text, setting, signed, title_of
 
 CONTEXT = "For orientation: rows that need no training, on the same cases"
 
@@ -26,13 +27,100 @@ def report_tables(
             found.append(
                 (f"Importance for {title_of(metric)} (PED-ANOVA)", Table(("parameter", ""), rows))
             )
+    if table.effects:
+        found.append((_effect_caption(table), effect_table(table)))
     if table.rows:
         found.append((_main_caption(table), _main_table(table)))
     if table.context:
         found.append((CONTEXT, _context_table(table)))
     if table.kind == "ablation" and any(row.get(m) for row in table.rows for m in table.metrics):
         found.append((f"Every metric, and its difference to {REFERENCE}", _metric_table(table)))
+    if any(effect["estimates"][m] for effect in table.effects for m in table.metrics[1:]):
+        found.append(("Every effect on the other metrics", _other_effects(table)))
     return found
+
+
+def effect_table(table: StudyTable) -> Table:
+    """Return the effects on the primary metric, a column on aliases only where there are some."""
+    change = f"change of {title_of(table.primary)}"
+    header: tuple[str, ...] = ("effect", "seeds", change, "p", "p (Holm)")
+    lines = [_effect_cells(effect, effect["estimate"]) for effect in table.effects]
+    if any(effect["aliases"] for effect in table.effects):
+        header = (*header, "cannot be told from")
+        lines = [(*line, _aliases(e)) for line, e in zip(lines, table.effects, strict=True)]
+    return Table(header, tuple(lines))
+
+
+def effect_notes(table: StudyTable) -> list[str]:
+    """Say what the effects of a design are, and what it cannot tell apart; nothing without any."""
+    design = table.design
+    if design is None:
+        return []
+    how = "averaged over all that the other toggles do in the design"
+    formed = "the same average of (both applied - first alone - second alone + neither)"
+    if design.design == "pairwise":
+        how = f"every other part left on: the arm that applies it alone minus {REFERENCE}"
+        formed = f"{REFERENCE} - first alone - second alone + both"
+    sign = "so an effect below zero means that switching the part off lowered the metric"
+    notes = [
+        f"the effect of a toggle is applied minus not applied, {how}; a toggle switches a part "
+        f"off, {sign}",
+        "an interaction, first \u00d7 second, is how much the effect of the one changes where the "
+        f"other is applied too ({formed}); it is zero where effects add up",
+        f"each effect is measured over the training seeds that all its arms have completed; Holm's "
+        f"correction takes all {count(len(table.effects), 'effect')} on a metric as one family",
+    ]
+    return notes if design.resolution is None else [*notes, _fraction_note(design)]
+
+
+def _fraction_note(design: Effects) -> str:
+    resolution = design.resolution or 0
+    told = {
+        3: "the effect of a toggle cannot be told from interactions of two others",
+        4: "toggles are told from interactions of two, but not all of these from one another",
+    }.get(resolution, "toggles and interactions of two are all told from one another")
+    return (
+        f"a fraction of resolution {resolution}: {design.num_combinations} of "
+        f"{2**design.num_toggles} combinations are run, and {told}; interactions of three and more "
+        "toggles are taken for nothing"
+    )
+
+
+def _effect_caption(table: StudyTable) -> str:
+    return (
+        f"Effects on {title_of(table.primary)}: toggle applied minus not applied, "
+        f"{table.level:.0%} intervals" + (" (simulated)" if table.simulated else "")
+    )
+
+
+def _effect_cells(effect: Mapping[str, Any], estimate: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if estimate is None:
+        return (effect["effect"], f"0 of {effect['seeds_planned']}", effect["missing"], "-", "-")
+    seeds, planned = estimate["seeds"], effect["seeds_planned"]
+    return (
+        effect["effect"],
+        str(seeds) if seeds == planned else f"{seeds} of {planned}",
+        _estimate(estimate, signed),
+        p_text(estimate["p"]),
+        p_text(estimate["p_holm"]),
+    )
+
+
+def _aliases(effect: Mapping[str, Any]) -> str:
+    if not effect["aliases"]:
+        return "-"
+    return f"{', '.join(effect['aliases'])} (shown: {effect['shows']})"
+
+
+def _other_effects(table: StudyTable) -> Table:
+    cells = []
+    for effect in table.effects:
+        for metric in table.metrics[1:]:
+            estimate = effect["estimates"][metric]
+            if estimate is not None:
+                first, *rest = _effect_cells(effect, estimate)
+                cells.append((first, title_of(metric), *rest))
+    return Table(("effect", "metric", "seeds", "change", "p", "p (Holm)"), tuple(cells))
 
 
 def _context_table(table: StudyTable) -> Table:

@@ -11,8 +11,9 @@ import matplotlib as mpl
 import numpy as np
 
 from analysis.study_cost import StageCost
+from analysis.study_effects import REFERENCE
 from analysis.study_search import Proposed, SearchSummary
-from analysis.study_table import REFERENCE, StudyTable
+from analysis.study_table import StudyTable
 from analysis.wording import number, p_text, signed, title_of
 
 mpl.use("Agg")
@@ -59,6 +60,25 @@ def difference_figure(table: StudyTable) -> "Figure | None":
             _row(axes, found, place, _difference_text(found))
         _arm_axis(axes, [row["arm"] for row in rows])
         axes.set_xlabel(f"{title_of(name)}: arm minus {REFERENCE}, same cases and seeds")
+        axes.set_title(_heading(table), fontsize=9, loc="left")
+        return figure
+
+
+def effect_figure(table: StudyTable) -> "Figure | None":
+    """Return the forest plot of a design's effects: toggles above the line, interactions below."""
+    rows = [effect for effect in table.effects if effect["estimate"] is not None]
+    if not rows:
+        return None
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7.6, 1.1 + 0.55 * len(rows)), layout="constrained")
+        axes.axvline(0, color=GREY, linewidth=1)
+        for place, row in enumerate(rows):
+            _row(axes, row["estimate"], place, _difference_text(row["estimate"]))
+        single = sum(len(row["toggles"]) == 1 for row in rows)
+        if 0 < single < len(rows):
+            axes.axhline(single - 0.45, color=GREY, linewidth=0.8, linestyle=":")
+        _arm_axis(axes, [row["effect"] + ("*" if row["aliases"] else "") for row in rows])
+        axes.set_xlabel(f"{title_of(table.primary)}: applied minus not applied")
         axes.set_title(_heading(table), fontsize=9, loc="left")
         return figure
 

@@ -39,6 +39,34 @@ class Measured:
         return Measured(tuple(seeds), self.values[places], kept)
 
 
+def combine(weighted: Sequence[tuple[float, Measured]]) -> Measured | None:
+    """Return a linear combination of arms at the seeds that all of them have; None without any.
+
+    Resampled patients stay paired; they are left out where one of the arms has none.
+    """
+    first = weighted[0][1].seeds if weighted else ()
+    seeds = [seed for seed in first if all(seed in arm.seeds for _, arm in weighted)]
+    if not seeds:
+        return None
+    parts = [(weight, arm.at(seeds)) for weight, arm in weighted]
+    values = _weighted_sum([(weight, arm.values) for weight, arm in parts])
+    drawn = [(weight, arm.replicates) for weight, arm in parts if arm.replicates is not None]
+    replicates = _weighted_sum(drawn) if len(drawn) == len(parts) else None
+    return Measured(tuple(seeds), values, replicates)
+
+
+def _weighted_sum(
+    parts: Sequence[tuple[float, npt.NDArray[np.floating]]],
+) -> npt.NDArray[np.floating]:
+    """Return the sum; exactly 0 where only rounding is left, which a test would take for a fact."""
+    total, size = np.zeros_like(parts[0][1]), np.zeros_like(parts[0][1])
+    for weight, values in parts:
+        total += weight * values
+        size += np.abs(weight * values)
+    total[np.abs(total) <= 1e-12 * size] = 0.0
+    return total
+
+
 def measure(
     trials: Sequence[TrialScores], labels: npt.NDArray[np.int_], weights: npt.NDArray[np.float32]
 ) -> dict[str, Measured]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.html_page import Page, Table
-from analysis.study_cells import report_tables
+from analysis.study_cells import effect_notes, report_tables
 from analysis.study_cost import (
     Failure,
     StageCost,
@@ -22,17 +22,19 @@ from analysis.study_cost import (
     stage_costs,
     total,
 )
+from analysis.study_effects import REFERENCE
 from analysis.study_figures import (
     arm_figure,
     cost_figure,
     difference_figure,
+    effect_figure,
     history_figure,
     pareto_figure,
     slice_figure,
     write_figure,
 )
 from analysis.study_search import SearchSummary, search_summary
-from analysis.study_table import REFERENCE, StudyTable, study_table
+from analysis.study_table import StudyTable, study_table
 from analysis.wording import count, seconds_text, title_of
 from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView
@@ -106,6 +108,10 @@ def write_report(report: Report, folder: Path, pictures: Mapping[str, Path] | No
     (folder / "seeds.csv").write_text(seeds_csv(report.table), encoding="utf-8")
     rows = json.dumps(report.table.rows, indent=1, allow_nan=False)
     (folder / "table.json").write_text(rows + "\n", encoding="utf-8")
+    if report.table.effects:
+        (folder / "effects.csv").write_text(effects_csv(report.table), encoding="utf-8")
+        told = json.dumps(report.table.effects, indent=1, allow_nan=False)
+        (folder / "effects.json").write_text(told + "\n", encoding="utf-8")
     page = folder / "report.html"
     page.write_text(to_html(report, figures, pictures or {}), encoding="utf-8")
     return page
@@ -115,6 +121,7 @@ def to_markdown(report: Report) -> str:
     """Return the table and its notes as Markdown."""
     lines = [f"# {report.view.study}", "", report.table.question, ""]
     lines += [f"**{line}**" for line in _banner(report)]
+    lines += ["", *(f"- {note}" for note in effect_notes(report.table))]
     for caption, table in report_tables(report.table, report.search, report.importance):
         lines += ["", f"**{caption}**", "", *table.markdown()]
     lines += ["", *(f"- {note}" for note in _notes(report))]
@@ -146,6 +153,25 @@ def to_csv(table: StudyTable) -> str:
     return stream.getvalue()
 
 
+def effects_csv(table: StudyTable) -> str:
+    """Return one line per effect and metric."""
+    stream = io.StringIO()
+    numbers = ["seeds", "mean", "low", "high", "p", "p_holm", "p_method"]
+    about = ["shows", "cannot_be_told_from", "missing", "simulated"]
+    writer = csv.DictWriter(stream, ["effect", "metric", *numbers, *about], restval="")
+    writer.writeheader()
+    for effect in table.effects:
+        for metric, estimate in effect["estimates"].items():
+            line = {name: (estimate or {}).get(name) for name in numbers}
+            line |= {"effect": effect["effect"], "metric": metric, "shows": effect["shows"]}
+            if estimate is None:
+                line["missing"] = effect["missing"] or "not measured in all its arms"
+            line["simulated"] = table.simulated
+            line["cannot_be_told_from"] = "; ".join(effect["aliases"])
+            writer.writerow(line)
+    return stream.getvalue()
+
+
 def seeds_csv(table: StudyTable) -> str:
     """Return one line per arm, metric and training seed."""
     stream = io.StringIO()
@@ -173,6 +199,7 @@ def to_html(
         page.paragraph(line, "warning")
     page.table(Table(("", ""), tuple(_facts(report))), header=False)
     page.heading("Result" if report.search is None else "Winners", 2)
+    page.bullets(effect_notes(table))
     for caption, found in report_tables(report.table, report.search, report.importance):
         page.table(found, caption)
     page.bullets(_notes(report))
@@ -210,12 +237,28 @@ def method_lines(table: StudyTable) -> list[str]:
         "DeLong's test. Holm's correction takes all arms that the study declared as one family, "
         "for each metric apart; metrics other than "
         f"{title_of(table.primary)} are secondary and their p values are for orientation.",
+        *_effect_method(table),
         "Image metrics compare draws with the real (or simulated) follow-up. Set metrics such as "
         "FID vary over training seeds only here; their intervals leave patients out.",
     ]
 
 
+def _effect_method(table: StudyTable) -> list[str]:
+    if table.design is None:
+        return []
+    return [
+        "An effect is a weighted sum of arms, formed for each training seed and each resample of "
+        "patients like a difference of two arms, and its interval and p likewise.",
+    ]
+
+
 FIGURES: dict[str, tuple[Callable[[Report], "Figure | None"], str]] = {
+    "effects": (
+        lambda report: effect_figure(report.table),
+        "Each toggle's effect, and below the dotted line interactions of two: diamond and bar are "
+        "mean and interval, each circle one training seed; the table says from what those with a "
+        "star cannot be told.",
+    ),
     "differences": (
         lambda report: difference_figure(report.table),
         f"Paired difference to {REFERENCE}: diamond and bar are mean and interval, each circle "
@@ -276,7 +319,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         seeds = sorted({int(t.body.get("seed", 0)) for t in view.trials.values()})
         facts.append(("training seeds", ", ".join(str(seed) for seed in seeds)))
         design = (view.specification.get("ablation") or {}).get("design", "")
-        facts.append(("design", str(design)))
+        facts.append(("design", str(design) + _size(table)))
     if table.cases is not None:
         facts.append(
             (
@@ -291,6 +334,14 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     if saved is not None:
         facts.append(("device time saved by reuse", seconds_text(saved)))
     return facts
+
+
+def _size(table: StudyTable) -> str:
+    design = table.design
+    if design is None:
+        return ""
+    share = f": {design.num_combinations} of {2**design.num_toggles} combinations"
+    return share + (f", resolution {design.resolution}" if design.resolution else "")
 
 
 def _notes(report: Report) -> list[str]:

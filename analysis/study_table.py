@@ -5,7 +5,7 @@ table looks is `study_report`'s.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.study_measures import RANKING, Measured, measure, rank_once, told
+from analysis.study_contrasts import Basis, adjust, arm_mean, contrast, plain
+from analysis.study_effects import REFERENCE, Effect, Effects, design_effects
+from analysis.study_measures import Measured, measure, rank_once, told
 from analysis.study_scores import (
-    TrialScores,
     aligned,
     completed,
     find_cases,
@@ -24,12 +25,9 @@ from analysis.study_scores import (
 )
 from namd.ledger.storage import Storage, open_storage
 from namd.ledger.view import StudyView, TrialView, read_view
-from namd.statistics.ranges import within_range
-from namd.statistics.resampling import Estimate
-from namd.statistics.seeds import SeedMean, arm_weights, class_patients, seed_mean
-from namd.statistics.testing import delong, holm, sign_flip_floor, sign_flip_p
+from namd.statistics.seeds import arm_weights, class_patients, seed_mean
+from namd.statistics.testing import sign_flip_floor
 
-REFERENCE = "full"
 CONFIRMATION = "confirm_p"
 NUM_BOOTSTRAP = 2000
 LEVEL = 0.95
@@ -54,6 +52,8 @@ class StudyTable:
         num_bootstrap: Resamples of patients.
         notes: What a reader must know.
         context: Rows that need no training, on the same cases: row, auroc, auprc.
+        design: What the effects are those of; None where the design is not run for any.
+        effects: One mapping per effect of a toggle and per interaction of two, JSON-able.
     """
 
     study: str
@@ -72,6 +72,8 @@ class StudyTable:
     num_bootstrap: int = NUM_BOOTSTRAP
     notes: tuple[str, ...] = ()
     context: tuple[dict[str, Any], ...] = ()
+    design: Effects | None = None
+    effects: tuple[dict[str, Any], ...] = ()
 
     def row(self, arm: str) -> dict[str, Any]:
         """Return the row of an arm. Raises KeyError where there is none."""
@@ -80,21 +82,12 @@ class StudyTable:
                 return row
         raise KeyError(f"no arm {arm} among {', '.join(row['arm'] for row in self.rows)}")
 
-
-@dataclass(frozen=True)
-class _Basis:
-    """All that the rows of one study are formed from."""
-
-    view: StudyView
-    arms: Mapping[str, Mapping[int, TrialView]]
-    measured: Mapping[str, Mapping[str, Measured]]
-    num_patients: int
-    level: float
-    cases: pd.DataFrame | None = None
-    scores: Mapping[str, Sequence[TrialScores]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    simulated: bool | None = None
-    context: tuple[dict[str, Any], ...] = ()
+    def effect(self, name: str) -> dict[str, Any]:
+        """Return an effect by name. Raises KeyError where there is none."""
+        for effect in self.effects:
+            if effect["effect"] == name:
+                return effect
+        raise KeyError(f"no effect {name} among {', '.join(e['effect'] for e in self.effects)}")
 
 
 def arm_rows(store: str, study: str, cohort: Path | None = None) -> list[dict[str, Any]]:
@@ -121,7 +114,14 @@ def study_table(storage: Storage, view: StudyView, cohort: Path | None = None) -
     primary = str(evaluate.get("primary") or "auroc")
     metrics = _metrics(primary, evaluate.get("secondary") or (), basis.measured)
     rows = [_row(arm, basis, primary, metrics) for arm in basis.arms]
-    _correct(rows, metrics)
+    compared = [row["differences"] for row in rows if row["arm"] != REFERENCE]
+    design = design_effects(view) if kind == "ablation" else None
+    effects = [
+        _effect(found, basis, primary, metrics) for found in (design.effects if design else ())
+    ]
+    for family in (compared, [effect["estimates"] for effect in effects]):
+        for name in metrics:
+            adjust([found.get(name) for found in family])
     about: dict[str, Any] = {}
     if basis.cases is not None:
         about = {
@@ -143,6 +143,8 @@ def study_table(storage: Storage, view: StudyView, cohort: Path | None = None) -
         num_bootstrap=num_bootstrap,
         notes=_notes(view, rows, basis, kind),
         context=basis.context,
+        design=design,
+        effects=tuple(effects),
         **about,
     )
 
@@ -162,7 +164,7 @@ def _basis(
     cohort: Path | None,
     num_bootstrap: int,
     level: float,
-) -> _Basis:
+) -> Basis:
     """Read every arm's scores; where they or the cohort are missing, the ledger's own values."""
     arms = {arm: completed(view, arm) for arm in arm_names(view, kind)}
     read = {
@@ -184,7 +186,7 @@ def _basis(
             notes.append("values are those of the ledger; no interval over patients")
         simulated = None if cases is None else cases.simulated
         values = {arm: told(trials) for arm, trials in arms.items()}
-        return _Basis(view, arms, values, 0, level, notes=tuple(notes), simulated=simulated)
+        return Basis(view, arms, values, 0, level, notes=tuple(notes), simulated=simulated)
     table, trials, left_out = aligned(everything, cases)
     if left_out:
         notes.append(f"{left_out} cases without label or without a score in every trial left out")
@@ -193,11 +195,11 @@ def _basis(
     labels = table["label"].to_numpy(int)
     if min((labels == 0).sum(), (labels == 1).sum()) == 0:
         notes.append("one class only among the evaluated cases: nothing can be ranked")
-        return _Basis(view, arms, {a: {} for a in arms}, 0, level, table, scores, tuple(notes))
+        return Basis(view, arms, {a: {} for a in arms}, 0, level, table, scores, tuple(notes))
     patients = table["patient_id"].to_numpy(str)
     seed = int((view.configuration.get("evaluate") or {}).get("bootstrap_seed", 0))
     weights = arm_weights(patients, labels, num_bootstrap, seed)
-    return _Basis(
+    return Basis(
         view=view,
         arms=arms,
         measured={arm: measure(found, labels, weights) for arm, found in scores.items()},
@@ -232,7 +234,7 @@ def _context(
         row: dict[str, Any] = {"row": name}
         for metric, (value, replicates) in rank_once(values, labels, weights).items():
             mean = seed_mean(np.array([value]), replicates[None], patients)
-            row[metric] = _plain(mean.logit_interval(level))
+            row[metric] = plain(mean.logit_interval(level))
         rows.append(row)
     return tuple(rows)
 
@@ -245,8 +247,7 @@ def _metrics(
     return tuple(dict.fromkeys([primary, *secondary, *known]))
 
 
-def _row(arm: str, basis: _Basis, primary: str, metrics: Sequence[str]) -> dict[str, Any]:
-    own = basis.measured.get(arm, {})
+def _row(arm: str, basis: Basis, primary: str, metrics: Sequence[str]) -> dict[str, Any]:
     planned = [t for t in basis.view.trials.values() if t.body.get("arm") == arm]
     states = {state: sum(t.state == state for t in planned) for state in {t.state for t in planned}}
     row: dict[str, Any] = {
@@ -258,110 +259,48 @@ def _row(arm: str, basis: _Basis, primary: str, metrics: Sequence[str]) -> dict[
         "finished": len(basis.arms[arm]) == len(planned),
     }
     for name in metrics:
-        row[name] = _mean(name, own.get(name), basis)
+        row[name] = arm_mean(name, arm, basis)
     differences = {}
     if arm != REFERENCE and REFERENCE in basis.arms:
-        reference = basis.measured.get(REFERENCE, {})
-        for name in metrics:
-            if name in own and name in reference:
-                differences[name] = _difference(name, arm, own[name], reference[name], basis)
-            else:
-                differences[name] = None
+        weights = {arm: 1.0, REFERENCE: -1.0}
+        differences = {name: contrast(name, weights, basis) for name in metrics}
     row["differences"] = differences
     row["difference"] = differences.get(primary)
     return row
 
 
-def _mean(name: str, measured: Measured | None, basis: _Basis) -> dict[str, Any] | None:
-    if measured is None or not len(measured.values):
-        return None
-    estimate = _estimate(measured, basis)
-    bounded = name in RANKING
-    interval = estimate.logit_interval(basis.level) if bounded else estimate.interval(basis.level)
-    low, high = within_range(name, interval.low), within_range(name, interval.high)
-    return _plain(Estimate(interval.value, low, high)) | {
-        "std": float(measured.values.std(ddof=1)) if len(measured.values) > 1 else None,
-        "per_seed": _per_seed(measured.seeds, measured.values),
+def _effect(effect: Effect, basis: Basis, primary: str, metrics: Sequence[str]) -> dict[str, Any]:
+    """Return one effect: what it is, from which arms, and its estimate per metric."""
+    complete = not effect.unknown and bool(effect.weights)
+    estimates = {m: contrast(m, effect.weights, basis) if complete else None for m in metrics}
+    planned = {t.body.get("seed") for t in basis.view.trials.values()}
+    return {
+        "effect": effect.name,
+        "toggles": list(effect.toggles),
+        "aliases": list(effect.aliases),
+        "shows": effect.shows,
+        "arms": dict(effect.weights),
+        "seeds_planned": len(planned),
+        "estimates": estimates,
+        "estimate": estimates.get(primary),
+        "missing": "" if estimates.get(primary) else _why_missing(effect, basis),
     }
 
 
-def _difference(
-    name: str, arm: str, own: Measured, reference: Measured, basis: _Basis
-) -> dict[str, Any] | None:
-    """Return arm minus reference at the seeds that both have."""
-    seeds = [seed for seed in own.seeds if seed in reference.seeds]
-    if not seeds:
-        return None
-    ours, theirs = own.at(seeds), reference.at(seeds)
-    replicates = None
-    if ours.replicates is not None and theirs.replicates is not None:
-        replicates = ours.replicates - theirs.replicates
-    measured = Measured(tuple(seeds), ours.values - theirs.values, replicates)
-    estimate = _estimate(measured, basis)
-    p, method = estimate.p_value(), "t, patients resampled, training seeds as a random factor"
-    if len(seeds) == 1:
-        method = "t, patients resampled; training seeds not varied"
-    if replicates is None:
-        method = "t over training seeds only"
-    found = _plain(estimate.interval(basis.level)) | {
-        "p_method": method,
-        "seeds": len(seeds),
-        "per_seed": _per_seed(seeds, measured.values),
-        "sign_flip": {"p": sign_flip_p(measured.values), "floor": sign_flip_floor(len(seeds))},
-    }
-    if len(seeds) == 1 and name == "auroc" and basis.cases is not None:
-        p, extra = _delong(arm, seeds[0], basis, p)
-        found |= extra
-    return found | {"p": _finite(p), "p_holm": None}
-
-
-def _delong(arm: str, seed: int, basis: _Basis, p: float) -> tuple[float, dict[str, Any]]:
-    """DeLong's test of one pair of models; its p counts where every case is another patient."""
-    assert basis.cases is not None, "asked only where there are scores"
-    scores = {
-        name: next(t for t in basis.scores[name] if t.seed == seed).score.mean(axis=0)
-        for name in (arm, REFERENCE)
-    }
-    labels = basis.cases["label"].to_numpy(int)
-    if min((labels == 0).sum(), (labels == 1).sum()) < 2:
-        return p, {}
-    test = delong(labels, scores[arm], scores[REFERENCE], basis.level)
-    shown = {"p": test.p_value, "low": test.low, "high": test.high, "z": _finite(test.z)}
-    if basis.cases["patient_id"].is_unique:
-        return test.p_value, {"delong": shown, "p_method": "DeLong, one pair of models"}
-    return p, {"delong": shown}
-
-
-def _estimate(measured: Measured, basis: _Basis) -> SeedMean:
-    """Return the mean over seeds; without resamples seeds alone give the error."""
-    if measured.replicates is not None:
-        return seed_mean(measured.values, measured.replicates, basis.num_patients)
-    if len(measured.values) < 2:
-        return SeedMean(float(measured.values.mean()), measured.values, np.nan, np.nan)
-    error = float(measured.values.std(ddof=1)) / np.sqrt(len(measured.values))
-    freedom = float(len(measured.values) - 1)
-    return SeedMean(float(measured.values.mean()), measured.values, float(error), freedom)
-
-
-def _correct(rows: Sequence[dict[str, Any]], metrics: Sequence[str]) -> None:
-    """Write Holm's p into the rows: one family per metric, its size all declared comparisons.
-
-    A comparison that is not there yet counts as one with p = 1, so that what is shown of an
-    unfinished study cannot become less strict later.
-    """
-    compared = [row for row in rows if row["arm"] != REFERENCE]
-    for name in metrics:
-        found = [row["differences"].get(name) for row in compared]
-        p = [1.0 if d is None or d["p"] is None else float(d["p"]) for d in found]
-        if not p:
-            continue
-        for difference, adjusted in zip(found, holm(np.array(p)), strict=True):
-            if difference is not None and difference["p"] is not None:
-                difference["p_holm"] = float(adjusted)
+def _why_missing(effect: Effect, basis: Basis) -> str:
+    """Say why an effect has no estimate."""
+    if effect.unknown:
+        return f"{effect.unknown} of its combinations have no arm in the ledger"
+    if not effect.weights:
+        return "all its combinations come to one configuration"
+    seeds = [set(basis.arms.get(arm, {})) for arm in effect.weights]
+    if not set.intersection(*seeds):
+        return f"no training seed that all its {len(seeds)} arms have completed"
+    return "not measured in all its arms"
 
 
 def _notes(
-    view: StudyView, rows: Sequence[Mapping[str, Any]], basis: _Basis, kind: str
+    view: StudyView, rows: Sequence[Mapping[str, Any]], basis: Basis, kind: str
 ) -> tuple[str, ...]:
     notes = list(basis.notes)
     for row in rows:
@@ -385,19 +324,9 @@ def _notes(
         notes.append(
             "two training seeds: in simulations such intervals held the truth in 90%, not 95%"
         )
+    design = (view.specification.get("ablation") or {}).get("design")
+    if design == "fractional" and design_effects(view) is None:
+        notes.append("the ledger does not name all arms of the fraction yet: no effects are formed")
     if not view.ended:
         notes.append("the study is not closed: more may follow")
     return tuple(notes)
-
-
-def _plain(interval: Estimate) -> dict[str, float | None]:
-    found = interval.to_mapping()
-    return {"mean": found["value"], "low": found["low"], "high": found["high"]}
-
-
-def _per_seed(seeds: Sequence[int], values: npt.NDArray[np.floating]) -> dict[str, float]:
-    return {str(seed): float(value) for seed, value in zip(seeds, values, strict=True)}
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -25,6 +25,7 @@ from namd.config.errors import InputError, about
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from analysis.study_table import StudyTable
     from namd.study.engine import WarmTrial
     from namd.study.spec import StudySpec
     from namd.tracking.protocol import Tracker
@@ -79,10 +80,10 @@ def run_command(arguments: argparse.Namespace) -> int:
         except SystemExit:
             reporter.line(f"stopped; `{ledger.resume}` continues it")
             raise
-        rows = _rows(ledger, cohort)
+        table = _table(ledger, cohort)
         for tracker in trackers:
-            tracker.table(rows)
-    return _finish(arguments, ledger, rows)
+            tracker.table(list(table.rows))
+    return _finish(arguments, ledger, table)
 
 
 def publish_command(arguments: argparse.Namespace) -> int:
@@ -114,14 +115,27 @@ def result_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> s
     return columns(header, told)
 
 
-def _finish(arguments: argparse.Namespace, ledger: Ledger, rows: Sequence[dict[str, Any]]) -> int:
+def effect_text(table: "StudyTable") -> str:
+    """Return a design's effects as text under a blank line; empty where it has none."""
+    from analysis.study_cells import effect_notes, effect_table
+
+    if not table.effects:
+        return ""
+    cells = effect_table(table)
+    notes = "\n".join(f"- {note}" for note in effect_notes(table))
+    return f"\n\n{columns(cells.header, cells.rows)}\n{notes}"
+
+
+def _finish(arguments: argparse.Namespace, ledger: Ledger, table: "StudyTable") -> int:
     """Print how the study ended; return the exit code."""
+    rows = table.rows
     report = report_of(ledger)
     text = as_text(report)
     if report["kind"] == "ablation" and rows:
         report["arms"] = list(rows)
+        report["effects"] = list(table.effects)
         head = as_text({**report, "arms": []}).rpartition("\n\n")[0]
-        text = f"{head}\n\n{result_table(rows, report['metrics'])}\n\n{_NOTE}"
+        text = f"{head}\n\n{result_table(rows, report['metrics'])}{effect_text(table)}\n\n{_NOTE}"
     elif rows:
         report["confirmed"] = list(rows)
     answer(arguments, report, text)
@@ -211,11 +225,11 @@ def _tracked(arguments: argparse.Namespace, ledger: Ledger) -> "Iterator[Sequenc
             tracker.close()
 
 
-def _rows(ledger: Ledger, cohort: "Path | None") -> list[dict[str, Any]]:
-    """Return the rows of the study's table."""
-    from analysis.study_table import arm_rows
+def _table(ledger: Ledger, cohort: "Path | None") -> "StudyTable":
+    """Return the study's table."""
+    from analysis.study_table import study_table
 
-    return arm_rows(ledger.url, ledger.name, cohort)
+    return study_table(ledger.storage, read_whole(ledger), cohort)
 
 
 def _interval(told: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

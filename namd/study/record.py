@@ -35,6 +35,7 @@ from namd.study.trials import (
     Configurator,
     Trial,
     ablation_trials,
+    arm_combinations,
     confirmation_seeds,
     proposal_trials,
 )
@@ -544,6 +545,8 @@ def open_study(
             "configuration": to_mapping(base.config),
             **(about or {}),
         }
+        if spec.ablation is not None:
+            body["combinations"] = arm_combinations(spec, configurator)
         writer.append(Identity(None, attempt, schema.OPENED), body)
         if not state.view.proposals:
             for number, (study, trial) in enumerate(warm):

@@ -203,6 +203,21 @@ def ablation_arms(spec: StudySpec, configurator: Configurator) -> list[Arm]:
     return merge_duplicates(spec.ablation.arms(), identify)
 
 
+def arm_combinations(spec: StudySpec, configurator: Configurator) -> dict[str, list[list[str]]]:
+    """Return, per arm, the sets of applied toggles that come to its configuration, its own first.
+
+    What the ledger is told at every opening: an effect is formed from combinations, and those of
+    a merged arm have no trials of their own. Raises ValueError where the study is no ablation.
+    """
+    if spec.ablation is None:
+        raise ValueError(f"study {spec.name} is no ablation")
+    applied = {arm.name: list(arm.applied) for arm in spec.ablation.arms()}
+    return {
+        arm.name: [applied[name] for name in (arm.name, *arm.aliases)]
+        for arm in ablation_arms(spec, configurator)
+    }
+
+
 def ablation_trials(spec: StudySpec, configurator: Configurator) -> list[Trial]:
     """Return arms times seeds, seed by seed, so that a study cut short is balanced."""
     arms = ablation_arms(spec, configurator)

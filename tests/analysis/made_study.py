@@ -67,7 +67,8 @@ class MadeCohort:
 class MadeStudy:
     """A store with a ledger; trials are added one by one."""
 
-    def __init__(self, root: Path, cohort: MadeCohort, specification: dict, *, told: bool = True):
+    def __init__(self, root: Path, cohort: MadeCohort, specification: dict, *, told: bool = True,
+                 combinations: dict | None = None):  # fmt: skip
         root.mkdir(parents=True, exist_ok=True)
         (root / "store.json").write_text('{"schema": 1}')
         self.root, self.cohort, self.specification = root, cohort, specification
@@ -77,6 +78,8 @@ class MadeStudy:
         settings = {"num_bootstrap": 200, "interval": 0.95, "bootstrap_seed": 0, "split": "test"}
         body = {"specification": specification, "configuration": {"evaluate": settings}}
         about = {"cohort": str(cohort.folder)} if told else {}
+        if combinations is not None:
+            about["combinations"] = combinations
         self.writer.append(Identity(None, 1, schema.OPENED), body | about)
 
     def queue(self, arm: str, seed: int, overrides: dict | None = None, proposal=None) -> str:

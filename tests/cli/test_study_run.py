@@ -117,6 +117,24 @@ def test_a_run_ends_with_the_table(studies, cohort, driver, capsys, tmp_path):
     assert "no_ehr, seed 1: completed (auroc 0.710)" in err
 
 
+def test_a_factorial_ends_with_its_effects(studies, cohort, driver, capsys, tmp_path):
+    driver()
+    toggles = toys.ABLATION["ablation"]["toggles"]
+    design = {"design": "factorial", "toggles": toggles}
+    path = toys.write_file(tmp_path, toys.ABLATION, name="both", ablation=design)
+    code, told, _ = run(capsys, path, "--store", studies, "--cohort", "x")
+    assert code == 0
+    effects = {effect["effect"]: effect["estimate"]["mean"] for effect in told["effects"]}
+    assert effects == pytest.approx({"align": -0.1, "ehr": -0.05, "align \u00d7 ehr": 0}, abs=1e-9)
+    path = toys.write_file(tmp_path, toys.ABLATION, name="again", ablation=design)
+    command = ["study", "run", str(path), "--store", str(studies), "--cohort", "x"]
+    assert front.main([*command, "--wandb", "off"]) == 0
+    text = capsys.readouterr().out
+    assert "change of AUROC" in text
+    assert "applied minus not applied" in text
+    assert "align \u00d7 ehr" in text
+
+
 def test_for_people_too(studies, cohort, driver, capsys, tmp_path):
     driver()
     path = toys.write_file(tmp_path, toys.ABLATION)

@@ -235,6 +235,30 @@ def test_a_finished_ablation_takes_more_seeds_and_a_search_more_trials(tmp_path)
     assert extended["points"] == longer["points"]
 
 
+def test_the_opening_tells_which_combinations_each_arm_stands_for(tmp_path):
+    """Of toggles that set one value, both together are the first: merged, and not lost."""
+    toggles = {
+        "align": {"encoder.align.weight": 0},
+        "same": {"encoder.align.weight": 0, "encoder.predict.weight": 1.0},
+    }
+    question = {"name": "toys", "base": {"method": "toy"}, "seeds": 1}
+    factorial = {"design": "factorial", "toggles": toggles}
+    with opened(tmp_path / "a", parse_study({**question, "ablation": factorial})) as record:
+        assert record.view.about["combinations"] == {
+            "full": [[]],
+            "no_align": [["align"], ["same"], ["align", "same"]],
+        }
+    factorial["toggles"]["same"]["encoder.predict.weight"] = 0.5
+    with opened(tmp_path / "b", parse_study({**question, "ablation": factorial})) as record:
+        assert record.view.about["combinations"] == {
+            "full": [[]],
+            "no_align": [["align"]],
+            "no_same": [["same"], ["align", "same"]],
+        }
+    with opened(tmp_path / "c", search()) as record:
+        assert "combinations" not in record.view.about
+
+
 def test_a_changed_study_is_refused(tmp_path):
     run_whole(tmp_path, search())
     with pytest.raises(ConfigError, match=r"search\.sampler"):
