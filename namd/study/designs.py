@@ -79,12 +79,21 @@ def make_arms(
         resolution: Of `fractional`; 3 or more.
 
     Raises:
-        ConfigError: Toggles contradict each other, or the design is larger than MAXIMUM_RUNS.
+        ConfigError: Toggles contradict each other, two arms would have one name, or the design
+            is larger than MAXIMUM_RUNS.
     """
-    arms = []
+    arms: list[Arm] = []
+    named: dict[str, tuple[str, ...]] = {}
     for applied in _combinations(design, tuple(toggles), resolution):
         overrides = _combine(applied, toggles)
-        arms.append(Arm(_name(design, applied), applied, overrides))
+        name = _name(design, applied)
+        if named.setdefault(name, applied) != applied:
+            both = " and ".join(f"({', '.join(one) or 'none'})" for one in (named[name], applied))
+            raise ConfigError(
+                f"ablation.toggles: two arms would be called {name!r}, of the toggles {both}; "
+                "rename one of these"
+            )
+        arms.append(Arm(name, applied, overrides))
         if len(arms) > MAXIMUM_RUNS:
             raise ConfigError(
                 f"ablation.design={design!r}: more than {MAXIMUM_RUNS} arms from {len(toggles)} "

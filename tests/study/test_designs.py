@@ -128,3 +128,11 @@ def test_arms_of_one_configuration_are_merged():
     merged = merge_duplicates(arms, lambda arm: str(sorted(arm.overrides.items())))
     assert [arm.name for arm in merged] == ["full", "no_one", "no_two"]
     assert merged[2].aliases == ("no_one_no_two",)
+
+
+def test_two_arms_of_one_name_are_refused():
+    toggles = {"a": {"x": 0}, "b": {"y": 0}, "a_no_b": {"z": 0}}
+    with pytest.raises(ConfigError, match=r"'no_a_no_b'.*\(a_no_b\) and \(a, b\).*rename"):
+        make_arms("pairwise", toggles)
+    assert len(make_arms("leave-one-out", toggles)) == 4
+    assert len(make_arms("pairwise", {"a": {"x": 0}, "b": {"y": 0}, "c": {"z": 0}})) == 7
