@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.severable_line import Line
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -54,3 +56,11 @@ def s3_server() -> Iterator[str]:
     host, port = running.get_host_and_port()
     yield f"http://{host}:{port}"
     running.stop()
+
+
+@pytest.fixture
+def s3_line(s3_server) -> Iterator[Line]:
+    """A line to the S3 of this machine that a test may cut, stop, or let lose answers."""
+    line = Line(int(s3_server.rpartition(":")[2]))
+    yield line
+    line.close()
