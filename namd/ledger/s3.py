@@ -30,8 +30,12 @@ SLOWEST_BYTES_PER_S = 1e6
 """An upload slower than this is given up: a stopped server takes some bytes and then no more."""
 
 LONGEST_PAUSE_S = 5.0
-RECHECK_S = 30.0
-"""After an outage was given up, calls fail at once for so long before one is tried again."""
+RECHECK_S = 1.0
+"""After an outage was given up, calls fail at once for so long before one is tried again.
+
+Or for twice as long as the last try took, where that is more: a study that ends has several words
+left to write, and each would wait for a server that stands still.
+"""
 
 _BUSY = frozenset({"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "OperationAborted"})
 
@@ -80,13 +84,15 @@ class Patience:
         pause_s = 0.2
         while True:
             self._refuse()
+            began = self._clock()
             try:
                 result = function(*args, **kwargs)
             except Exception as error:
                 if not is_away(error):
                     raise _as_os_error(self.name, error) from error
-                first = self._clock() if first is None else first
-                rest_s = self._rest_s(first, error)
+                now = self._clock()
+                first = now if first is None else first
+                rest_s = self._rest_s(first, now - began, error)
             else:
                 self._hear()
                 return result
@@ -100,10 +106,10 @@ class Patience:
     def _refuse(self) -> None:
         """Fail at once where the outage was given up a moment ago."""
         with self._lock:
-            if self._refused is not None and self._clock() - self._refused[0] < RECHECK_S:
+            if self._refused is not None and self._clock() < self._refused[0]:
                 raise S3Away(self._refused[1])
 
-    def _rest_s(self, first: float, error: Exception) -> float:
+    def _rest_s(self, first: float, took_s: float, error: Exception) -> float:
         """Return how long the outage is still waited out. Raises S3Away: no longer."""
         with self._lock:
             now = self._clock()
@@ -115,7 +121,7 @@ class Patience:
                 return rest_s
             tried = f"; tried for {now - self._began:.0f} s" if self._answered else ""
             text = f"{self.name} does not answer ({_in_words(error)}{tried})"
-            self._refused = (now, text)
+            self._refused = (now + max(RECHECK_S, 2 * took_s), text)
             raise S3Away(text) from error
 
 
