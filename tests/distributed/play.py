@@ -125,8 +125,18 @@ class Theatre:
     """One opening of a study, played from beginning to end by `play`."""
 
     def __init__(
-        self, folder: Path, spec, *, drivers=3, cpus=2.0, deaths=0, reporter=None, patience=PATIENCE
+        self,
+        folder: Path,
+        spec,
+        *,
+        drivers=3,
+        cpus=2.0,
+        deaths=0,
+        reporter=None,
+        patience=PATIENCE,
+        ledger_timing=None,
     ) -> None:
+        self.ledger_timing = ledger_timing
         self.folder, self.spec, self.drivers, self.deaths = folder, spec, drivers, deaths
         self.reporter = reporter or Recorder()
         store = open_store(str(folder), TIMING)
@@ -153,7 +163,13 @@ class Theatre:
             self.reporter.event(identity.trial, identity.transition, event.body, view)
 
         try:
-            with open_study(self.storage, self.spec, configurator, listener=listener) as record:
+            with open_study(
+                self.storage,
+                self.spec,
+                configurator,
+                timing=self.ledger_timing,
+                listener=listener,
+            ) as record:
                 if retry_failed:
                     record.retry_failed()
                 self.conductor = Conductor(record, self.storage, Port(self), _plan, self.reporter)

@@ -10,6 +10,7 @@ from play import Recorder, Theatre
 
 from namd.config.errors import StageError
 from namd.ledger import s3
+from namd.ledger.lease import LeaseTiming
 from namd.ledger.s3 import PATIENCE_VARIABLE
 from namd.ledger.storage import open_storage
 from namd.ledger.view import read_view
@@ -114,7 +115,9 @@ def test_an_outage_for_good_ends_in_one_line_and_the_study_goes_on_later(
     s3_line.mend()
     before = read_view(open_storage(s3_url), "toys")
     assert before.counts()["failed"] == 0
-    check(Theatre(s3_url, spec()).play(), undisturbed, s3_url)
+    # Its own process lives on, which nobody takes for dead before the time is over.
+    again = Theatre(s3_url, spec(), ledger_timing=LeaseTiming(4.0, 1.0, 0.2))
+    check(again.play(), undisturbed, s3_url)
 
 
 @pytest.mark.slow
