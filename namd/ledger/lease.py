@@ -226,7 +226,7 @@ def _await_end(
                 f"study {study}: process {holder.pid} on {holder.host} is running it; "
                 f"`namd study stop {study}` ends it"
             )
-        if clock() - looked > timing.beat_s:
+        if clock() - looked > timing.ttl_s / 2:
             # A storage that let this look wait was away for the holder too: begin to count anew.
             start = clock()
         if clock() - start >= timing.ttl_s:

@@ -131,7 +131,7 @@ class Leases:
         place = f"{folder}/lease-{epoch}:{holder.token}"
         seen = self._seen.get(place)
         # A place that let this look wait was away for the holder too: begin to count anew.
-        waited = self.clock() - began > self.timing.heartbeat_s
+        waited = self.clock() - began > self.timing.ttl_s / 2
         if seen is None or seen.beat != beat or waited:
             self._seen[place] = Observation(beat, self.clock())
             return holder
