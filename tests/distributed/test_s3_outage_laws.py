@@ -87,13 +87,14 @@ def test_a_short_outage_is_waited_out_and_nothing_is_lost_or_doubled(
     assert len(set(places)) == len(places)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "after"),
     [
         ("cut", 12),
-        pytest.param("cut", 3, marks=pytest.mark.slow),
-        pytest.param("cut", 24, marks=pytest.mark.slow),
-        pytest.param("stop", 12, marks=pytest.mark.slow),
+        ("cut", 3),
+        ("cut", 24),
+        ("stop", 12),
     ],
 )
 def test_an_outage_for_good_ends_in_one_line_and_the_study_goes_on_later(
