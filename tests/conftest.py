@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.severable_line import Line
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -54,3 +56,27 @@ def s3_server() -> Iterator[str]:
     host, port = running.get_host_and_port()
     yield f"http://{host}:{port}"
     running.stop()
+
+
+@pytest.fixture
+def s3_line(s3_server) -> Iterator[Line]:
+    """A line to the S3 of this machine that a test may cut, stop, or let lose answers."""
+    line = Line(int(s3_server.rpartition(":")[2]))
+    yield line
+    line.close()
+
+
+@pytest.fixture
+def s3_url(s3_line, tmp_path, monkeypatch, request) -> str:
+    """An empty prefix of an S3 behind `s3_line`, reached as the AWS tools are told to."""
+    from namd.pipeline.object_backend import CACHE_VARIABLE, open_object_backend
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_line.url)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "copies"))
+    name = request.node.name.replace("[", "-").replace("]", "")
+    place = f"s3://bucket/outage-{name}"
+    open_object_backend(place)._filesystem.call_s3("create_bucket", Bucket="bucket")
+    return place

@@ -158,6 +158,8 @@ def readable(url: str) -> Iterator[None]:
     except LedgerDamaged as error:
         raise InputError(f"store {url}: {error}") from error
     except OSError as error:
+        if url in str(error):
+            raise InputError(f"store {error}") from error
         raise InputError(f"store {url}: cannot be read ({error})") from error
 
 

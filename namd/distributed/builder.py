@@ -17,9 +17,17 @@ from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 
 from namd.config.errors import InputError, NotFiniteError, StageError
 from namd.distributed.rows import run_values
-from namd.distributed.work import Bench, BuilderLost, Outcome, RunRows, Work, one_line
+from namd.distributed.work import (
+    Bench,
+    BuilderLost,
+    Outcome,
+    RunRows,
+    Work,
+    ended,
+    no_rows,
+    one_line,
+)
 from namd.methods.base import Step
-from namd.pipeline.backend import StoreError, storage_problem
 from namd.pipeline.graph import Node, Plan
 from namd.pipeline.launcher import Launcher
 from namd.pipeline.reporting import SilentReporter
@@ -72,7 +80,7 @@ class Builder:
                 self._bench.parts.tabulate,
             )
         except (StageError, InputError, OSError, ValueError) as error:
-            return RunRows(None, one_line(error))
+            return no_rows(error)
         return RunRows(values)
 
     def _carry(self, work: Work, relay: "_Relay") -> None:
@@ -109,7 +117,7 @@ class Builder:
     def _open(self) -> Store:
         """Return the store, opened by the first order: a bad one must not kill the process."""
         if self._store is None:
-            self._store = open_store(self._bench.store_url, create=False)
+            self._store = open_store(self._bench.store_url, create=False, answered=True)
         return self._store
 
 
@@ -153,14 +161,6 @@ def hire(bench: Bench, workshop: ActorHandle, resources: StageResources) -> Hire
 def hire_from_here(bench: Bench, resources: StageResources) -> HiredBuilder:
     """Start a builder that reports to the actor in which this is called."""
     return hire(bench, ray.get_runtime_context().current_actor, resources)
-
-
-def ended(error: BaseException) -> Outcome:
-    """Tell a body that cannot go on from a disk that nobody can go on with."""
-    problem = storage_problem(error) or storage_problem(error.__cause__)
-    if isinstance(error, StoreError | OSError) and problem is not None:
-        return Outcome("unusable", one_line(error))
-    return Outcome("failed", one_line(error))
 
 
 class _Relay(SilentReporter):

@@ -140,7 +140,7 @@ class DrawWorker:
 
     @cached_property
     def _store(self) -> Store:
-        return open_store(self.work.store_url, create=False)
+        return open_store(self.work.store_url, create=False, answered=True)
 
     @cached_property
     def _cases(self) -> Any:  # noqa: ANN401 - naming a cohort here would import pandas early
@@ -220,7 +220,7 @@ class JudgeWorker:
         from namd.methods.stages.draws import evaluation_cases
         from namd.methods.stages.scores import make_scorer
 
-        store = open_store(self.work.store_url, create=False)
+        store = open_store(self.work.store_url, create=False, answered=True)
         inputs = {"judge": self.work.node.inputs["judge"]}
         context = self.work.context(store, inputs)
         return make_scorer(context, evaluation_cases(context))

@@ -114,7 +114,7 @@ class Drawing:
         relay: Relay,
         made_for: str = "",
     ) -> None:
-        self.store = open_store(store_url)
+        self.store = open_store(store_url, answered=True)
         # Workers start in other folders: what they are told must be absolute.
         self.store_url, self.cohort = self.store.backend.name, Path(cohort).absolute()
         self.resources, self.relay = resources, relay

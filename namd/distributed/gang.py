@@ -99,7 +99,7 @@ def build_with_gang(
         StageError: The body cannot go on; DivergedError among others, as itself.
         SystemExit: SIGTERM came; a checkpoint was saved where the body can.
     """
-    store = open_store(store_url)
+    store = open_store(store_url, answered=True)
     plan = Plan(tuple(nodes))
     device = "cuda" if resources.gpus else "cpu"
     if any(store.find(node.stage.name, node.key) is None for node in nodes):

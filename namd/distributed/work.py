@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from namd.config.errors import InputError, StageError
 from namd.methods.base import Step, World
+from namd.pipeline.backend import StoreError, storage_problem
 from namd.pipeline.graph import Fingerprint, Node
 from namd.pipeline.run import Tabulate, score_rows
 from namd.pipeline.run_configuration import RunConfiguration
@@ -88,10 +89,12 @@ class RunRows:
     Attributes:
         values: Flat metrics by name, with the run's key; None: they could not be formed.
         reason: Why.
+        state: What the trial is then; see `Outcome`.
     """
 
     values: Mapping[str, Any] | None
     reason: str = ""
+    state: Literal["failed", "unusable"] = "failed"
 
 
 class BuilderLost(Exception):  # noqa: N818 - an event, not a mistake
@@ -110,6 +113,20 @@ class BuilderPort(Protocol):
 
     def dismiss(self) -> None:
         """End its process; only while it has no order."""
+
+
+def ended(error: BaseException) -> Outcome:
+    """Tell a body that cannot go on from a disk, or an S3, that nobody can go on with."""
+    problem = storage_problem(error) or storage_problem(error.__cause__)
+    if isinstance(error, StoreError | OSError) and problem is not None:
+        return Outcome("unusable", one_line(error))
+    return Outcome("failed", one_line(error))
+
+
+def no_rows(error: BaseException) -> RunRows:
+    """Return that a run's rows could not be formed, and whose fault that is."""
+    unusable = ended(error).state == "unusable"
+    return RunRows(None, one_line(error), "unusable" if unusable else "failed")
 
 
 def one_line(error: BaseException) -> str:

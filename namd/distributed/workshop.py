@@ -18,7 +18,7 @@ from namd.distributed.work import (
     Manner,
     Outcome,
     Work,
-    one_line,
+    ended,
 )
 from namd.methods.base import Step
 from namd.pipeline.graph import Node, Plan
@@ -118,7 +118,7 @@ class Workshop:
         self._resources = resources
         self._rungs = tuple(rungs)
         self._patience = patience or Patience()
-        self._store: Store = open_store(bench.store_url, create=False)
+        self._store: Store = open_store(bench.store_url, create=False, answered=True)
         self._walks: dict[str, _Walk] = {}
         self._builds: dict[str, _Build] = {}
         self._orders: dict[int, _Build] = {}
@@ -240,7 +240,8 @@ class Workshop:
         if isinstance(error, _KeyLost):
             walk.tell({"kind": "end", "state": error.state, "reason": error.reason})
         elif error is not None:
-            walk.tell({"kind": "end", "state": "failed", "reason": one_line(error)})
+            outcome = ended(error)
+            walk.tell({"kind": "end", "state": outcome.state, "reason": outcome.reason})
 
     async def _obtain(self, run: str, walk: _Walk, group: Sequence[Node]) -> None:
         """Return once every node of a group is in the store."""
@@ -342,7 +343,7 @@ class Workshop:
         return made_for == self._bench.study if made_for else paid is not None
 
     async def _rows(self, walk: _Walk) -> dict[str, Any]:
-        reason = ""
+        state, reason = "failed", ""
         for _ in range(1 + self._patience.losses):
             seat = await self._seats.take(self._resources.default)
             if seat is None:
@@ -359,9 +360,9 @@ class Workshop:
             self._seats.give_back(seat, paid_for=False)
             if found.values is not None:
                 return {"kind": "end", "state": "completed", "values": dict(found.values)}
-            reason = found.reason
+            state, reason = found.state, found.reason
             break
-        return {"kind": "end", "state": "failed", "reason": f"rows: {reason}"}
+        return {"kind": "end", "state": state, "reason": f"rows: {reason}"}
 
     # Building.
 
@@ -421,7 +422,8 @@ class Workshop:
     def _broke(self, build: _Build, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._lose(build.nodes, "failed", one_line(error))
+            outcome = ended(error)
+            self._lose(build.nodes, outcome.state, outcome.reason)
 
     def _still_missing(self, build: _Build) -> list[Node]:
         return [node for node in build.nodes if self._find(node) is None]

@@ -219,16 +219,20 @@ def _await_end(
     """Return when the holder of an epoch has ended; raise StudyBusy as soon as it shows life."""
     holder = _holder(storage, study, epoch)
     first = _heartbeat(storage, study, epoch)
-    start = clock()
+    start = looked = clock()
     while not _is_released(storage, study, epoch) and not holder.is_dead():
         if _heartbeat(storage, study, epoch) != first:
             raise StudyBusy(
                 f"study {study}: process {holder.pid} on {holder.host} is running it; "
                 f"`namd study stop {study}` ends it"
             )
+        if clock() - looked > timing.ttl_s / 2:
+            # A storage that let this look wait was away for the holder too: begin to count anew.
+            start = clock()
         if clock() - start >= timing.ttl_s:
             return
         sleep(timing.poll_s)
+        looked = clock()
 
 
 def _path(study: str, epoch: int, suffix: str) -> str:

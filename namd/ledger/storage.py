@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from namd.config.errors import InputError
+from namd.ledger.s3 import Patience, open_s3, upload_limit_s
 
 TEMPORARY = ".tmp-"
 """Prefix of files in the making; a listing never shows them."""
@@ -114,11 +115,20 @@ class LocalStorage:
 
 
 class ObjectStorage:
-    """A prefix of an S3 bucket through s3fs: creation sends `If-None-Match: *`."""
+    """A prefix of an S3 bucket through s3fs: creation sends `If-None-Match: *`.
 
-    def __init__(self, filesystem: Any, root: str) -> None:  # noqa: ANN401 - fsspec is untyped
+    An outage is waited out by every call (see `Patience`); S3Away, an OSError, says that it lasts.
+    """
+
+    def __init__(
+        self,
+        filesystem: Any,  # noqa: ANN401 - fsspec is untyped
+        root: str,
+        patience: Patience | None = None,
+    ) -> None:
         self._filesystem = filesystem
         self._root = root.rstrip("/")
+        self._patiently = patience or Patience(self.root)
 
     @property
     def root(self) -> str:
@@ -129,26 +139,28 @@ class ObjectStorage:
         """Store the object if the name is free; False if it is taken."""
         path = f"{self._root}/{name}"
         try:
-            self._filesystem.pipe_file(path, data, mode="create")
+            self._put(path, data, mode="create")
         except FileExistsError:
-            # A request that was answered late is sent again by the client, and the second
-            # one then meets the first one's object: ours, if the bytes are.
-            return self._filesystem.cat_file(path) == data
+            # A request whose answer was lost is sent again, and the second one then meets the
+            # first one's object: ours, if the bytes are.
+            return bool(self._patiently(self._filesystem.cat_file, path) == data)
         return True
 
     def replace(self, name: str, data: bytes) -> None:
         """Store the object whether or not the name is taken."""
-        self._filesystem.pipe_file(f"{self._root}/{name}", data)
+        self._put(f"{self._root}/{name}", data)
 
     def read(self, name: str) -> bytes:
         """Return the object's bytes. Raises FileNotFoundError."""
-        return self._filesystem.cat_file(f"{self._root}/{name}")
+        return bytes(self._patiently(self._filesystem.cat_file, f"{self._root}/{name}"))
 
     def names(self, folder: str) -> list[str]:
         """Return the names right under a folder, sorted; [] where it is absent."""
         self._filesystem.invalidate_cache()
         try:
-            paths = self._filesystem.ls(f"{self._root}/{folder}", detail=False, refresh=True)
+            paths = self._patiently(
+                self._filesystem.ls, f"{self._root}/{folder}", detail=False, refresh=True
+            )
         except FileNotFoundError:
             return []
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
@@ -156,7 +168,11 @@ class ObjectStorage:
     def remove(self, name: str) -> None:
         """Remove the object, if it is there."""
         with contextlib.suppress(FileNotFoundError):
-            self._filesystem.rm_file(f"{self._root}/{name}")
+            self._patiently(self._filesystem.rm_file, f"{self._root}/{name}")
+
+    def _put(self, path: str, data: bytes, mode: str = "overwrite") -> None:
+        limit_s = upload_limit_s(len(data))
+        self._patiently(self._filesystem.pipe_file, path, data, mode=mode, timeout=limit_s)
 
 
 def open_storage(url: str, **options: Any) -> Storage:  # noqa: ANN401 - handed to s3fs
@@ -171,10 +187,7 @@ def open_storage(url: str, **options: Any) -> Storage:  # noqa: ANN401 - handed 
         return LocalStorage(Path(rest))
     if protocol not in ("s3", "s3a"):
         raise InputError(f"store {url}: a ledger lies in a local folder or on s3://")
-    import s3fs  # a local study must not pay for it
-
-    filesystem = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True, **options)
-    return ObjectStorage(filesystem, rest)
+    return ObjectStorage(open_s3(**options), rest)
 
 
 def probe(storage: Storage, token: Callable[[], str] = lambda: secrets.token_hex(8)) -> None:

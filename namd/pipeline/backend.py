@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from namd.config.errors import InputError
+from namd.ledger.s3 import S3Away
 
 _FULL = {
     errno.ENOSPC: "no space left",
@@ -24,6 +25,8 @@ _FULL = {
     errno.EEXIST: "a file stands where a folder is needed",
     errno.EIO: "input/output error",
 }
+
+_SILENT = "does not answer"
 
 
 class StoreError(InputError):
@@ -208,11 +211,13 @@ class LocalBackend:
 
 
 def storage_problem(error: BaseException | None) -> str | None:
-    """Return what is wrong with the disk, or None where the error is about something else.
+    """Return what is wrong with the disk or S3, or None where the error is about something else.
 
     Libraries that write through Rust or C++ tell it in words only, or as another error's cause.
     """
     while error is not None:
+        if isinstance(error, S3Away | StoreError) and _SILENT in str(error):
+            return _SILENT
         if isinstance(error, OSError) and error.errno in _FULL:
             return _FULL[error.errno]
         if "No space left on device" in str(error) or "os error 28" in str(error):

@@ -114,6 +114,7 @@ class Leases:
 
     def holder(self, folder: str) -> Holder | None:
         """Return who holds a key's folder, as far as this process can tell yet."""
+        began = self.clock()
         epoch = self._latest(folder)
         if not epoch:
             return None
@@ -129,7 +130,9 @@ class Leases:
             return None
         place = f"{folder}/lease-{epoch}:{holder.token}"
         seen = self._seen.get(place)
-        if seen is None or seen.beat != beat:
+        # A place that let this look wait was away for the holder too: begin to count anew.
+        waited = self.clock() - began > self.timing.ttl_s / 2
+        if seen is None or seen.beat != beat or waited:
             self._seen[place] = Observation(beat, self.clock())
             return holder
         return holder if self.clock() - seen.changed <= self.timing.ttl_s else None

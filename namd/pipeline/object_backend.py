@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from namd.ledger.s3 import Patience, S3Away, open_s3, upload_limit_s
 from namd.pipeline.backend import StoreError
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "NAMD_STORE_CACHE"
 """Folder for local copies; a shared one lets the workers of a gang see one another's files."""
-
-CONNECT_S = 5
-"""Patience with a server that does not answer, per try."""
-
-TRIES = 2
 
 
 class ObjectBackend:
@@ -35,12 +31,16 @@ class ObjectBackend:
         filesystem: s3fs, without caches of listings.
         root: Bucket and prefix.
         cache: Where local copies of this store lie; may be removed while nothing runs.
+        answered: Whether the server is known to be there: see `Patience`.
     """
 
-    def __init__(self, filesystem: "S3FileSystem", root: str, cache: Path) -> None:
+    def __init__(
+        self, filesystem: "S3FileSystem", root: str, cache: Path, answered: bool = False
+    ) -> None:
         self._filesystem = filesystem
         self._root = root.rstrip("/")
         self.name = f"s3://{self._root}"
+        self._patiently = Patience(self.name, answered=answered)
         self.folder = cache
         self._uploaded: dict[str, tuple[int, int]] = {}
 
@@ -48,23 +48,23 @@ class ObjectBackend:
         """Create by conditional put."""
         with self._explained():
             try:
-                self._filesystem.pipe_file(self._key(path), data, mode="create")
+                self._pipe(path, data, mode="create")
             except FileExistsError:
-                # A put whose answer was lost is sent again by the client, and then meets the
-                # first one's object: ours, if the bytes are. Every caller's differ.
-                return self._filesystem.cat_file(self._key(path)) == data
+                # A put whose answer was lost is sent again, and then meets the first one's
+                # object: ours, if the bytes are. Every caller's differ.
+                return bool(self._patiently(self._filesystem.cat_file, self._key(path)) == data)
             return True
 
     def write(self, path: str, data: bytes, lasting: bool = True) -> None:  # noqa: ARG002 - an object lasts
         """Put the object: a reader sees the old one or the new."""
         with self._explained():
-            self._filesystem.pipe_file(self._key(path), data)
+            self._pipe(path, data)
 
     def read(self, path: str) -> bytes | None:
         """Get the whole object."""
         with self._explained():
             try:
-                return bytes(self._filesystem.cat_file(self._key(path)))
+                return bytes(self._patiently(self._filesystem.cat_file, self._key(path)))
             except FileNotFoundError:
                 return None
 
@@ -73,7 +73,7 @@ class ObjectBackend:
         folder = self._key(path)
         with self._explained():
             try:
-                found = self._filesystem.ls(folder, detail=False, refresh=True)
+                found = self._patiently(self._filesystem.ls, folder, detail=False, refresh=True)
             except FileNotFoundError:
                 return []
         # A prefix that is itself an object lists itself.
@@ -86,7 +86,7 @@ class ObjectBackend:
         with self._explained():
             for place in self._objects(path):
                 with contextlib.suppress(FileNotFoundError):
-                    self._filesystem.rm_file(f"{self._root}/{place}")
+                    self._patiently(self._filesystem.rm_file, f"{self._root}/{place}")
                 self._uploaded.pop(place, None)
             local = self.folder / path
             if local.is_dir():
@@ -147,7 +147,7 @@ class ObjectBackend:
                     # A gang goes on meanwhile: this checkpoint has just given way to the next.
                     del states[place]
             for place in set(self._objects(path)) - set(states):
-                self._filesystem.rm_file(f"{self._root}/{place}")
+                self._patiently(self._filesystem.rm_file, f"{self._root}/{place}")
             self._uploaded |= states
 
     def restore(self, path: str) -> Path:
@@ -177,13 +177,15 @@ class ObjectBackend:
 
     def _objects(self, path: str) -> Sequence[str]:
         """Return the objects at or under a path, by their place under the root."""
-        found = self._filesystem.find(self._key(path), refresh=True)
+        found = self._patiently(self._filesystem.find, self._key(path), refresh=True)
         return [str(place).removeprefix(f"{self._root}/") for place in found]
 
     def _put(self, files: Sequence[Path]) -> None:
         if files:
             places = [f"{self._root}/{self._place(file)}" for file in files]
-            self._filesystem.put([str(file) for file in files], places)
+            limit_s = upload_limit_s(sum(file.stat().st_size for file in files))
+            names = [str(file) for file in files]
+            self._patiently(self._filesystem.put, names, places, timeout=limit_s)
 
     def _get(self, places: Sequence[str], path: str, folder: Path) -> None:
         """Download objects under a path to the same places under a folder."""
@@ -193,15 +195,23 @@ class ObjectBackend:
         folder.mkdir(parents=True, exist_ok=True)
         if places:
             sources = [f"{self._root}/{place}" for place in places]
-            self._filesystem.get(sources, [str(target) for target in targets])
+            names = [str(target) for target in targets]
+            self._patiently(self._filesystem.get, sources, names)
+
+    def _pipe(self, path: str, data: bytes, mode: str = "overwrite") -> None:
+        limit_s = upload_limit_s(len(data))
+        place = self._key(path)
+        self._patiently(self._filesystem.pipe_file, place, data, mode=mode, timeout=limit_s)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
             yield
-        except (OSError, TimeoutError, BotoCoreError, ClientError) as error:
+        except S3Away as error:
+            raise StoreError(
+                f"store {error}; check network and server, or name another with --store"
+            ) from error
+        except OSError as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StoreError(
                 f"store {self.name}: cannot be used ({reason}); check bucket, network and "
@@ -209,19 +219,16 @@ class ObjectBackend:
             ) from error
 
 
-def open_object_backend(url: str, **options: Any) -> ObjectBackend:  # noqa: ANN401 - for s3fs
+def open_object_backend(
+    url: str,
+    answered: bool = False,
+    **options: Any,  # noqa: ANN401 - for s3fs
+) -> ObjectBackend:
     """Return the backend at an `s3://bucket/prefix` URL; `options` go to s3fs.
 
     Address and credentials come from where the AWS tools look for them.
     """
-    import s3fs  # a local store must not pay for it
-
-    client = {"connect_timeout": CONNECT_S, "retries": {"max_attempts": TRIES}}
-    filesystem = s3fs.S3FileSystem(
-        use_listings_cache=False, skip_instance_cache=True, config_kwargs=client, **options
-    )
-    filesystem.retries = TRIES
-    return ObjectBackend(filesystem, url.partition("://")[2], cache_folder(url))
+    return ObjectBackend(open_s3(**options), url.partition("://")[2], cache_folder(url), answered)
 
 
 def cache_folder(url: str) -> Path:

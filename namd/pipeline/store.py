@@ -102,6 +102,7 @@ class Store:
     def __init__(self, backend: Backend, timing: LeaseTiming | None = None) -> None:
         self.backend = backend
         self.leases = Leases(backend, timing)
+        self._unsure: set[str] = set()
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """Return the published artifact of a key, or None.
@@ -143,7 +144,11 @@ class Store:
         self.backend.upload(place)
         commit = {"attempt": attempt.name, "files": _digests(attempt.folder)}
         text = json.dumps(commit, indent=1, sort_keys=True).encode()
-        won = self.backend.create_if_absent(f"{folder}/{COMMIT}", text)
+        try:
+            won = self.backend.create_if_absent(f"{folder}/{COMMIT}", text)
+        except StoreError:
+            self._unsure.add(attempt.name)
+            raise
         if not won:
             self.backend.remove(place)
         artifact = self.find(attempt.stage, attempt.key)
@@ -154,8 +159,11 @@ class Store:
     def abandon(self, attempt: Attempt) -> None:
         """Remove an attempt that will not be published.
 
-        A signal may come between COMMIT and its return: a published attempt stays.
+        A signal may come between COMMIT and its return: a published attempt stays. So does one
+        whose COMMIT was sent and not answered: it may still arrive.
         """
+        if attempt.name in self._unsure:
+            return
         folder = key_folder(attempt.stage, attempt.key)
         raw = self.backend.read(f"{folder}/{COMMIT}")
         if raw is None or json.loads(raw)["attempt"] != attempt.name:
@@ -295,13 +303,22 @@ class Store:
         return entries
 
 
-def open_store(url: str, timing: LeaseTiming | None = None, create: bool = True) -> Store:
+def open_store(
+    url: str, timing: LeaseTiming | None = None, create: bool = True, answered: bool = False
+) -> Store:
     """Return the store at a local folder, `file://` or `s3://` URL, made where absent.
+
+    Args:
+        url: Where.
+        timing: Of leases.
+        create: Whether to make it; else it must be there.
+        answered: Whether another process has just used it: then an S3 that does not answer is
+            waited for from the first call on, and is not taken for a wrong address.
 
     Raises StoreError where it is another kind of place, another schema version, not a store,
     cannot be reached, or fails the probe.
     """
-    backend = _open_backend(url)
+    backend = _open_backend(url, answered)
     try:
         raw = _store_file(backend, create)
     except OSError as error:
@@ -331,12 +348,12 @@ def _store_file(backend: Backend, create: bool) -> bytes:
     return raw
 
 
-def _open_backend(url: str) -> Backend:
+def _open_backend(url: str, answered: bool) -> Backend:
     protocol, separator, rest = url.partition("://")
     if separator and protocol in ("s3", "s3a"):
         from namd.pipeline.object_backend import open_object_backend
 
-        return open_object_backend(url)
+        return open_object_backend(url, answered)
     if separator and protocol != "file":
         raise StoreError(f"store {url}: only local folders, file:// and s3:// are known")
     return LocalBackend(Path(rest if separator else url).expanduser().absolute())

@@ -12,11 +12,19 @@ from pathlib import Path
 import toy_study as toy
 
 from namd.config.errors import InputError, NotFiniteError, StageError
-from namd.distributed.builder import ended
 from namd.distributed.conductor import Conductor
 from namd.distributed.driver import _conclude
 from namd.distributed.rows import run_values
-from namd.distributed.work import Bench, BuilderLost, Outcome, Parts, RunRows, one_line
+from namd.distributed.work import (
+    Bench,
+    BuilderLost,
+    Outcome,
+    Parts,
+    RunRows,
+    ended,
+    no_rows,
+    one_line,
+)
 from namd.distributed.workshop import Patience, Workshop
 from namd.ledger.storage import open_storage
 from namd.pipeline.graph import Plan, make_plan
@@ -80,8 +88,8 @@ class LocalBuilder(SilentReporter):
 
     def _carry(self, work) -> Outcome:
         self.work = work
-        store = open_store(str(self.theatre.folder), TIMING, create=False)
         try:
+            store = open_store(str(self.theatre.folder), TIMING, create=False, answered=True)
             Launcher(
                 store, Path("none"), self, toy.ToyWorld, made_for=self.theatre.spec.name
             ).build(Plan(work.nodes))
@@ -101,10 +109,13 @@ class LocalBuilder(SilentReporter):
             raise SystemExit(143)
 
     async def evaluate(self, configuration, nodes) -> RunRows:
-        store = open_store(str(self.theatre.folder), TIMING, create=False)
-        return RunRows(
-            run_values(configuration, Plan(tuple(nodes)), Path("none"), store, toy.tabulate)
-        )
+        try:
+            store = open_store(str(self.theatre.folder), TIMING, create=False, answered=True)
+            return RunRows(
+                run_values(configuration, Plan(tuple(nodes)), Path("none"), store, toy.tabulate)
+            )
+        except (StageError, InputError, OSError) as error:
+            return no_rows(error)
 
     def dismiss(self) -> None:
         self.dismissed = True
@@ -114,8 +125,18 @@ class Theatre:
     """One opening of a study, played from beginning to end by `play`."""
 
     def __init__(
-        self, folder: Path, spec, *, drivers=3, cpus=2.0, deaths=0, reporter=None, patience=PATIENCE
+        self,
+        folder: Path,
+        spec,
+        *,
+        drivers=3,
+        cpus=2.0,
+        deaths=0,
+        reporter=None,
+        patience=PATIENCE,
+        ledger_timing=None,
     ) -> None:
+        self.ledger_timing = ledger_timing
         self.folder, self.spec, self.drivers, self.deaths = folder, spec, drivers, deaths
         self.reporter = reporter or Recorder()
         store = open_store(str(folder), TIMING)
@@ -142,7 +163,13 @@ class Theatre:
             self.reporter.event(identity.trial, identity.transition, event.body, view)
 
         try:
-            with open_study(self.storage, self.spec, configurator, listener=listener) as record:
+            with open_study(
+                self.storage,
+                self.spec,
+                configurator,
+                timing=self.ledger_timing,
+                listener=listener,
+            ) as record:
                 if retry_failed:
                     record.retry_failed()
                 self.conductor = Conductor(record, self.storage, Port(self), _plan, self.reporter)
