@@ -50,7 +50,7 @@ def _add_plan(commands: Commands) -> None:
         "--no-calibration",
         dest="calibration",
         action="store_false",
-        help="leave costs unknown that no earlier run tells, instead of measuring two short runs",
+        help="leave costs unknown that no earlier run tells, instead of measuring by short runs",
     )
     plan.set_defaults(func=_later("study_plan", "plan_command"))
 

@@ -122,7 +122,7 @@ def _calibrate(
     from namd.study.calibration import calibrate, measure_with_launcher
 
     named = ", ".join(unknown) if len(unknown) <= 4 else f"{len(unknown)} stages"
-    tell(f"no recorded cost of {named}: measuring two short runs (--no-calibration leaves it)")
+    tell(f"no recorded cost of {named}: measuring by short runs (--no-calibration leaves it)")
     configuration = configurator.configure({}, spec.train_seeds[0])
     try:
         return calibrate(

@@ -1,7 +1,9 @@
 """What stages cost on this machine, from two short runs of a study's base configuration.
 
 For stages that no manifest tells of. A stage's cost is taken as a fixed part and a part in
-proportion to its optimiser steps, or to the cases it draws and scores; two lengths give both.
+proportion to its optimiser steps, or to the cases it draws and scores; two lengths give both. A
+shorter run goes before them and is not counted: imports and first calls would all be its share, and
+the longer run would look like the faster one.
 """
 
 import tempfile
@@ -27,10 +29,12 @@ class CalibrationLengths:
     Attributes:
         steps: Optimiser steps of every training stage in the first and second run.
         cases: Cases that are drawn and scored, likewise.
+        warm_up: Steps and cases of the run that goes before them.
     """
 
-    steps: tuple[int, int] = (4, 12)
-    cases: tuple[int, int] = (16, 48)
+    steps: tuple[int, int] = (4, 20)
+    cases: tuple[int, int] = (16, 64)
+    warm_up: tuple[int, int] = (1, 8)
 
     def __post_init__(self) -> None:
         """Reject runs of one length, which give no slope."""
@@ -67,10 +71,11 @@ def calibrate(
     lengths = lengths or CalibrationLengths()
     whole = to_mapping(configuration.config)
     measured = []
-    for run in (0, 1):
-        short = _shortened(whole, lengths.steps[run], lengths.cases[run])
+    for steps, cases in (lengths.warm_up, *zip(lengths.steps, lengths.cases, strict=True)):
+        short = _shortened(whole, steps, cases)
         short["method"] = configuration.method.name
         measured.append(measure(from_mapping(short, None, methods)))
+    del measured[0]
     found = {}
     for stage, first in measured[0].items():
         low, high, full = _amounts(stage, whole, size, lengths)
