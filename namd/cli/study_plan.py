@@ -1,6 +1,7 @@
 """`namd study plan`: what a study will run, what is there already, what the rest costs."""
 
 import argparse
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from namd.config.errors import InputError, StageError, about
 
 if TYPE_CHECKING:
     from namd.ledger.view import StudyView
+    from namd.pipeline.run_configuration import RunConfiguration
     from namd.pipeline.store import Store
     from namd.study.plan import Cluster, StudyPlan
     from namd.study.spec import StudySpec
@@ -119,15 +121,21 @@ def as_text(plan: "StudyPlan", spec: "StudySpec") -> str:
 def _calibrate(
     spec: "StudySpec", configurator: "Configurator", cohort: Path, unknown: tuple[str, ...]
 ) -> Mapping[str, float]:
-    from namd.study.calibration import calibrate, measure_with_launcher
+    from namd.study.calibration import NUM_RUNS, calibrate, measure_with_launcher
+
+    measure, begun = measure_with_launcher(cohort), itertools.count(1)
+
+    def told(configuration: "RunConfiguration") -> Mapping[str, float]:
+        number = next(begun)
+        word = ", to warm the machine" if number == 1 else ""
+        tell(f"short run {number} of {NUM_RUNS}{word}")
+        return measure(configuration)
 
     named = ", ".join(unknown) if len(unknown) <= 4 else f"{len(unknown)} stages"
     tell(f"no recorded cost of {named}: measuring by short runs (--no-calibration leaves it)")
     configuration = configurator.configure({}, spec.train_seeds[0])
     try:
-        return calibrate(
-            configuration, _cohort_size(cohort, spec.split), measure_with_launcher(cohort)
-        )
+        return calibrate(configuration, _cohort_size(cohort, spec.split), told)
     except (InputError, StageError) as error:
         tell(f"the short runs failed ({error}); these costs stay unknown")
         return {}

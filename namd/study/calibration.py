@@ -19,6 +19,9 @@ from namd.pipeline.reporting import SilentReporter
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping
 from namd.pipeline.store import open_store
 
+NUM_RUNS = 3
+"""Short runs of a calibration, the one that warms the machine among them."""
+
 Measure = Callable[[RunConfiguration], Mapping[str, float]]
 
 
