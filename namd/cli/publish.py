@@ -1,7 +1,7 @@
 """Showing a study in W&B: what the library's trackers need, found in a store."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,6 @@ def publish_study(
     study: str,
     mode: str | None = None,
     out_dir: Path | None = None,
-    rows: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Write all of a study to W&B from its ledger; what was written before is replaced.
 
@@ -69,7 +68,6 @@ def publish_study(
         study: The study's name.
         mode: As `live_trackers`.
         out_dir: As `live_trackers`.
-        rows: The final table; None: formed from the ledger and the stored scores.
 
     Returns:
         What `--json` prints: `study`, `records`, `mode`, `folder`.
@@ -78,6 +76,9 @@ def publish_study(
         InputError: Online without a key, or tracking is switched off.
         TrackingError: W&B could not take it.
     """
+    from analysis.study_table import study_table
+    from namd.ledger.storage import open_storage
+    from namd.ledger.view import read_view
     from namd.tracking.publishing import publish
     from namd.tracking.wandb_tracker import WandbTracker
     from namd.tracking.wandb_writer import WandbWriter, wandb_mode
@@ -86,14 +87,13 @@ def publish_study(
     if chosen is None:
         raise InputError("W&B is switched off (WANDB_MODE): say --online, or unset it")
     folder = out_dir or tracking_folder(store_url, study)
-    if rows is None:
-        from analysis.study_table import arm_rows
-
-        rows = arm_rows(store_url, study)
+    storage = open_storage(store_url)
+    table = study_table(storage, read_view(storage, study))
     found = _Stages(store_url)
     writer = WandbWriter(folder, chosen)
     tracker = WandbTracker(writer, images_of_key=found.images)
-    count = publish(ledger_records(store_url, study), found.steps, rows, tracker)
+    told = ledger_records(store_url, study)
+    count = publish(told, found.steps, table.rows, tracker, table.effects)
     return {
         "study": study,
         "records": count,

@@ -82,7 +82,7 @@ def run_command(arguments: argparse.Namespace) -> int:
             raise
         table = _table(ledger, cohort)
         for tracker in trackers:
-            tracker.table(list(table.rows))
+            tracker.table(table.rows, table.effects)
     return _finish(arguments, ledger, table)
 
 

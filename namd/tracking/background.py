@@ -63,9 +63,11 @@ class BackgroundTracker:
         if self._calls.qsize() < self._steps_limit:
             self._put(partial(self._inner.step, label, key, index, total, dict(metrics)))
 
-    def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def table(
+        self, rows: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """Hand on the table."""
-        self._put(partial(self._inner.table, list(rows)))
+        self._put(partial(self._inner.table, list(rows), list(effects)))
 
     def close(self) -> None:
         """Wait until all is written, but not for ever. A second call does nothing."""

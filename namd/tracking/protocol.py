@@ -28,8 +28,10 @@ class Tracker(Protocol):
         """A stage that is being built is further on."""
         ...
 
-    def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The study's final table: one mapping per arm or winner."""
+    def table(
+        self, rows: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """The study's final table: one mapping per arm or winner, and one per effect."""
         ...
 
     def close(self) -> None:

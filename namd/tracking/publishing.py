@@ -12,6 +12,7 @@ def publish(
     steps_of_key: StepsOfKey,
     rows: Sequence[Mapping[str, Any]],
     tracker: Tracker,
+    effects: Sequence[Mapping[str, Any]] = (),
 ) -> int:
     """Tell a tracker all that a running study's tracker was told; return the number of records.
 
@@ -21,6 +22,7 @@ def publish(
             the artifact is gone.
         rows: The final table; empty: none is written.
         tracker: Closed at the end. What it raises is raised here.
+        effects: Those of the study's design, beside the table.
     """
     count = 0
     told: set[str] = set()
@@ -31,7 +33,7 @@ def publish(
         tracker.event(trial, attempt, transition, body)
         count += 1
     if rows:
-        tracker.table(rows)
+        tracker.table(rows, effects)
     tracker.close()
     return count
 

@@ -64,7 +64,7 @@ class WandbTracker:
         self._fold = StudyFold()
         self._building: dict[str, _Building] = {}
         self._written: set[str] = set()
-        self._table: list[dict[str, Any]] | None = None
+        self._tables: dict[str, list[dict[str, Any]]] = {}
 
     def event(
         self, trial: str | None, attempt: int, transition: str, body: Mapping[str, Any]
@@ -98,9 +98,12 @@ class WandbTracker:
         if self._writer.streaming:
             self._show(label, key, building, index, finite(metrics))
 
-    def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the final table for the study's own run."""
-        self._table = [flat(clean(row)) for row in rows]
+    def table(
+        self, rows: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Keep the final table for the study's own run; effects only where there are any."""
+        told = {"table": rows, "effects": effects} if effects else {"table": rows}
+        self._tables = {name: [flat(clean(row)) for row in found] for name, found in told.items()}
 
     def close(self) -> None:
         """Write the study's own run, end what is still shown, and let go. Raises TrackingError."""
@@ -111,7 +114,7 @@ class WandbTracker:
         self._building.clear()
         if self._fold.study:
             content = self._fold.study_run()
-            self._writer.open(content).finish(content, table=self._table)
+            self._writer.open(content).finish(content, tables=self._tables)
         self._writer.close()
 
     def abandon(self) -> None:

@@ -39,10 +39,13 @@ class OpenRun(Protocol):
         self,
         content: RunContent,
         *,
-        table: Sequence[Mapping[str, Any]] | None = None,
+        tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         images: Sequence[tuple[str, bytes]] = (),
     ) -> None:
-        """Write summary and tags of `content` (its history was logged), and end."""
+        """Write summary and tags of `content` (its history was logged), and end.
+
+        The tables, by name, become one artifact.
+        """
         ...
 
 
@@ -197,7 +200,7 @@ class WandbRun:
         self,
         content: RunContent,
         *,
-        table: Sequence[Mapping[str, Any]] | None = None,
+        tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         images: Sequence[tuple[str, bytes]] = (),
     ) -> None:
         """Write what is known at the end, and close the run. Raises TrackingError."""
@@ -207,23 +210,26 @@ class WandbRun:
                 self._run.tags = content.tags
             if images:
                 self._run.log({"draws": [_image(*image) for image in images]})
-            if table is not None:
-                self._log_table(content, table)
+            if tables:
+                self._log_tables(content, tables)
             for name, value in content.summary.items():
                 self._run.summary[name] = value
             self._run.finish(exit_code=1 if content.failed else 0)
         for name in ("logs", "tmp"):
             shutil.rmtree(files / name, ignore_errors=True)
 
-    def _log_table(self, content: RunContent, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _log_tables(
+        self, content: RunContent, tables: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> None:
         wandb = _wandb()
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        data = [[row.get(name) for name in columns] for row in rows]
         place = self._folder / "wandb" / "tables" / content.group
         shutil.rmtree(place, ignore_errors=True)
         with _staged_under(place):
             artifact = wandb.Artifact(f"{content.group}-table", type="table")
-            artifact.add(wandb.Table(columns, data, allow_mixed_types=True), "table")
+            for title, rows in tables.items():
+                columns = list(dict.fromkeys(name for row in rows for name in row))
+                data = [[row.get(name) for name in columns] for row in rows]
+                artifact.add(wandb.Table(columns, data, allow_mixed_types=True), title)
             self._run.log_artifact(artifact)
 
 

@@ -24,7 +24,7 @@ class Inner:
     def step(self, label, key, index, total, metrics):
         self.told.append(index)
 
-    def table(self, rows):
+    def table(self, rows, effects=()):
         self.told.append("table")
 
     def close(self):

@@ -22,8 +22,7 @@ def test_a_study_is_published_from_its_store_alone(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_DIR", raising=False)
     with opened(tmp_path, ablation(1), Nobody()) as record:
         drive(record, Nobody())
-    rows = [{"arm": "full", "auroc": 0.8}]
-    told = publish_study(str(tmp_path), "toys", "offline", rows=rows)
+    told = publish_study(str(tmp_path), "toys", "offline")
     assert told["records"] == len(list(records(tmp_path, "toys")))
     assert told["folder"] == str(tmp_path / "studies" / "toys" / "wandb")
     assert len(read_runs(tmp_path)) == 5
@@ -33,4 +32,4 @@ def test_a_study_is_published_from_its_store_alone(tmp_path, monkeypatch):
 def test_off_means_no_tracker_and_nothing_to_publish(tmp_path):
     assert live_trackers("off", str(tmp_path), "toys") == []
     with pytest.raises(InputError, match="switched off"):
-        publish_study(str(tmp_path), "toys", "off", rows=[])
+        publish_study(str(tmp_path), "toys", "off")

@@ -55,10 +55,10 @@ class MemoryRun:
         assert not self.lines or step > self.lines[-1][0]
         self.lines.append((step, dict(metrics)))
 
-    def finish(self, content, *, table=None, images=()):
+    def finish(self, content, *, tables=None, images=()):
         self.writer.open_now -= 1
         content = replace(content, history=tuple(self.lines))
-        self.writer.runs[content.run_id] = (content, table, tuple(images))
+        self.writer.runs[content.run_id] = (content, tables, tuple(images))
 
 
 def run(folder, spec, streaming=False):
@@ -75,6 +75,24 @@ def published(folder, study):
     writer = MemoryWriter()
     publish(records(folder, study), steps_of_key, ROWS, WandbTracker(writer))
     return writer.runs
+
+
+def test_effects_stand_in_the_artifact_only_where_a_design_has_them():
+    effects = [{"effect": "align", "arms": {"full": -1.0, "no_align": 1.0}}]
+
+    def tables(*effects):
+        writer = MemoryWriter()
+        tracker = WandbTracker(writer)
+        tracker.event(None, 1, "opened", {"specification": {"name": "toys"}})
+        tracker.table(ROWS, *effects)
+        tracker.close()
+        ((_, told, _),) = writer.runs.values()
+        return told
+
+    assert tables().keys() == {"table"}
+    assert tables(effects)["effects"] == [
+        {"effect": "align", "arms.full": -1.0, "arms.no_align": 1.0}
+    ]
 
 
 @pytest.mark.parametrize("spec", [ablation(), search()], ids=["ablation", "search"])

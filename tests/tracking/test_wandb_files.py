@@ -27,6 +27,7 @@ ROWS = [
     {"arm": "full", "auroc": {"mean": 0.8, "low": 0.7}, "case_id": "case-0817"},
     {"arm": "no_align", "auroc": {"mean": 0.7, "low": None}, "patient_id": "patient-55"},
 ]
+EFFECTS = [{"effect": "align", "estimate": {"value": -0.1}, "case_id": "case-0817"}]
 
 
 class SharedService(WandbWriter):
@@ -57,7 +58,7 @@ def study(tmp_path_factory):
     tracker = BackgroundTracker(inner, warnings.append)
     with opened(ledger, spec, tracker) as record:
         drive(record, tracker)
-    tracker.table(ROWS)
+    tracker.table(ROWS, EFFECTS)
     tracker.close()
     return ledger, out, warnings
 
@@ -93,7 +94,7 @@ def test_publishing_replaces_what_was_shown_live_with_the_same(study, tmp_path):
     ledger, out, _ = study
     live = {i: r.content for i, r in read_runs(out).items() if r.config.get("stage") != "scores"}
     writer = SharedService(out)
-    count = publish(records(ledger, "toys"), steps_of_key, ROWS, WandbTracker(writer))
+    count = publish(records(ledger, "toys"), steps_of_key, ROWS, WandbTracker(writer), EFFECTS)
     assert count == sum(1 for _ in records(ledger, "toys"))
     again = {i: r.content for i, r in read_runs(out).items() if r.config.get("stage") != "scores"}
     assert again == live
@@ -120,10 +121,11 @@ def test_files_hold_no_identifier_and_nothing_of_this_machine(study):
     assert {run.host for run in read_runs(out).values()} == {"namd"}
     staged = [path.read_bytes() for path in paths if "staging" in path.parts]
     tables = [data for data in staged if b"columns" in data]
-    assert len(set(tables)) == 1
-    table = json.loads(tables[0])
+    table, effects = sorted(map(json.loads, set(tables)), key=lambda t: t["columns"])
     assert table["columns"] == ["arm", "auroc.mean", "auroc.low"]
     assert table["data"] == [["full", 0.8, 0.7], ["no_align", 0.7, None]]
+    assert effects["columns"] == ["effect", "estimate.value"]
+    assert effects["data"] == [["align", -0.1]]
 
 
 def test_without_a_folder_to_write_to_the_study_goes_on(tmp_path):
