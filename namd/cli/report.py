@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from namd.cli.output import add_json_option, answer
-from namd.cli.store import add_store_option
+from namd.cli.study_inputs import add_store_option, open_ledger, readable
 from namd.config.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,10 +33,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def report_command(arguments: argparse.Namespace) -> int:
     """Write the report. Raises InputError where there is no such store or study."""
-    if not arguments.store:
-        raise InputError("no store: name its folder with --store or in $NAMD_STORE")
-    folder = arguments.out or Path("reports") / arguments.name
-    page, text = write_study_report(arguments.store, arguments.name, folder, arguments.cohort)
+    ledger = open_ledger(arguments)
+    folder = arguments.out or Path("reports") / ledger.name
+    page, text = write_study_report(ledger.url, ledger.name, folder, arguments.cohort)
     files = sorted(str(path) for path in folder.rglob("*") if path.is_file())
     answer(arguments, {"html": str(page), "files": files}, f"{text}\n{page}")
     return 0
@@ -52,19 +51,16 @@ def write_study_report(
 ) -> tuple[Path, str]:
     """Write a study's report under a folder; return the HTML's path and the table as text.
 
-    Raises InputError where there is no such study.
+    Raises InputError where store or folder cannot be used.
     """
     from analysis.study_report import make_report, to_markdown, write_report
-    from namd.ledger.reading import study_names
     from namd.ledger.storage import open_storage
     from namd.ledger.view import read_view
 
-    storage = open_storage(store)
-    if name not in study_names(storage):
-        known = ", ".join(study_names(storage)) or "none"
-        raise InputError(f"study {name}: not in store {store}; there: {known}")
-    view = read_view(storage, name)
-    report = make_report(storage, view, cohort, _importance(storage, view), warnings)
+    with readable(store):
+        storage = open_storage(store)
+        view = read_view(storage, name)
+        report = make_report(storage, view, cohort, _importance(storage, view), warnings)
     try:
         page = write_report(report, folder, pictures)
     except OSError as error:
