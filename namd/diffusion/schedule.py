@@ -15,7 +15,8 @@ class NoiseSchedule:
 
     Attributes:
         settings: Where it came from.
-        alphas_cumprod: abar_t for t = 0 ... T - 1, falling, in (0, 1).
+        alphas_cumprod: abar_t for t = 0 ... T - 1, falling, in (0, 1); the last is 0 with
+            rescale_betas_zero_snr.
         final_alpha_cumprod: abar where the last sampling step arrives.
     """
 
@@ -42,7 +43,7 @@ def diffusers_scheduler(settings: NoiseScheduleSettings) -> DDIMScheduler:
         thresholding=False,
         clip_sample_range=1.0,
         timestep_spacing=settings.timestep_spacing,
-        rescale_betas_zero_snr=False,
+        rescale_betas_zero_snr=settings.rescale_betas_zero_snr,
     )
 
 

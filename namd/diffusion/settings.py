@@ -25,6 +25,11 @@ class NoiseScheduleSettings:
         steps_offset: Added to `leading` timesteps.
         set_alpha_to_one: Whether the last step goes to no noise at all, or to timestep 0's.
         clip_sample: Whether predicted clean latents are clamped to [-1, 1].
+        rescale_betas_zero_snr: Whether the last timestep is nothing but noise (Lin et al. 2024,
+            Algorithm 1), as the first sampling step supposes. SD's own schedule leaves 0.07 of
+            the latents there: a network learns to read their mean level from it, and finds that
+            of the average image in every draw's first noise. Needs `v_prediction`: where no
+            signal is left, epsilon says nothing about it.
     """
 
     num_train_timesteps: int = 1000
@@ -36,6 +41,7 @@ class NoiseScheduleSettings:
     steps_offset: int = 1
     set_alpha_to_one: bool = False
     clip_sample: bool = False
+    rescale_betas_zero_snr: bool = False
 
     def __post_init__(self) -> None:
         """Reject schedules that cannot be."""
@@ -52,6 +58,11 @@ class NoiseScheduleSettings:
             raise ValueError(
                 "the last sampling step would change nothing: steps_offset 0 needs "
                 "set_alpha_to_one, got steps_offset 0 and set_alpha_to_one False"
+            )
+        if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
+            raise ValueError(
+                "rescale_betas_zero_snr needs prediction_type v_prediction, not epsilon: a last "
+                "timestep of pure noise tells nothing of the latents"
             )
 
 

@@ -99,6 +99,13 @@ def test_a_last_step_that_changes_nothing_is_refused():
         NoiseScheduleSettings(steps_offset=0, set_alpha_to_one=False)
 
 
+def test_a_last_timestep_without_signal_is_refused_where_the_noise_is_predicted():
+    settings = NoiseScheduleSettings(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    assert noise_schedule(settings).alphas_cumprod[-1] == 0
+    with pytest.raises(ValueError, match="v_prediction, not epsilon"):
+        NoiseScheduleSettings(rescale_betas_zero_snr=True)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"num_train_timesteps": 0}, {"beta_start": 0.0}, {"beta_end": 1.0}, {"beta_start": 0.5}],

@@ -23,6 +23,7 @@ def oracle_scheduler(settings, **changes):
         "steps_offset": settings.steps_offset,
         "prediction_type": settings.prediction_type,
         "timestep_spacing": settings.timestep_spacing,
+        "rescale_betas_zero_snr": settings.rescale_betas_zero_snr,
     }
     return DDIMScheduler(**fields | changes)
 
@@ -57,6 +58,15 @@ def assert_parity(settings, num_steps, **options):
 @pytest.mark.parametrize("num_steps", [2, 20, 50])
 def test_sampling_with_velocity_equals_diffusers(num_steps):
     assert_parity(NoiseScheduleSettings(prediction_type="v_prediction"), num_steps)
+
+
+@pytest.mark.parametrize("num_steps", [2, 20, 50])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_sampling_from_a_last_timestep_without_signal_equals_diffusers(num_steps, spacing):
+    settings = NoiseScheduleSettings(
+        prediction_type="v_prediction", timestep_spacing=spacing, rescale_betas_zero_snr=True
+    )
+    assert_parity(settings, num_steps)
 
 
 def test_velocity_target_equals_diffusers():
@@ -114,8 +124,11 @@ def test_a_scheduler_with_one_field_off_draws_something_else(change):
 
 
 @pytest.mark.parametrize("kind", ["scaled_linear", "linear"])
-def test_the_schedule_is_diffusers_own(kind):
-    settings = NoiseScheduleSettings(kind=kind)
+@pytest.mark.parametrize("zero", [False, True])
+def test_the_schedule_is_diffusers_own(kind, zero):
+    settings = NoiseScheduleSettings(
+        kind=kind, prediction_type="v_prediction", rescale_betas_zero_snr=zero
+    )
     ours, theirs = noise_schedule(settings), oracle_scheduler(settings)
     assert torch.equal(ours.alphas_cumprod, theirs.alphas_cumprod)
     assert ours.final_alpha_cumprod == theirs.final_alpha_cumprod.item()
@@ -127,6 +140,17 @@ def test_the_schedule_is_the_papers_formula():
     torch.testing.assert_close(schedule, torch.cumprod(1 - betas, 0), rtol=1e-4, atol=1e-6)
     linear = noise_schedule(NoiseScheduleSettings(kind="linear")).alphas_cumprod.double()
     assert (linear - schedule).abs().max() > 0.01
+
+
+def test_without_signal_at_the_end_noise_and_target_hide_the_latents_and_are_them():
+    settings = NoiseScheduleSettings(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    clean, noise = NOISE.float(), draw_noise(1, range(3), 0, (4, 8, 8))
+    last = torch.full((3,), 999)
+    schedule = noise_schedule(settings)
+    assert torch.equal(add_noise(clean, noise, last, schedule), noise)
+    assert torch.equal(prediction_target(clean, noise, last, schedule), -clean)
+    shown = noise_schedule(NoiseScheduleSettings(prediction_type="v_prediction"))
+    assert (add_noise(clean, noise, last, shown) - noise).abs().max() > 0.05
 
 
 def test_noise_is_added_as_in_diffusers():
