@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import cell, duration, tell
+from namd.cli.study_pace import Build, Pace
 from namd.ledger import schema
 from namd.ledger.view import StudyView
 
@@ -22,90 +23,9 @@ if TYPE_CHECKING:
 QUIET_S = 30.0
 """A log hears of stages that are being built at most so often."""
 
-TRUSTED_SHARE = 0.05
-"""Share of the work after which the pace so far tells more than the plan."""
-
-COUNTED_SHARE = 0.15
-"""Of a plan without costs: its first stages are the long ones, and many short ones follow."""
-
 SHOWN_BUILDS = 8
 
 _OVER = ("completed", "pruned", "failed", "diverged")
-
-
-@dataclass
-class Build:
-    """A stage that is being built.
-
-    Attributes:
-        label: Its name.
-        index: The step it is at.
-        total: Of so many.
-        metrics: What it measured last.
-        began: When it was first heard of, on the reporter's clock.
-    """
-
-    label: str
-    index: int
-    total: int
-    metrics: Mapping[str, float]
-    began: float
-
-    @property
-    def share(self) -> float:
-        """How much of it is done."""
-        return min(1.0, self.index / self.total) if self.total else 0.0
-
-
-@dataclass
-class Pace:
-    """How much of a plan is done, in device seconds where costs are known, else in stages.
-
-    Attributes:
-        clock: Monotonic seconds.
-    """
-
-    clock: Callable[[], float] = time.monotonic
-    began: float | None = None
-    to_build: int = 0
-    built: int = 0
-    _costs: dict[str, float] = field(default_factory=dict)
-    _whole: float = 0.0
-    _done: float = 0.0
-    _side_by_side: int = 1
-    _by_seconds: bool = False
-
-    def plan(self, plan: "StudyPlan") -> None:
-        """Take in what is to be done."""
-        self.began = self.clock()
-        self.to_build = sum(stage.distinct - stage.in_store for stage in plan.stages)
-        self._side_by_side = max(1, plan.peak_concurrency)
-        known = not plan.unknown
-        for stage in plan.stages:
-            cost = (stage.seconds_each or 0.0) if known else 1.0
-            self._costs[stage.stage] = cost
-            self._whole += cost * (stage.distinct - stage.in_store)
-        self._by_seconds = known
-
-    def finish(self, label: str) -> None:
-        """Take in that a stage was built."""
-        self.built += 1
-        self.to_build = max(self.to_build, self.built)
-        self._done += self._cost(label)
-
-    def left(self, builds: Mapping[str, Build]) -> float | None:
-        """Return seconds until the end, or None where nothing tells them."""
-        if self.began is None or self._whole <= 0:
-            return None
-        partial = sum(self._cost(build.label) * build.share for build in list(builds.values()))
-        done = min(self._whole, self._done + partial)
-        rest = self._whole - done
-        if done >= (TRUSTED_SHARE if self._by_seconds else COUNTED_SHARE) * self._whole:
-            return (self.clock() - self.began) * rest / done
-        return rest / self._side_by_side if self._by_seconds else None
-
-    def _cost(self, label: str) -> float:
-        return self._costs.get(label.partition("[")[0], 0.0)
 
 
 class PlainStudyReporter:
@@ -116,7 +36,7 @@ class PlainStudyReporter:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.pace = Pace(clock)
+        self.pace = Pace()
         self.builds: dict[str, Build] = {}
         self._over: set[str] = set()
         self.trials = 0
@@ -148,7 +68,9 @@ class PlainStudyReporter:
             self._study_event(kind, name, body, view)
             return
         self._count(trial, view)
-        if kind == schema.STAGE:
+        if kind == schema.STARTED:
+            self.pace.begin(trial)
+        elif kind == schema.STAGE:
             self._stage_event(trial, body, view)
         elif kind in schema.ENDINGS:
             self._ending(trial, kind, body, view)
@@ -159,9 +81,11 @@ class PlainStudyReporter:
         """Remember how far a stage is; say it all together now and then."""
         if key in self._over:
             return  # told by its builder before the ledger had it, heard after
-        known = self.builds.get(key)
-        began = known.began if known is not None else self._clock()
-        self.builds[key] = Build(label, index, total, metrics, began)
+        now, known = self._clock(), self.builds.get(key)
+        if known is None or index < known.index:  # an attempt that was lost begins again
+            self.builds[key] = Build(label, index, total, metrics, now, index, now)
+        else:
+            self.builds[key] = replace(known, index=index, total=total, metrics=metrics, heard=now)
         self.heartbeat()
 
     def note(self, line: str) -> None:
@@ -184,11 +108,20 @@ class PlainStudyReporter:
 
     def summary(self) -> str:
         """Return trials and stages done, and how long the rest takes."""
-        over = sum(self._counts[state] for state in _OVER)
-        total = max(self.trials, sum(self._counts.values()))
+        over, total = self._trials_over()
         told = f"{over} of {total} trials, {self.pace.built} of {self.pace.to_build} stages"
-        left = self.pace.left(self.builds)
+        left = self.left()
         return told if left is None else f"{told}, about {duration(left)} left"
+
+    def left(self) -> float | None:
+        """Return seconds until the end, or None where nothing tells them."""
+        over, total = self._trials_over()
+        return self.pace.left(self.builds, total - over)
+
+    def _trials_over(self) -> tuple[int, int]:
+        """Return how many trials are over, and of how many."""
+        over = sum(self._counts[state] for state in _OVER)
+        return over, max(self.trials, sum(self._counts.values()))
 
     def _forecast(self, plan: "StudyPlan") -> str:
         if plan.unknown:
@@ -197,9 +130,8 @@ class PlainStudyReporter:
                 f"{plan.unknown[0]}{' and others' if len(plan.unknown) > 1 else ''}; "
                 "the first stages will tell"
             )
-        wall = self.pace.left({}) or 0.0
         return (
-            f"about {duration(wall)} with {plan.peak_concurrency} stages at once "
+            f"about {duration(self.left() or 0.0)} with {plan.peak_concurrency} stages at once "
             f"({plan.device_hours:.2f} device hours)"
         )
 
@@ -208,6 +140,8 @@ class PlainStudyReporter:
             self._metrics = _objectives(body.get("specification", {}))
             self._states = {trial: found.state for trial, found in view.trials.items()}
             self._counts = Counter(self._states.values())
+            over, total = self._trials_over()
+            self.pace.open(total - over)
             attempt = f" (attempt {view.attempt})" if view.attempt > 1 else ""
             self.line(f"study {view.study} is open{attempt}")
         elif kind == schema.PROPOSED:
@@ -225,15 +159,18 @@ class PlainStudyReporter:
     def _stage_event(self, trial: str, body: Mapping[str, Any], view: StudyView) -> None:
         self.builds.pop(str(body["key"]), None)
         self._over.add(str(body["key"]))
+        self.pace.has(trial, str(body["stage"]))
         if body["cached"]:
             return
-        self.pace.finish(str(body["stage"]))
+        seconds = float(body.get("seconds", 0.0))
+        self.pace.finish(str(body["stage"]), seconds)
         self.line(
-            f"{body['stage']}: built in {duration(float(body.get('seconds', 0.0)))}, "
+            f"{body['stage']}: built in {duration(seconds)}, "
             f"first for {_name(trial, view)}; {self.summary()}"
         )
 
     def _ending(self, trial: str, kind: str, body: Mapping[str, Any], view: StudyView) -> None:
+        self.pace.over(trial)
         told = f"{_name(trial, view)}: {kind}"
         if kind == schema.COMPLETED:
             values = body.get("values", {})

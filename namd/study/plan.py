@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ class StageEstimate:
         source: Where that number comes from: `recorded`, `calibration`, `nothing to build` or
             `unknown`.
         other_source: How many of those in the store were made by other project source.
+        kind: The stage's kind; those of one kind cost alike sooner than others.
     """
 
     stage: str
@@ -68,6 +70,7 @@ class StageEstimate:
     seconds_each: float | None
     source: str
     other_source: int = 0
+    kind: str = ""
 
     @property
     def seconds(self) -> float:
@@ -349,17 +352,17 @@ def _estimate(
     held = [(n, m) for n, m in zip(nodes, manifests, strict=True) if m is not None]
     other = sum(m.get("source_hash") != hash_source(n.stage) for n, m in held)
     missing = [node for node, manifest in zip(nodes, manifests, strict=True) if manifest is None]
+    kind = nodes[0].stage.kind
+    estimate = partial(StageEstimate, name, len(nodes), len(held), other_source=other, kind=kind)
     if not missing:
-        return StageEstimate(name, len(nodes), len(nodes), 0.0, "nothing to build", other)
+        return estimate(0.0, "nothing to build")
     recorded = [nearest_cost(node, holdings.recorded(name)) for node in missing]
     known = [cost for cost in recorded if cost is not None]
     if known:
-        return StageEstimate(
-            name, len(nodes), len(held), statistics.fmean(known), "recorded", other
-        )
+        return estimate(statistics.fmean(known), "recorded")
     if name in calibration:
-        return StageEstimate(name, len(nodes), len(held), calibration[name], "calibration", other)
-    return StageEstimate(name, len(nodes), len(held), None, "unknown", other)
+        return estimate(calibration[name], "calibration")
+    return estimate(None, "unknown")
 
 
 def nearest_cost(node: Node, manifests: Sequence[Mapping[str, Any]]) -> float | None:

@@ -2,11 +2,10 @@
 
 import io
 
-import pytest
 import toy_studies as toys
 from rich.console import Console
 
-from namd.cli.study_progress import Pace, PlainStudyReporter, RichStudyReporter
+from namd.cli.study_progress import PlainStudyReporter, RichStudyReporter
 from namd.study.plan import StageEstimate, StudyPlan
 from namd.study.reporting import StudyReporter
 from namd.study.spec import parse_study
@@ -101,28 +100,6 @@ def test_steps_are_summed_up_now_and_then(studies):
     ]
 
 
-def test_the_pace_is_the_plans_until_there_is_one_of_its_own():
-    clock = Clock()
-    pace = Pace(clock)
-    assert pace.left({}) is None
-    pace.plan(plan(seconds=100.0, peak=2))
-    assert pace.left({}) == pytest.approx(200.0)
-    clock.now += 300
-    pace.finish("vae")
-    # A quarter took 300 s, whatever the plan said.
-    assert pace.left({}) == pytest.approx(900.0)
-
-
-def test_without_costs_stages_are_counted():
-    clock = Clock()
-    pace = Pace(clock)
-    pace.plan(plan(seconds=None, source="unknown"))
-    assert pace.left({}) is None
-    clock.now += 50
-    pace.finish("vae")
-    assert pace.left({}) == pytest.approx(150.0)
-
-
 def test_the_terminal_shows_builds_trials_and_the_time_left(studies):
     clock = Clock()
     stream = io.StringIO()
@@ -144,3 +121,12 @@ def test_a_step_that_is_heard_after_its_stage_was_recorded_is_not_a_build(studie
     assert reporter.builds == {}
     reporter.step("vae", "another", 9, 10, {})
     assert list(reporter.builds) == ["another"]
+
+
+def test_a_build_that_was_lost_begins_again(studies):
+    clock = Clock()
+    reporter, _ = told(clock, studies)
+    for now, index in ((0.0, 10), (40.0, 50), (60.0, 30), (80.0, 40)):
+        clock.now = now
+        reporter.step("finetune", "k1", index, 100, {})
+    assert reporter.builds["k1"].seconds == 200.0
