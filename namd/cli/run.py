@@ -92,14 +92,14 @@ def find_cohort(word: str, store: Path, phantom_cases: int | None = None) -> Pat
 
     `phantom_cases` limits that one; None: as many as its recipe says.
 
-    Raises InputError where there is no cohort.
+    Raises InputError where there is no cohort, or one that must not be trained on.
     """
-    from namd.data.cohort import read_schema
+    from namd.data.checks import require_trainable
 
     folder = Path(word).expanduser()
     if word == PHANTOM and not folder.exists():
         folder = _phantom(store, phantom_cases)
-    read_schema(folder)
+    require_trainable(folder)
     return folder
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from namd.config.errors import InputError
 from namd.data import schema
-from namd.data.cohort import Cohort, cohort_fingerprint, read_schema
+from namd.data.cohort import CASES_FILE, Cohort, cohort_fingerprint, read_schema
 
 SHOWN_IDS = 10
 
@@ -37,6 +38,28 @@ def require_sound(cohort: Cohort) -> None:
     problems = find_problems(cohort)
     if problems:
         raise RefusedCohortError(problems)
+
+
+def require_trainable(folder: str | Path) -> None:
+    """Refuse what would spoil a run in silence or stop it late: leaks, splits without follow-up.
+
+    Reads identifiers and which follow-ups are there; `check_folder` looks at everything.
+
+    Raises:
+        InputError: there is no cohort, or it must not be trained on.
+    """
+    problems = schema_problems(read_schema(folder))
+    if not problems:
+        read = ["case_id", "patient_id", "lesion_id", "split", "followup"]
+        cases = pq.read_table(Path(folder) / CASES_FILE, columns=read)
+        table = cases.drop_columns(["followup"]).to_pandas()
+        present = cases["followup"].is_valid().to_numpy()
+        problems = [*_split_problems(table), *_followup_problems(table["split"], present)]
+    if problems:
+        raise InputError(
+            f"{folder}: {problems[0]}; nothing was started, `namd cohort check {folder}` lists "
+            "every problem"
+        )
 
 
 def check_folder(folder: str | Path) -> tuple[Cohort | None, list[str]]:
@@ -98,7 +121,8 @@ def usability_problems(cohort: Cohort) -> list[str]:
     """Return why nothing can be trained or scored on a sound cohort, one line per split.
 
     Every split is read by a run: models train on the first, the judge also needs both classes
-    there and in validation to stop by, and test without either class has no AUROC.
+    there and in validation to stop by, and test without either class has no AUROC. Follow-ups are
+    what is learned, stopped by and compared with.
     """
     labels, splits = cohort.table["label"], cohort.table["split"]
     problems = []
@@ -115,7 +139,7 @@ def usability_problems(cohort: Cohort) -> list[str]:
                 f"split {split}: no {' and no '.join(absent)} case among {len(inside)}; more "
                 "patients or another --seed are needed"
             )
-    return problems
+    return [*problems, *_followup_problems(splits, _present(cohort, "followup"))]
 
 
 def _tensor_problems(field: pa.Field, known: str) -> list[str]:
@@ -142,9 +166,7 @@ def _identifier_problems(table: pd.DataFrame) -> Iterable[str]:
 
 def _leakage_problems(cohort: Cohort) -> Iterable[str]:
     table = cohort.table
-    for name, word in (("patient_id", "patient"), ("lesion_id", "lesion")):
-        splits = table.groupby(name, dropna=True)["split"].nunique()
-        yield from _line(f"{word} in more than one split:", splits.index[splits > 1])
+    yield from _split_problems(table)
     for name in schema.IMAGES:
         present = _present(cohort, name)
         rows = np.flatnonzero(present)
@@ -154,6 +176,22 @@ def _leakage_problems(cohort: Cohort) -> Iterable[str]:
             lambda cases: cases["split"].nunique() > 1 and cases["patient_id"].nunique() > 1
         )
         yield from _line(f"the same {name} crop in more than one split:", leaks["case_id"])
+
+
+def _split_problems(table: pd.DataFrame) -> Iterable[str]:
+    for name, word in (("patient_id", "patient"), ("lesion_id", "lesion")):
+        splits = table.groupby(name, dropna=True)["split"].nunique()
+        yield from _line(f"{word} in more than one split:", splits.index[splits > 1])
+
+
+def _followup_problems(splits: pd.Series, present: npt.NDArray[np.bool_]) -> Iterable[str]:
+    for split in schema.SPLITS:
+        inside = (splits == split).to_numpy()
+        if inside.any() and not present[inside].any():
+            yield (
+                f"split {split}: no follow-up among {inside.sum()} cases; give `followup_hu`, or "
+                "build the cohort with --simulate-followup"
+            )
 
 
 def _value_problems(cohort: Cohort) -> Iterable[str]:

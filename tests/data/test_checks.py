@@ -4,7 +4,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from namd.data.checks import RefusedCohortError, check_folder, find_problems, require_sound
+from namd.config.errors import InputError
+from namd.data.checks import (
+    RefusedCohortError,
+    check_folder,
+    find_problems,
+    require_sound,
+    require_trainable,
+)
 from namd.data.cohort import CASES_FILE, Cohort
 
 
@@ -176,3 +183,32 @@ def test_ids_in_two_splits_survive_as_problems_on_disk(stored):
     _, problems = check_folder(stored.folder)
     assert any("patient-000" in problem for problem in problems)
     assert isinstance(cohort.table, pd.DataFrame)
+
+
+def test_a_sound_cohort_may_be_trained_on(stored):
+    require_trainable(stored.folder)
+
+
+def test_leaks_are_refused_before_anything_is_trained(stored):
+    cohort = Cohort.read(stored.folder)
+    patient_in_two_splits(cohort)
+    cohort.write(stored.folder, overwrite=True)
+    with pytest.raises(InputError, match=r"C: patient in more .*patient-000; .*check"):
+        require_trainable(stored.folder)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_split_without_followup_is_refused_before_anything_is_trained(stored, split):
+    cohort = Cohort.read(stored.folder)
+    cohort.has_followup[rows_of_split(cohort, split)] = False
+    cohort.write(stored.folder, overwrite=True)
+    with pytest.raises(InputError, match=f"split {split}: no follow-up among .*--simulate-followu"):
+        require_trainable(stored.folder)
+    _, problems = check_folder(stored.folder)
+    assert [f"split {split}: no follow-up" in problem for problem in problems] == [True]
+
+
+def test_a_file_without_a_column_is_refused_before_it_is_read(stored):
+    pq.write_table(stored.table.drop_columns(["followup"]), stored.folder / CASES_FILE)
+    with pytest.raises(InputError, match="C: column followup: missing"):
+        require_trainable(stored.folder)
