@@ -63,7 +63,7 @@ class Tracked:
     def step(self, label, key, index, total, metrics):
         pass
 
-    def table(self, rows):
+    def table(self, rows, effects=()):
         self.rows = rows
 
     def close(self):
