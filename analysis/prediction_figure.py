@@ -10,6 +10,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 SHOWN_DRAWS = 5
+SIMULATED = "\nLearned from SIMULATED follow-ups: says nothing about patients."
 
 
 def prediction_figure(
@@ -19,6 +20,7 @@ def prediction_figure(
     path: Path,
     *,
     size_mm: float,
+    simulated: bool = False,
 ) -> None:
     """Write a PNG.
 
@@ -28,6 +30,7 @@ def prediction_figure(
         probabilities: The judge's, per draw.
         path: The PNG.
         size_mm: Width of the images.
+        simulated: Whether what the model learned from was drawn by a program.
     """
     shown = min(SHOWN_DRAWS, len(draws))
     images = [baseline, *draws[:shown], draws.mean(0)]
@@ -49,10 +52,10 @@ def prediction_figure(
         0.5,
         0.02,
         f"{size_mm:.0f} mm across; HU -1000...400; p: the judge's probability of malignancy. "
-        "Research use only; not for clinical use.",
+        "Research use only; not for clinical use." + (SIMULATED if simulated else ""),
         ha="center",
         fontsize=7,
     )
-    figure.tight_layout(rect=(0, 0.06, 1, 1), pad=0.3)
+    figure.tight_layout(rect=(0, 0.1 if simulated else 0.06, 1, 1), pad=0.3)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from namd.pipeline.prediction import Prediction
 
 NOTICE = "Research use only; not for clinical use."
+SIMULATED = (
+    "SIMULATED: this run learned from follow-ups and labels that a program drew; its draws and "
+    "probabilities say nothing about patients"
+)
 SUMMARY = "draw possible follow-ups of one nodule from a DICOM series and a record"
 NUM_DRAWS = 20
 
@@ -78,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     from namd.data.sources.dicom import read_crop
 
     crop = read_crop(arguments.dicom, centre, spacing_mm, finished.image_size)
-    warnings = list(crop.warnings)
+    warnings = [SIMULATED, *crop.warnings] if finished.simulated else list(crop.warnings)
     if record.missing:
         warnings.append(f"the record lacks {', '.join(record.missing)}: left out of the report")
     for warning in warnings:
@@ -99,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         "warnings": warnings,
         "notice": NOTICE,
         "run": finished.key,
+        "simulated": finished.simulated,
         "spacing_mm": crop.spacing_mm,
     }
     value["files"] = _write(arguments.out, prediction, value)
@@ -161,7 +166,12 @@ def _write(folder: Path, prediction: "Prediction", value: dict[str, Any]) -> lis
     )
     size_mm = prediction.baseline.shape[-1] * float(value["spacing_mm"])
     prediction_figure(
-        prediction.baseline, prediction.draws, prediction.probabilities, picture, size_mm=size_mm
+        prediction.baseline,
+        prediction.draws,
+        prediction.probabilities,
+        picture,
+        size_mm=size_mm,
+        simulated=bool(value["simulated"]),
     )
     files = [str(crops), str(picture), str(numbers)]
     numbers.write_text(
@@ -174,6 +184,7 @@ def _as_text(value: dict[str, Any]) -> str:
     spread = "" if value["std"] is None else f", standard deviation {value['std']:.3f}"
     lines = [
         NOTICE,
+        *([SIMULATED] if value["simulated"] else []),
         f"record  {value['report_text']}",
         f"missing {', '.join(value['missing']) or 'nothing'}",
         f"probability of malignancy one year on, by the judge, over {len(value['probabilities'])} "

@@ -21,12 +21,14 @@ class FinishedRun:
         configuration: How it was made.
         keys: Stage keys by label.
         spacing_mm: Of the crops it was trained on; None where its record does not say.
+        simulated: Whether the follow-ups and labels it learned from were drawn by a program.
     """
 
     key: str
     configuration: RunConfiguration
     keys: Mapping[str, str]
     spacing_mm: float | None
+    simulated: bool = False
 
     @property
     def image_size(self) -> int:
@@ -53,6 +55,7 @@ def finished_run(store: Store, key: str) -> FinishedRun:
         from_mapping(mapping, recorded.get("preset")),
         {stage["name"]: stage["key"] for stage in recorded["stages"]},
         None if spacing is None else float(spacing),
+        bool((recorded.get("about") or {}).get("simulated")),
     )
 
 

@@ -79,3 +79,12 @@ def test_a_run_with_its_artifacts_is_drawable(place, monkeypatch):
     )
     require_drawable(store, run)
     assert (run.spacing_mm, run.image_size) == (0.5, 64)
+
+
+@pytest.mark.parametrize(("about", "simulated"), [({"simulated": True}, True), ({}, False)])
+def test_a_run_knows_whether_it_learned_from_simulated_followups(place, about, simulated):
+    store = open_store(str(place / "store"))
+    recorded = {"config": {}, "method": "namd", "stages": [], "about": about}
+    store.backend.write(f"runs/{'b' * 64}/run.json", json.dumps(recorded).encode())
+    assert finished_run(store, "bbbb").simulated is simulated
+    assert not finished_run(store, "aaaa").simulated

@@ -170,6 +170,8 @@ def test_a_prediction_from_dicom_names_nobody(finished: Finished, tmp_path: Path
     assert len(value["probabilities"]) == 3
     assert value["low"] <= value["mean"] <= value["high"]
     assert value["notice"] == "Research use only; not for clinical use."
+    assert value["simulated"] is True
+    assert value["warnings"][0].startswith("SIMULATED: this run learned from")
     assert "66 years old male" in value["report_text"]
     assert "SCT_MARGINS" in value["missing"]
     files = [Path(file) for file in value["files"]]
