@@ -187,7 +187,7 @@ def parse_submission_id(text: str) -> tuple[str, int] | None:
 def connect(address: str) -> JobSubmissionClient:
     """Return a client of the cluster whose dashboard answers at an http(s) URL.
 
-    Raises InputError where nothing answers there, or the token is missing or wrong.
+    Raises InputError where no dashboard answers there, or the token is missing or wrong.
     """
     if not address.startswith(("http://", "https://")):
         raise InputError(
@@ -199,6 +199,10 @@ def connect(address: str) -> JobSubmissionClient:
     try:
         with _told(address):
             return JobSubmissionClient(address, headers=_token_header())
+    except RuntimeError as error:
+        # Something answers there, and does not speak as Ray's dashboard does.
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{address}: no Ray dashboard answers ({reason})") from error
     finally:
         os.environ.update(hidden)
 

@@ -320,6 +320,14 @@ def test_a_missing_or_wrong_token_is_told_in_one_line(answers, status, word):
     assert "\n" not in str(told.value)
 
 
+def test_a_server_that_is_no_dashboard_is_told_in_one_line(answers):
+    answers(404)
+    with pytest.raises(InputError, match="no Ray dashboard answers") as told:
+        connect(ADDRESS)
+    assert str(told.value).startswith(ADDRESS)
+    assert "\n" not in str(told.value)
+
+
 def test_a_token_refused_amid_submission_is_told_the_same_way(cluster, tmp_path):
     def refuse():
         raise AuthenticationError("Authentication failed: Forbidden")
