@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import add_json_option, answer, tell
+from namd.cli.output import add_json_option, answer, require_writable, tell
 
 if TYPE_CHECKING:
     from namd.data.cohort import Cohort
@@ -52,6 +52,7 @@ def build_crops(arguments: argparse.Namespace) -> int:
     from namd.data.sources import columns, crops
 
     refuse_occupied(arguments.out)
+    require_writable("--out", arguments.out)
     _refuse_idle_simulation_options(arguments)
     mapping = columns.read_mapping(arguments.columns) if arguments.columns else None
     chosen = {"size": arguments.size, "spacing_mm": arguments.spacing}
@@ -82,6 +83,7 @@ def build_phantom(arguments: argparse.Namespace) -> int:
     from namd.data.sources import phantom
 
     refuse_occupied(arguments.out)
+    require_writable("--out", arguments.out)
     law = _simulation_settings(arguments, rendered=True)
     chosen: dict[str, Any] = {"size_px": arguments.size}
     if arguments.cases is not None:
@@ -130,6 +132,7 @@ def show_cohort(arguments: argparse.Namespace) -> int:
             f"--out {arguments.out}: a sheet is a PNG; name it "
             f"{arguments.out.with_suffix(SHEET_SUFFIX) if arguments.out.name else 'sheet.png'}"
         )
+    require_writable("--out", arguments.out)
     from namd.data.cohort import Cohort
     from namd.data.sheet import write_sheet
 

@@ -4,7 +4,10 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from namd.config.errors import InputError
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +33,27 @@ def tell(line: str) -> None:
     """Write a line that is not the result to stderr."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+def require_writable(option: str, path: Path) -> None:
+    """Refuse a place that cannot be written, before the work whose result is to go there.
+
+    It is tried with a file that leaves nothing behind, in the nearest folder that exists.
+
+    Raises InputError.
+    """
+    import tempfile
+
+    place = path.absolute() if path.is_dir() else path.absolute().parent
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{option} {path}: cannot be written ({error.strerror}); name another place"
+        ) from error
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

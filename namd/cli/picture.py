@@ -17,7 +17,8 @@ CASES_PER_LABEL = 3
 def write_picture(
     result: "RunResult", configuration: "RunConfiguration", cohort: Path, path: Path
 ) -> None:
-    """Write the picture of a finished run. Raises as `draw_picture` does."""
+    """Write the picture of a finished run; its folder is made. Raises as `draw_picture` does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     draw_picture(result.artifacts, configuration, cohort, path)
 
 

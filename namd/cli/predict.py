@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import add_json_option, answer, tell
+from namd.cli.output import add_json_option, answer, require_writable, tell
 from namd.cli.store import add_store_option, open_named_store
 from namd.config.errors import InputError
 
@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.draws < 1:
         raise InputError(f"--draws {arguments.draws}: give 1 or more")
     _refuse_occupied(arguments.out)
+    require_writable("--out", arguments.out)
     _require_folder("--dicom", arguments.dicom, "the files of one CT series")
     if arguments.cohort is not None:
         _require_folder("--cohort", arguments.cohort, "a cohort")

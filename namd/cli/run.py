@@ -9,7 +9,14 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import add_json_option, answer, columns, score_table, tell
+from namd.cli.output import (
+    add_json_option,
+    answer,
+    columns,
+    require_writable,
+    score_table,
+    tell,
+)
 from namd.cli.store import add_store_option, open_named_store
 from namd.config.errors import InputError
 
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
 
 PHANTOM = "phantom"
 PHANTOM_SEED = 23
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -56,6 +64,8 @@ def run_command(arguments: argparse.Namespace) -> int:
 
     if arguments.preset is None and arguments.config is None:
         raise InputError("no configuration: name one with --preset or --config (see namd presets)")
+    if arguments.picture is not None:
+        _require_picture(arguments.picture)
     configuration = resolve(arguments.preset, arguments.config, arguments.set)
     if not arguments.plan:
         require_weights(configuration)
@@ -73,6 +83,15 @@ def run_command(arguments: argparse.Namespace) -> int:
         text += f"\npicture {arguments.picture}"
     answer(arguments, result.to_mapping(), text)
     return 0
+
+
+def _require_picture(path: Path) -> None:
+    """Refuse a picture that could not be written once the run is over. Raises InputError."""
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise InputError(
+            f"--picture {path}: its name tells its kind, one of {', '.join(PICTURE_SUFFIXES)}"
+        )
+    require_writable("--picture", path)
 
 
 def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -> "RunResult":

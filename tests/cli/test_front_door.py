@@ -8,7 +8,7 @@ import pytest
 
 from namd.cli import main as front
 from namd.cli import run as run_command
-from namd.cli.output import cell, duration, score_table, size
+from namd.cli.output import cell, duration, require_writable, score_table, size
 from namd.config.errors import InputError, StageError
 
 
@@ -143,3 +143,36 @@ def test_the_package_run_as_a_module_is_the_same_door():
     assert done.returncode == 2
     assert "frobnicate" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+UNWRITABLE = [
+    ["cohort", "build", "phantom", "--seed", "1", "--out"],
+    ["cohort", "build", "crops", "--images", "x", "--table", "y", "--seed", "1", "--out"],
+    ["cohort", "show", "absent", "--out"],
+    ["run", "--preset", "tiny", "--cohort", "absent", "--store", "S", "--picture"],
+    ["predict", "--run", "k", "--dicom", "d", "--centre", "1,2,3", "--ehr", "e", "--out"],
+]
+
+
+@pytest.mark.parametrize("words", UNWRITABLE, ids=lambda words: " ".join(words[:2]))
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(words, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "out.png"
+    assert front.main([*words, str(place)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith(f"error: {words[-1]} {place}: cannot be written (Not a directory)")
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
+    for path in (tmp_path, tmp_path / "new", tmp_path / "new" / "deep" / "x.png"):
+        require_writable("--out", path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_of_no_known_kind_is_refused_before_the_run(capsys, tmp_path):
+    words = ["run", "--preset", "tiny", "--cohort", "absent", "--store", str(tmp_path / "S")]
+    assert front.main([*words, "--picture", "draws"]) == 2
+    assert "--picture draws: its name tells its kind, one of .png" in capsys.readouterr().err
+    assert front.main([*words, "--picture", str(tmp_path / "draws.PNG")]) == 2
+    assert "absent: no cohort there" in capsys.readouterr().err
