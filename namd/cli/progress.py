@@ -141,8 +141,10 @@ def forecast(estimates: Estimates) -> str:
     unknown = list(dict.fromkeys(k.split("[")[0] for k, v in estimates.items() if v is None))
     if not known:
         return "no estimate: nothing like this was built in this store before"
-    told = f"about {duration(sum(known))}, judged by earlier builds in this store"
-    return f"{told}; not counting {', '.join(unknown)}" if unknown else told
+    told = f"{duration(sum(known))}, judged by earlier builds in this store"
+    if unknown:
+        return f"at least {told}; nothing like {', '.join(unknown)} was built in it before"
+    return f"about {told}"
 
 
 def is_terminal() -> bool:

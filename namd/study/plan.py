@@ -13,6 +13,7 @@ from namd.config.errors import InputError
 from namd.ledger.view import StudyView
 from namd.methods.source_hash import source_hash
 from namd.pipeline.digests import DigestCache
+from namd.pipeline.estimate import nearest_cost
 from namd.pipeline.graph import Fingerprint, Node, make_plan
 from namd.pipeline.store import COMMIT, MANIFEST, Store, key_folder
 from namd.study.engine import Engine, Exhausted, Outcome
@@ -363,36 +364,6 @@ def _estimate(
     if name in calibration:
         return estimate(calibration[name], "calibration")
     return estimate(None, "unknown")
-
-
-def nearest_cost(node: Node, manifests: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the device seconds of the recorded artifacts most like a node, or None.
-
-    Likeness is the number of configuration leaves that differ; the median is taken among the
-    most alike, so that one artifact made on a busy machine does not decide.
-    """
-    wanted = _leaves(node.identity["slice"])
-    distances = []
-    for manifest in manifests:
-        if "device_seconds" in manifest and "identity" in manifest:
-            leaves = _leaves(manifest["identity"]["slice"])
-            differing = sum(
-                leaves.get(path) != wanted.get(path) for path in leaves.keys() | wanted.keys()
-            )
-            distances.append((differing, float(manifest["device_seconds"])))
-    if not distances:
-        return None
-    least = min(distance for distance, _ in distances)
-    return statistics.median(cost for distance, cost in distances if distance == least)
-
-
-def _leaves(value: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401 - JSON
-    if isinstance(value, Mapping):
-        found: dict[str, Any] = {}
-        for key, item in value.items():
-            found |= _leaves(item, f"{path}.{key}")
-        return found
-    return {path: json.dumps(value)}
 
 
 def _over_budget(spent: float, remaining: float, budget: float | None) -> str | None:

@@ -99,6 +99,17 @@ def test_the_most_alike_artifact_tells_the_cost(tmp_path):
     assert found["vae"].seconds_each == pytest.approx(60.0)
 
 
+@pytest.mark.parametrize(("sets", "source"), [(6, "recorded"), (7, "calibration")])
+def test_artifacts_of_another_order_tell_no_cost(tmp_path, sets, source):
+    store = open_store(str(tmp_path / "store"))
+    study = spec(seeds=1)
+    for trial in ablation_trials(study, toy.configurator(study)):
+        publish(store, nodes_of(trial)[1], 10.0)
+    larger = spec(seeds=1, base={"method": "toy", "set": {"prompt.num_sets": sets}})
+    found = {stage.stage: stage for stage in plan(larger, store=store).stages}
+    assert found["finetune"].source == source
+
+
 def test_artifacts_of_other_source_are_flagged(tmp_path):
     store = open_store(str(tmp_path / "store"))
     study = spec()
