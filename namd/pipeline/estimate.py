@@ -3,8 +3,10 @@
 import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
+from namd.pipeline.backend import StoreError
 from namd.pipeline.graph import Node
 from namd.pipeline.store import Store
 
@@ -54,9 +56,15 @@ def nearest_cost(
     return statistics.median(found for distance, found in distances if distance == least)
 
 
-def _manifests(store: Store, stage: str) -> list[Mapping[str, Any]]:
-    found = [store.find(stage, key) for key in store.backend.list(stage)]
-    return [artifact.manifest() for artifact in found if artifact is not None]
+def _manifests(store: Store, stage: str) -> list[dict[str, Any]]:
+    found = []
+    for key in store.backend.list(stage):
+        # A damaged artifact is for whoever needs it to refuse; here it only tells nothing.
+        with suppress(StoreError, ValueError):
+            artifact = store.find(stage, key)
+            if artifact is not None:
+                found.append(artifact.manifest())
+    return found
 
 
 def _of_one_order(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

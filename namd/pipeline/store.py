@@ -117,12 +117,12 @@ class Store:
             commit = json.loads(raw)
             name, files = str(commit["attempt"]), dict(commit["files"])
         except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(self, stage, key, "COMMIT is unreadable") from error
+            raise damaged(self, stage, key, "COMMIT is unreadable") from error
         artifact = Artifact(stage, key, self.backend.fetch(f"{folder}/attempts/{name}"), files)
         for place, entry in files.items():
             path = artifact.folder / place
             if not path.is_file() or path.stat().st_size != entry["size"]:
-                raise _damaged(self, stage, key, f"{place} is missing or cut short")
+                raise damaged(self, stage, key, f"{place} is missing or cut short")
         return artifact
 
     def open_attempt(self, stage: str, key: str) -> Attempt:
@@ -283,7 +283,10 @@ class Store:
 
     def _leftovers(self, folder: str, committed: bool) -> list[str]:
         raw = self.backend.read(f"{folder}/{COMMIT}")
-        winner = json.loads(raw)["attempt"] if raw else None
+        try:
+            winner = json.loads(raw)["attempt"] if raw else None
+        except (ValueError, KeyError, TypeError):
+            return []  # Which attempt was published is not known: none of them is a leftover.
         attempts = [n for n in self.backend.list(f"{folder}/attempts") if n != winner]
         places = [f"{folder}/attempts/{name}" for name in attempts]
         for name in self.backend.list(folder):
@@ -394,7 +397,8 @@ def _digests(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _damaged(store: Store, stage: str, key: str, problem: str) -> InputError:
+def damaged(store: Store, stage: str, key: str, problem: str) -> InputError:
+    """Return the error that names a damaged artifact and the command that lets it be rebuilt."""
     place = f"{stage}/{key[:12]}"
     return StoreError(
         f"store {store.backend.name}: {place} is damaged ({problem}); "

@@ -4,6 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 from namd.config.errors import InputError
 from namd.ledger.view import StudyView
 from namd.methods.source_hash import source_hash
+from namd.pipeline.backend import StoreError
 from namd.pipeline.digests import DigestCache
 from namd.pipeline.estimate import nearest_cost
 from namd.pipeline.graph import Fingerprint, Node, make_plan
-from namd.pipeline.store import COMMIT, MANIFEST, Store, key_folder
+from namd.pipeline.store import COMMIT, MANIFEST, Store, damaged, key_folder
 from namd.study.engine import Engine, Exhausted, Outcome
 from namd.study.spec import ResourcesSpec, StudySpec
 from namd.study.trials import (
@@ -160,7 +162,10 @@ class Holdings:
     _recorded: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
 
     def manifest(self, stage: str, key: str) -> Mapping[str, Any] | None:
-        """Return an artifact's manifest, or None where it is not published."""
+        """Return an artifact's manifest, or None where it is not published.
+
+        Raises StoreError where it is damaged.
+        """
         if self.store is None:
             return None
         if (stage, key) not in self._manifests:
@@ -168,12 +173,15 @@ class Holdings:
         return self._manifests[stage, key]
 
     def recorded(self, stage: str) -> list[Mapping[str, Any]]:
-        """Return manifests of other artifacts of a stage name."""
+        """Return manifests of other artifacts of a stage name; damaged ones tell nothing."""
         if self.store is None:
             return []
         if stage not in self._recorded:
             keys = self.store.backend.list(stage)[:_RECORDED]
-            found = [self.manifest(stage, key) for key in keys]
+            found = []
+            for key in keys:
+                with suppress(StoreError):
+                    found.append(self.manifest(stage, key))
             self._recorded[stage] = [manifest for manifest in found if manifest is not None]
         return self._recorded[stage]
 
@@ -183,10 +191,16 @@ class Holdings:
         raw = self.store.backend.read(f"{key_folder(stage, key)}/{COMMIT}")
         if raw is None:
             return None
-        attempt = json.loads(raw)["attempt"]
+        try:
+            attempt = json.loads(raw)["attempt"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise damaged(self.store, stage, key, f"{COMMIT} is unreadable") from error
         place = f"{key_folder(stage, key)}/attempts/{attempt}/{MANIFEST}"
         text = self.store.backend.read(place)
-        return json.loads(text) if text is not None else {}
+        try:
+            return json.loads(text) if text is not None else {}
+        except ValueError as error:
+            raise damaged(self.store, stage, key, f"{MANIFEST} is unreadable") from error
 
 
 def make_study_plan(

@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from toy_run import toy_run
+from toy_run import cohort_digest, configure, toy_run
 
 from namd.cli.main import main
 from namd.cli.progress import PlainReporter, RichReporter, forecast
 from namd.pipeline.estimate import estimator
+from namd.pipeline.graph import make_plan
 
 
 @pytest.fixture
@@ -82,6 +83,26 @@ def test_verify_passes_a_sound_store_and_fails_a_damaged_one(call, toy_store):
     states = {a["stage"]: a["state"] for a in call("ls")[1]["artifacts"]}
     assert states["encode"] == "damaged"
     assert states["train"] == "published"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_gc_leaves_an_artifact_whose_commit_is_unreadable_as_it_is(call, toy_store, content):
+    _, result = toy_store
+    folder = result.artifacts["encode"].folder.parent.parent
+    (folder / "COMMIT").write_text(content)
+    code, answer, _ = call("gc")
+    assert (code, answer["removed"]) == (0, [])
+    assert result.artifacts["encode"].folder.is_dir()
+
+
+def test_what_a_damaged_artifact_took_is_not_asked(toy_store):
+    store, result = toy_store
+    configuration = configure("encode.scale=1.5")
+    plan = make_plan(configuration.stages(), configuration.config, cohort_digest=cohort_digest)
+    encode = next(node for node in plan.nodes if node.label == "encode")
+    assert estimator(store)([encode])["encode"] is not None
+    (result.artifacts["encode"].folder.parent.parent / "COMMIT").write_text("{")
+    assert estimator(store)([encode])["encode"] is None
 
 
 def test_a_log_hears_the_plan_each_stage_and_the_end(toy_store, capsys):

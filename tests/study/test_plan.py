@@ -6,6 +6,7 @@ import re
 import pytest
 import toy
 
+from namd.pipeline.backend import StoreError
 from namd.pipeline.graph import make_plan
 from namd.pipeline.store import MANIFEST, METRICS, Store, open_store
 from namd.study.plan import Cluster, make_study_plan
@@ -118,6 +119,21 @@ def test_artifacts_of_other_source_are_flagged(tmp_path):
     publish(store, nodes_of(two)[0], 10.0)
     found = {stage.stage: stage for stage in plan(study, store=store).stages}
     assert (found["vae"].in_store, found["vae"].other_source) == (2, 1)
+
+
+@pytest.mark.parametrize("place", ["COMMIT", "attempts/*/manifest.json"])
+def test_a_damaged_artifact_is_refused_where_it_is_needed_and_tells_no_cost(tmp_path, place):
+    store = open_store(str(tmp_path / "store"))
+    study = spec(seeds=1)
+    for trial in ablation_trials(study, toy.configurator(study)):
+        publish(store, nodes_of(trial)[1], 10.0)
+    for file in (tmp_path / "store" / "finetune").glob(f"*/{place}"):
+        file.write_text("{")
+    with pytest.raises(StoreError, match=r"finetune/.* is damaged .* unreadable.*namd store rm"):
+        plan(study, store=store)
+    others = spec(seeds=1, base={"method": "toy", "set": {"prompt.num_sets": 3}})
+    found = {stage.stage: stage.source for stage in plan(others, store=store).stages}
+    assert found["finetune"] == "calibration"
 
 
 def test_an_unknown_cost_is_said_and_not_guessed():
