@@ -201,6 +201,31 @@ def test_pickled_arrays_are_not_read(bench):
         bench.build()
 
 
+def test_what_is_no_npz_is_refused_without_a_word_of_pickles(tmp_path):
+    hu = np.zeros((2, 8, 8), np.int16)
+    np.save(tmp_path / "one.npy", hu)
+    np.savez_compressed(tmp_path / "whole.npz", hu=hu)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "short.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "empty.npz").touch()
+    for name in ("one.npy", "short.npz", "text.npz", "empty.npz"):
+        with pytest.raises(InputError, match=f"{name}: not an npz, or cut short") as told:
+            build(CropFiles(tmp_path / name, tmp_path / "no.csv"), SETTINGS, 1)
+        assert "pickle" not in str(told.value)
+
+
+def test_an_npz_that_cannot_be_unpacked_is_refused(tmp_path):
+    path = tmp_path / "c.npz"
+    np.savez(path, hu=np.zeros((2, 8, 8), np.int16))
+    spoilt = bytearray(path.read_bytes())
+    place = spoilt.index(b"NUMPY") + 200
+    spoilt[place : place + 1] = b"x"
+    path.write_bytes(bytes(spoilt))
+    with pytest.raises(InputError, match=r"c\.npz: not an npz of plain arrays"):
+        build(CropFiles(path, tmp_path / "no.csv"), SETTINGS, 1)
+
+
 @pytest.mark.slow
 def test_real_crops(shared_data):
     folder = shared_data / "lidc_nodules2d"

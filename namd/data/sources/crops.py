@@ -14,6 +14,8 @@ mapped to null is not read (`namd.data.sources.columns`). The defaults fit the c
 LIDC-IDRI.
 """
 
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -91,11 +93,14 @@ def build(
 
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
+        # np.load takes other files for arrays or pickles, and speaks of unsafe loading.
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise InputError(f"{path}: not an npz, or cut short; write one with numpy.savez")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; --images takes an npz") from None
-    except (ValueError, OSError, AttributeError) as error:
+    except (ValueError, OSError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not an npz of plain arrays ({error})") from error
     if "hu" not in arrays:
         raise InputError(f"{path}: no array `hu`; it holds {', '.join(arrays) or 'nothing'}")
