@@ -225,9 +225,12 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
         "out": str(arguments.out),
         "fingerprint": cohort.card["fingerprint"],
         **_summary(cohort),
+        "left_out": dict(cohort.card.get("excluded") or {}),
         "warnings": warnings,
     }
-    answer(arguments, summary, f"{arguments.out}: built\n{_as_text(summary)}")
+    told = ", ".join(f"{number} {reason}" for reason, number in summary["left_out"].items())
+    left_out = f"\nleft out of the table: {told}" if told else ""
+    answer(arguments, summary, f"{arguments.out}: built\n{_as_text(summary)}{left_out}")
     return 0
 
 

@@ -86,10 +86,22 @@ def test_the_same_command_builds_the_same_cohort_and_another_seed_another(crops,
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_lines_left_out_of_the_cohort_are_told(crops, tmp_path, capsys):
+    table = pd.read_csv(crops[3])
+    table.loc[:2, "SCT_LONG_DIA"] = 40
+    table.to_csv(crops[3], index=False)
+    words = ["build", "crops", *crops, "--simulate-followup", "--seed", "1", "--out"]
+    assert command(*words, str(tmp_path / "A")) == 0
+    assert capsys.readouterr().out.endswith("\nleft out of the table: 3 not 4-22 mm\n")
+    assert command(*words, str(tmp_path / "B"), "--json") == 0
+    assert last_line(capsys)["left_out"] == {"not 4-22 mm": 3}
+
+
 def test_without_simulation_nothing_is_simulated(crops, tmp_path, capsys):
     command("build", "crops", *crops, "--seed", "1", "--out", str(tmp_path / "R"), "--json")
     found = last_line(capsys)
     assert found["simulated"] == []
+    assert found["left_out"] == {}
     assert found["ideal_auroc"] is None
     assert found["splits"]["train"]["followups"] == 0
 
