@@ -195,6 +195,16 @@ def test_broken_files_are_named(bench, tmp_path):
         bench.build()
 
 
+@pytest.mark.parametrize("name", ["hu", "followup_hu"])
+def test_normalised_intensities_are_not_taken_for_hu(bench, name):
+    bench.arrays["followup_hu"] = bench.arrays["hu"].copy()
+    bench.table["months"] = 12
+    bench.build()
+    bench.arrays[name] = (bench.arrays[name] + 1000) / 1400
+    with pytest.raises(InputError, match=f"{name} lies within .* give Hounsfield units"):
+        bench.build()
+
+
 def test_pickled_arrays_are_not_read(bench):
     bench.arrays["extra"] = np.array([{"a": 1}], dtype=object)
     with pytest.raises(InputError, match="plain arrays"):

@@ -40,6 +40,9 @@ HANDED_ON = ("side", "z_frac", "texture", "spiculation", "readers")
 
 UNKNOWN_LABEL = -1
 
+LEAST_AIR_HU = -300
+"""Aerated lung lies near -850 HU, emphysema and air lower; no crop set of lungs is without."""
+
 LIDC_PREFIX = "LIDC-IDRI-"
 LIDC_CARD: Mapping[str, str] = MappingProxyType(
     {
@@ -107,10 +110,23 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     shape = arrays["hu"].shape
     if len(shape) != 3 or shape[1] != shape[2]:
         raise InputError(f"{path}: hu has shape {shape}; it must be (cases, size, size)")
+    for name in ("hu", "followup_hu"):
+        if name in arrays:
+            _require_hu(path, name, arrays[name])
     for name in ("votes", "mask", "followup_hu"):
         if name in arrays and arrays[name].shape != shape:
             raise InputError(f"{path}: {name} has shape {arrays[name].shape}, hu has {shape}")
     return arrays
+
+
+def _require_hu(path: Path, name: str, values: npt.NDArray[Any]) -> None:
+    """Refuse crops without any air: normalised ones would be clipped to one shade of grey."""
+    known = values[np.isfinite(values)]
+    if known.size and known.min() > LEAST_AIR_HU:
+        raise InputError(
+            f"{path}: {name} lies within {known.min():g}...{known.max():g}, and lung holds air of "
+            f"less than {LEAST_AIR_HU} HU; give Hounsfield units, not normalised intensities"
+        )
 
 
 def _align(
