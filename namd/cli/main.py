@@ -37,6 +37,17 @@ FAILED = 1
 STOPPED = 143
 
 
+class _Version(argparse.Action):
+    """Prints the installed version; looking it up takes time that no other command should pay."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print it and exit with 0."""
+        from importlib import metadata
+
+        sys.stdout.write(f"{parser.prog} {metadata.version('namd')}\n")
+        parser.exit()
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with the house's one-line errors."""
 
@@ -68,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser with all commands, or only the one that the words begin with."""
     parser = _Parser(prog="namd", description=DESCRIPTION)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     named = words[0] if words and words[0] in COMMANDS else None
     for name, module in COMMANDS.items():

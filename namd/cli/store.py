@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, columns, duration, size, tell
@@ -55,7 +56,16 @@ def open_named_store(arguments: argparse.Namespace, create: bool = False) -> "St
 
     if not arguments.store:
         raise InputError("no store: name its folder with --store or in $NAMD_STORE")
+    require_place(arguments.store)
     return open_store(arguments.store, create=create)
+
+
+def require_place(url: str) -> None:
+    """Refuse a URL with a slash too few, which would be made as a folder. Raises InputError."""
+    slip = re.match(r"(s3a?):/*(?=[^/])", url)
+    if slip and "://" not in url:
+        way = f"{slip[1]}://{url[slip.end() :]}"
+        raise InputError(f"store {url}: neither a folder nor a URL; did you mean {way}?")
 
 
 def list_artifacts(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from namd.cli.store import require_place
 from namd.config.errors import ConfigError, InputError, about
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def store_url(given: str | None, spec: "StudySpec | None" = None) -> str:
             "no store: name its folder or URL with --store, in $NAMD_STORE or in the study "
             "file's base.store"
         )
+    require_place(url)
     url = url.removeprefix("file://")
     if "://" in url:
         return url.rstrip("/")

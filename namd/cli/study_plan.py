@@ -34,6 +34,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
 
     Raises InputError where the file, the cohort or the store cannot be used.
     """
+    from namd.cli.run import announce_weights
     from namd.pipeline.store import open_store
     from namd.study.trials import Configurator
 
@@ -48,6 +49,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
         view = past(url, spec.name)
         recorded = view.about.get("cohort") if view is not None else None
         cohort = find_study_cohort(arguments.cohort, spec, url, recorded)
+        announce_weights(configurator.base())
         plan = plan_with_costs(
             spec,
             configurator,
@@ -133,7 +135,7 @@ def _calibrate(
 
     named = ", ".join(unknown) if len(unknown) <= 4 else f"{len(unknown)} stages"
     tell(f"no recorded cost of {named}: measuring by short runs (--no-calibration leaves it)")
-    configuration = configurator.configure({}, spec.train_seeds[0])
+    configuration = configurator.base()
     try:
         return calibrate(configuration, _cohort_size(cohort, spec.split), told)
     except (InputError, StageError) as error:

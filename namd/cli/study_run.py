@@ -39,9 +39,10 @@ def run_command(arguments: argparse.Namespace) -> int:
 
     Raises InputError where it cannot be begun, before Ray is started.
     """
-    from namd.cli.run import interruptible
+    from namd.cli.run import announce_weights, interruptible
     from namd.cli.study_progress import study_reporter
     from namd.pipeline.store import open_store
+    from namd.study.spec import require_extension
     from namd.study.trials import Configurator
 
     spec = read_spec(arguments.file, arguments.store)
@@ -58,10 +59,13 @@ def run_command(arguments: argparse.Namespace) -> int:
     begun = fold_study(ledger) if spec.name in names else None
     if begun is not None:
         _require_startable(ledger, begun, arguments)
+        with about(source):
+            require_extension(begun.specification, spec)
     warm = _warm(ledger, spec, names, arguments.warm_from)
     with about(source):
         recorded = None if begun is None else begun.cohort
         cohort = find_study_cohort(arguments.cohort, spec, url, recorded)
+    announce_weights(configurator.base())
     with interruptible(), study_reporter() as reporter, _tracked(arguments, ledger) as trackers:
         reporter.line(_connecting(arguments.address))
         try:

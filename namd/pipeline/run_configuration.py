@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from namd.config.document import read_yaml_mapping
-from namd.config.errors import ConfigError
+from namd.config.errors import ConfigError, about
 from namd.config.parsing import apply_overrides, merge, nearest, parse
 from namd.config.presets import load_preset
 from namd.methods.base import Method, Stage
@@ -47,7 +48,10 @@ def resolve(
     mapping = load_preset(preset) if preset is not None else {}
     if config_file is not None:
         mapping = merge(mapping, read_yaml_mapping(config_file))
-    return from_mapping(apply_overrides(mapping, overrides), preset, methods)
+    overrides = list(overrides)
+    # What is wrong may as well be an override's, where there is one.
+    with about(str(config_file)) if config_file and not overrides else nullcontext():
+        return from_mapping(apply_overrides(mapping, overrides), preset, methods)
 
 
 def from_mapping(

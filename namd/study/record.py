@@ -539,7 +539,7 @@ def open_study(
         if state.view.specification:
             require_extension(state.view.specification, spec)
         attempt = state.view.attempt + 1
-        base = configurator.configure({}, spec.train_seeds[0])
+        base = configurator.base()
         body = {
             "specification": to_mapping(spec),
             "configuration": to_mapping(base.config),

@@ -101,6 +101,10 @@ class Configurator:
         mapping[TRAIN_SEED] = seed
         return from_mapping(mapping, self.spec.base.preset, self._methods)
 
+    def base(self) -> RunConfiguration:
+        """Return what the study starts from, at its first seed. Raises ConfigError."""
+        return self.configure({}, self.spec.train_seeds[0])
+
     def trial(
         self, overrides: Mapping[str, Any], seed: int, arm: str = "", proposal: int | None = None
     ) -> Trial:

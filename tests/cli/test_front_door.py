@@ -12,6 +12,15 @@ from namd.cli.output import cell, duration, require_writable, score_table, size
 from namd.config.errors import InputError, StageError
 
 
+def test_the_version_is_the_installed_one(capsys):
+    from importlib.metadata import version
+
+    with pytest.raises(SystemExit) as ended:
+        front.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"namd {version('namd')}\n"
+
+
 def test_every_command_is_declared_without_importing_what_it_uses():
     code = (
         "import sys; from namd.cli.main import build_parser; build_parser().format_help();"
@@ -56,6 +65,8 @@ def test_help_ends_with_zero(capsys):
         ["run", "--cohort", "x", "--preset", "tiny", "--set", "vae"],
         ["run", "--cohort", "x", "--preset", "tiny"],
         ["store", "ls", "--store", "absent"],
+        ["store", "ls", "--store", "s3:/bucket/store"],
+        ["run", "--cohort", "x", "--preset", "tiny", "--store", "s3:bucket"],
         ["store", "show", "abcdef"],
         ["presets", "tinny"],
     ],
@@ -69,6 +80,27 @@ def test_a_mistake_is_one_line_and_exit_2(words, capsys, tmp_path, monkeypatch):
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_s3_with_a_slash_too_few_is_told_the_right_way(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s3").mkdir()
+    for words in (["store", "ls"], ["study", "list"]):
+        assert front.main([*words, "--store", "s3:/bucket/a"]) == 2
+        assert "did you mean s3://bucket/a?" in capsys.readouterr().err
+        assert front.main([*words, "--store", "s3"]) == 2
+        assert "did you mean" not in capsys.readouterr().err
+
+
+def test_what_is_wrong_in_a_configuration_file_begins_with_its_name(capsys, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("vae: {num_stepz: 3}\n")
+    words = ["run", "--cohort", "x", "--preset", "tiny", "--store", "s", "--config", str(path)]
+    assert front.main(words) == 2
+    assert capsys.readouterr().err.startswith(f"error: {path}: vae.num_stepz")
+    path.write_text("vae: {num_steps: 3}\n")
+    assert front.main([*words, "--set", "vae.num_stepz=3"]) == 2
+    assert str(path) not in capsys.readouterr().err
 
 
 def test_a_mistake_with_json_is_also_one_object(capsys):

@@ -194,6 +194,19 @@ def test_a_finished_study_says_how_to_extend_it(studies, cohort, driver, capsys,
     assert (code, told["trials"]["completed"]) == (0, 9)
 
 
+def test_a_changed_question_is_refused_before_ray_starts(studies, cohort, driver, capsys, tmp_path):
+    toys.told_study(studies)
+    fake = driver()
+    changed = {**toys.ABLATION, "base": {**toys.ABLATION["base"], "set": {"vae.num_steps": 7}}}
+    path = toys.write_file(tmp_path, changed, seeds=3)
+    code, told, _ = run(capsys, path, "--store", studies, "--cohort", "x", "--resume")
+    assert code == 2
+    assert str(path) in told["error"]
+    assert "base.set" in told["error"]
+    assert "another name" in told["error"] or "new name" in told["error"]
+    assert fake.calls == []
+
+
 def test_a_second_live_run_is_refused_with_host_and_pid(studies, cohort, driver, capsys, tmp_path):
     fake = driver()
     path = toys.write_file(tmp_path, toys.ABLATION)
