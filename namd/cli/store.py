@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 FAILED = 1
 
+_OF_RUN = ("method", "preset", "train_seed", "created")
+
 
 def add_store_option(parser: argparse.ArgumentParser) -> None:
     """Declare `--store`; `$NAMD_STORE` stands in where it is left out."""
@@ -69,7 +71,9 @@ def require_place(url: str) -> None:
 
 
 def list_artifacts(arguments: argparse.Namespace) -> int:
-    """List keys with state, size and time; unfinished ones too."""
+    """List keys with state, size and time; unfinished ones too, and the runs that used them."""
+    from namd.pipeline.run import recorded_runs
+
     store = open_named_store(arguments)
     entries = store.match(arguments.what) if arguments.what else list(store.entries())
     found = [_describe(store, entry) for entry in entries]
@@ -85,8 +89,22 @@ def list_artifacts(arguments: argparse.Namespace) -> int:
         for item in found
     ]
     header = ["stage", "key", "state", "size", "built in", "created"]
-    answer(arguments, {"artifacts": found}, columns(header, rows))
+    text = columns(header, rows)
+    runs = [] if arguments.what else [_told(*run) for run in recorded_runs(store).items()]
+    runs.sort(key=lambda run: str(run["created"]))
+    if runs:
+        lines = [
+            [run["run"][:12], *("-" if run[name] is None else str(run[name]) for name in _OF_RUN)]
+            for run in runs
+        ]
+        text += "\n\n" + columns(["run", *_OF_RUN], lines)
+    answer(arguments, {"artifacts": found, "runs": runs}, text)
     return 0
+
+
+def _told(key: str, record: dict[str, Any]) -> dict[str, Any]:
+    told = {"run": key, "train_seed": record.get("config", {}).get("train_seed")}
+    return told | {name: record.get(name) for name in ("method", "preset", "created")}
 
 
 def show_artifact(arguments: argparse.Namespace) -> int:

@@ -34,6 +34,16 @@ def test_ls_lists_every_artifact_and_a_word_narrows_it(call, toy_store):
     assert call("ls", "nothing")[1]["artifacts"] == []
 
 
+def test_ls_lists_the_runs_that_predict_can_be_given(call, toy_store, capsys):
+    store, result = toy_store
+    (run,) = call("ls")[1]["runs"]
+    assert (run["run"], run["method"]) == (result.run, "toy")
+    assert run["created"]
+    assert call("ls", "encode")[1]["runs"] == []
+    assert main(["store", "ls", "--store", store.backend.name]) == 0
+    assert result.run[:12] in capsys.readouterr().out
+
+
 def test_show_prints_a_manifest_or_a_run(call, toy_store):
     _, result = toy_store
     assert call("show", "train")[1]["identity"]["stage"] == "train"
