@@ -7,7 +7,7 @@ from analysis.html_page import Table
 from analysis.study_effects import REFERENCE, Effects
 from analysis.study_search import SearchSummary
 from analysis.study_table import StudyTable
-from analysis.wording import count, number, p_text, setting, signed, title_of
+from analysis.wording import count, number, objective_title, p_text, setting, signed, title_of
 
 CONTEXT = "For orientation: rows that need no training, on the same cases"
 
@@ -25,7 +25,10 @@ def report_tables(
             lines = sorted(shares.items(), key=lambda item: -item[1])
             rows = tuple((name, number(share, 3)) for name, share in lines)
             found.append(
-                (f"Importance for {title_of(metric)} (PED-ANOVA)", Table(("parameter", ""), rows))
+                (
+                    f"Importance for {objective_title(metric)} (PED-ANOVA)",
+                    Table(("parameter", ""), rows),
+                )
             )
     if table.effects:
         found.append((_effect_caption(table), effect_table(table)))
@@ -202,9 +205,11 @@ def _winner_table(search: SearchSummary) -> Table:
                 (
                     str(winner["proposal"]),
                     "\n".join(setting(n, v) for n, v in winner["point"].items()),
-                    title_of(metric),
+                    objective_title(metric),
                     number(value),
-                    "not yet" if mean is None else f"{number(mean)} ({fresh['seeds']} seeds)",
+                    "not yet"
+                    if mean is None
+                    else f"{number(mean)} ({count(fresh['seeds'], 'seed')})",
                     "" if mean is None else signed(value - mean),
                 )
             )

@@ -15,7 +15,6 @@ from analysis.study_figures import history_figure, pareto_figure, slice_figure
 from analysis.study_report import make_report, to_markdown, write_report
 from analysis.study_search import Proposed, pareto, search_summary
 from namd.cli.report import write_study_report
-from namd.config.errors import InputError
 from namd.ledger.lease import LeaseTiming
 from namd.ledger.storage import LocalStorage
 from namd.ledger.view import StudyView, read_view
@@ -123,10 +122,8 @@ def test_a_search_that_has_nothing_yet_has_no_winner_and_no_figure():
         search_summary(StudyView("other"))
 
 
-def test_the_command_writes_it_and_refuses_a_study_it_does_not_know(finished, tmp_path):
+def test_the_report_tells_importances_and_that_an_objective_ranks_each_draw(finished, tmp_path):
     storage, view, _ = finished
     page, text = write_study_report(storage.root, view.study, tmp_path)
     assert page.is_file()
-    assert "PED-ANOVA" in text
-    with pytest.raises(InputError, match="not in store"):
-        write_study_report(storage.root, "toy", tmp_path)
+    assert "Importance for AUROC per draw (PED-ANOVA)" in text
