@@ -236,7 +236,7 @@ def _history(axes: "Axes", summary: SearchSummary, metric: str, mode: str) -> No
             ended, [low] * len(ended), s=24, marker="x", color=GREY, label="pruned or failed"
         )
     axes.set_xlabel("proposal")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set_ylabel(f"{objective_title(metric)} ({mode})")
     axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
 
