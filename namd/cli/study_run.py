@@ -59,8 +59,10 @@ def run_command(arguments: argparse.Namespace) -> int:
     begun = fold_study(ledger) if spec.name in names else None
     if begun is not None:
         _require_startable(ledger, begun, arguments)
-        with about(source):
-            require_extension(begun.specification, spec)
+        # A driver that died before its first record has decided nothing.
+        if begun.specification:
+            with about(source):
+                require_extension(begun.specification, spec)
     warm = _warm(ledger, spec, names, arguments.warm_from)
     with about(source):
         recorded = None if begun is None else begun.cohort

@@ -13,6 +13,7 @@ from namd.cli import publish
 from namd.config.errors import StageError
 from namd.ledger.storage import LocalStorage
 from namd.ledger.view import read_view
+from namd.ledger.writing import open_writer
 from namd.study.spec import parse_study
 
 
@@ -205,6 +206,17 @@ def test_a_changed_question_is_refused_before_ray_starts(studies, cohort, driver
     assert "base.set" in told["error"]
     assert "another name" in told["error"] or "new name" in told["error"]
     assert fake.calls == []
+
+
+def test_a_driver_that_died_before_its_first_record_has_decided_nothing(
+    studies, cohort, driver, capsys, tmp_path
+):
+    with open_writer(LocalStorage(studies), "parts", timing=toys.STILL):
+        pass
+    driver()
+    path = toys.write_file(tmp_path, toys.ABLATION)
+    code, told, _ = run(capsys, path, "--store", studies, "--cohort", "x", "--resume")
+    assert (code, told["trials"]["completed"]) == (0, 6)
 
 
 def test_a_second_live_run_is_refused_with_host_and_pid(studies, cohort, driver, capsys, tmp_path):
