@@ -19,7 +19,7 @@ class DrawnCase:
 
     Attributes:
         title: Two short lines at most, without identifiers.
-        baseline: Real baseline.
+        baseline: Real (or rendered) baseline.
         followup: Real (or simulated) follow-up.
         draws: Generated follow-ups, (K, H, W).
     """
@@ -30,8 +30,17 @@ class DrawnCase:
     draws: npt.NDArray[np.floating]
 
 
-def draws_figure(cases: list[DrawnCase], path: Path, *, simulated: bool, size_mm: float) -> None:
+def draws_figure(
+    cases: list[DrawnCase], path: Path, *, rendered: bool, simulated: bool, size_mm: float
+) -> None:
     """Write a PNG with one row per case: baseline, follow-up, draws, mean and spread.
+
+    Args:
+        cases: What to show.
+        path: Where.
+        rendered: Whether a program made the baselines.
+        simulated: Whether it made the follow-ups.
+        size_mm: Side of an image.
 
     Raises ValueError without a case to show.
     """
@@ -39,7 +48,8 @@ def draws_figure(cases: list[DrawnCase], path: Path, *, simulated: bool, size_mm
         raise ValueError("no case to show")
     shown = min(SHOWN_DRAWS, len(cases[0].draws))
     followup = "follow-up\n(simulated)" if simulated else "follow-up\n(real)"
-    titles = ["baseline", followup, *(f"draw {k}" for k in range(shown)), "mean of draws", "spread"]
+    baseline = "baseline\n(rendered)" if rendered else "baseline\n(real)"
+    titles = [baseline, followup, *(f"draw {k}" for k in range(shown)), "mean of draws", "spread"]
     figure, axes = plt.subplots(
         len(cases),
         len(titles),

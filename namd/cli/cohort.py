@@ -106,7 +106,7 @@ def check_cohort(arguments: argparse.Namespace) -> int:
     summary = {**_summary(cohort), "ok": not problems, "problems": problems}
     for problem in problems:
         tell(f"problem: {problem}")
-    verdict = "sound" if not problems else f"refused, {len(problems)} problems"
+    verdict = "sound" if not problems else f"refused; problems: {len(problems)}"
     answer(arguments, summary, f"{arguments.folder}: {verdict}\n{_as_text(summary)}")
     return REFUSED if problems else 0
 

@@ -78,8 +78,14 @@ def draw_picture(
             )
         )
     spacing = float(cohort_cases.table["spacing_mm"].iloc[0])
-    simulated = bool(cohort_cases.card.get("simulation"))
-    draws_figure(shown, path, simulated=simulated, size_mm=size * spacing)
+    card = cohort_cases.card
+    draws_figure(
+        shown,
+        path,
+        rendered=bool(card.get("rendered")),
+        simulated=bool(card.get("simulation")),
+        size_mm=size * spacing,
+    )
 
 
 def chosen_cases(table: "pd.DataFrame") -> list[int]:

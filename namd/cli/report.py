@@ -74,8 +74,8 @@ def _importance(storage: "Storage", view: "StudyView") -> dict[str, dict[str, fl
         return {}
     from namd.ledger.reading import read_events
     from namd.study.optuna_view import importances
-    from namd.study.record import StudyState
     from namd.study.spec import parse_study
+    from namd.study.state import StudyState
 
     state = StudyState(parse_study(view.specification))
     for event in read_events(storage, view.study):

@@ -75,7 +75,7 @@ def list_artifacts(arguments: argparse.Namespace) -> int:
     from namd.pipeline.run import recorded_runs
 
     store = open_named_store(arguments)
-    entries = store.match(arguments.what) if arguments.what else list(store.entries())
+    entries = _entries(store, arguments.what) if arguments.what else list(store.entries())
     found = [_describe(store, entry) for entry in entries]
     rows = [
         [
@@ -219,7 +219,10 @@ def _runs(store: "Store", word: str) -> dict[str, dict[str, Any]]:
 def _entries(store: "Store", word: str) -> "list[Entry]":
     found = store.match(word)
     if not found:
-        raise InputError(f"{word}: no such artifact or run in {store.backend.name}")
+        stages = ", ".join(sorted({entry.stage for entry in store.entries()})) or "none yet"
+        raise InputError(
+            f"{word}: no such artifact or run in {store.backend.name}; stages there: {stages}"
+        )
     return found
 
 

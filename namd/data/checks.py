@@ -181,7 +181,8 @@ def _leakage_problems(cohort: Cohort) -> Iterable[str]:
 def _split_problems(table: pd.DataFrame) -> Iterable[str]:
     for name, word in (("patient_id", "patient"), ("lesion_id", "lesion")):
         splits = table.groupby(name, dropna=True)["split"].nunique()
-        yield from _line(f"{word} in more than one split:", splits.index[splits > 1])
+        for line in _line(f"{word} in more than one split:", splits.index[splits > 1]):
+            yield f"{line}; splits go by patient_id, so give all cases of a {word} the same"
 
 
 def _followup_problems(splits: pd.Series, present: npt.NDArray[np.bool_]) -> Iterable[str]:

@@ -4,9 +4,10 @@ The builder holds the lease, writes the metrics log and publishes, through the l
 run the stage's body. How the numbers stay one worker's is namd.train's and namd.losses' matter.
 """
 
+import math
+import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from namd.pipeline.launcher import Launcher
 from namd.pipeline.reporting import SilentReporter
 from namd.pipeline.store import open_store
 from namd.study.spec import StageResources
+from namd.train.stopping import stop_requests
 
 Relay = Callable[[str, str, Step], None]
 
@@ -131,13 +133,10 @@ class _Gang:
         host = _start_host()
         running = host.fit.remote(order)
         try:
-            yield from self._steps(order, context, host, running)
+            # As a body does, or a signal between two steps would end all without a checkpoint.
+            with stop_requests() as told_to_stop:
+                yield from self._steps(order, context, host, running, told_to_stop)
             outcome: Outcome = ray.get(running)
-        except SystemExit:
-            with suppress(RayActorError):
-                ray.get(host.leave.remote())
-                ray.wait([running], timeout=self.patience.leave_s)
-            raise
         except RayActorError as error:
             raise GangError(f"{order.label}: the process that ran the gang died") from error
         finally:
@@ -159,9 +158,16 @@ class _Gang:
         context: StageContext,
         host: Any,  # noqa: ANN401 - an actor handle; ray is untyped
         running: Any,  # noqa: ANN401
+        told_to_stop: Callable[[], bool],
     ) -> Generator[Step, None, None]:
         newest, written, ended = -1, 0, False
+        given_up_at = math.inf
         while True:
+            if told_to_stop() and given_up_at == math.inf:
+                given_up_at = time.monotonic() + self.patience.leave_s
+                ray.get(host.leave.remote())
+            if time.monotonic() > given_up_at:
+                raise SystemExit(143)
             news = ray.get(host.take.remote(written))
             for line in news.warnings:
                 context.warn(line)

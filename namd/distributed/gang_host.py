@@ -6,7 +6,6 @@ ray.train are imported when a gang starts, so builders need neither.
 """
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -201,12 +200,9 @@ class GangHost:
             return news
 
     def leave(self) -> None:
-        """Ask the gang to save a checkpoint and end."""
+        """Ask the gang to save a checkpoint and end; what it still says is taken as before."""
         with self._changed:
             self._leaving = True
-            # The builder writes nothing any more; rank 0 must not wait for it.
-            self._written = sys.maxsize
-            self._changed.notify_all()
 
 
 def _trainer(order: GangOrder, host: Any) -> Any:  # noqa: ANN401 - an actor handle; ray is untyped

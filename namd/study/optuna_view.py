@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from namd.config.errors import InputError
 from namd.study.engine import directions, frozen_trial
-from namd.study.record import StudyState
+from namd.study.state import StudyState
 
 PROPOSAL = "namd_proposal"
 TRIALS = "namd_trials"

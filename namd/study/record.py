@@ -20,17 +20,10 @@ from namd.ledger.schema import Event, Identity
 from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView, TrialView
 from namd.ledger.writing import Writer, open_writer
-from namd.study.asha import AshaSettings, Decision, Rung, RungRecord, decide, peers_of
-from namd.study.engine import (
-    Engine,
-    Exhausted,
-    NotReady,
-    Outcome,
-    Proposal,
-    WarmTrial,
-    pareto_front,
-)
+from namd.study.asha import Decision
+from namd.study.engine import Exhausted, NotReady, WarmTrial, pareto_front
 from namd.study.spec import SearchSpec, StudySpec, require_extension
+from namd.study.state import OVER, StudyState, rung_of
 from namd.study.trials import (
     Configurator,
     Trial,
@@ -44,166 +37,6 @@ Listener = Callable[[Event, StudyView], None]
 
 CONFIRM = "confirm_p"
 """Arm of the fresh seeds of a search's winner: `confirm_p7` for proposal 7."""
-
-_OVER = ("completed", "pruned", "failed", "diverged")
-
-
-class StudyState:
-    """A study's view together with its engine, both folded from the same records.
-
-    Args:
-        spec: The study.
-    """
-
-    def __init__(self, spec: StudySpec) -> None:
-        self.spec = spec
-        self.view = StudyView(spec.name)
-        self.rungs: list[RungRecord] = []
-        self._engine: Engine | None = None
-        self._warm: list[WarmTrial] = []
-        self._members: dict[int, tuple[str, ...]] = {}
-        self._proposals_of: dict[str, list[int]] = {}
-
-    @property
-    def engine(self) -> Engine:
-        """The search's engine. Raises ValueError for an ablation."""
-        if self._engine is None:
-            self._engine = Engine(self._search, self._warm)
-        return self._engine
-
-    def fold(self, event: Event) -> None:
-        """Take in one record."""
-        rungs_before = len(self.view.rung_order)
-        self.view.fold(event)
-        identity = event.identity
-        if self.spec.search is None:
-            return
-        if identity.kind == schema.WARM:
-            self._fold_warm(event)
-        elif identity.kind == schema.PROPOSED:
-            self._fold_proposal(int(identity.name), event.body)
-        elif identity.trial is not None:
-            if len(self.view.rung_order) > rungs_before:
-                self._fold_rung(identity.trial, identity.name, event.body)
-            if identity.kind in schema.ENDINGS:
-                self._settle(self._proposals_of.get(identity.trial, ()))
-
-    def members(self, number: int) -> tuple[str, ...]:
-        """Return the trials of a proposal."""
-        return self._members[number]
-
-    def leads(self, trial: str) -> bool:
-        """Whether a trial is the first of a proposal: the one that ASHA looks at."""
-        numbers = self._proposals_of.get(trial, ())
-        return any(self._members[number][0] == trial for number in numbers)
-
-    def decide_rung(self, trial: str, rung: Rung, value: float) -> Decision:
-        """Return what ASHA says of a value, from the records alone."""
-        search = self._search
-        settings = search.stop_early.asha if search.stop_early else AshaSettings()
-        before = None
-        if search.order == "synchronous":
-            before = self.engine.batch_start(self._first_proposal(trial))
-        peers = peers_of(trial, rung.name, self.rungs, before)
-        return decide(value, peers, rung.mode, settings)
-
-    @property
-    def _search(self) -> SearchSpec:
-        if self.spec.search is None:
-            raise ValueError(f"study {self.spec.name} is no search")
-        return self.spec.search
-
-    def _first_proposal(self, trial: str) -> int:
-        return min(self._proposals_of[trial])
-
-    def _fold_warm(self, event: Event) -> None:
-        if self._engine is not None:
-            return
-        body = event.body
-        self._warm.append(WarmTrial(body["point"], tuple(body["values"])))
-
-    def _fold_proposal(self, number: int, body: Mapping[str, Any]) -> None:
-        self.engine.admit(Proposal.from_mapping(number, body))
-        self._members[number] = tuple(body["trials"])
-        for trial in self._members[number]:
-            self._proposals_of.setdefault(trial, []).append(number)
-        # Its trials may be those of an earlier proposal, and over already.
-        self._settle([number])
-
-    def _fold_rung(self, trial: str, rung: str, body: Mapping[str, Any]) -> None:
-        if trial in self._proposals_of:
-            record = RungRecord(trial, rung, float(body["value"]), self._first_proposal(trial))
-            self.rungs.append(record)
-
-    def _settle(self, numbers: Iterable[int]) -> None:
-        for number in numbers:
-            known = self.engine.outcomes.get(number)
-            if known is not None and known.state in ("completed", "pruned"):
-                continue
-            outcome = self._outcome(number)
-            if outcome is not None:
-                self.engine.tell(number, outcome)
-
-    def _outcome(self, number: int) -> Outcome | None:
-        """Return a proposal's outcome once its trials are over, or the first one was pruned."""
-        trials = [self.view.trials.get(trial) for trial in self._members[number]]
-        found = [trial for trial in trials if trial is not None]
-        first = trials[0]
-        rungs = () if first is None else _rung_values(first)
-        if first is not None and first.state == "pruned":
-            return Outcome("pruned", (), rungs)
-        if len(found) < len(trials) or any(trial.state not in _OVER for trial in found):
-            return None
-        for state in ("diverged", "failed"):
-            if any(trial.state == state for trial in found):
-                return Outcome(state, (), rungs)  # type: ignore[arg-type]
-        metrics = [objective.metric for objective in self._search.objectives]
-        values = tuple(
-            math.fsum(float(trial.values[metric]) for trial in found) / len(found)
-            for metric in metrics
-        )
-        return Outcome("completed", values, rungs)
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """A decision in the ledger that its own records do not lead to."""
-
-    what: str
-    recorded: Any
-    replayed: Any
-
-
-def replay(spec: StudySpec, events: Iterable[Event]) -> list[Mismatch]:
-    """Take every decision again from the records before it; return where it differs."""
-    state = StudyState(spec)
-    found: list[Mismatch] = []
-    for event in events:
-        identity = event.identity
-        if spec.search is not None and identity.kind == schema.PROPOSED:
-            proposal = _proposed_again(spec.search, state, int(identity.name))
-            if proposal.to_mapping()["point"] != event.body["point"]:
-                found.append(
-                    Mismatch(identity.transition, event.body["point"], dict(proposal.point))
-                )
-        elif identity.kind == schema.RUNG and identity.trial is not None:
-            rung = _rung(spec, identity.name)
-            if rung is not None and identity.name not in state.view.trials[identity.trial].rungs:
-                decision = state.decide_rung(identity.trial, rung, float(event.body["value"]))
-                if decision != event.body["decision"]:
-                    found.append(Mismatch(identity.transition, event.body["decision"], decision))
-        state.fold(event)
-    return found
-
-
-def _proposed_again(search: SearchSpec, state: StudyState, number: int) -> Proposal:
-    """Return what a fresh engine proposes from the state's proposals and outcomes."""
-    engine = Engine(search, state._warm)
-    for proposal in state.engine.proposals:
-        engine.admit(proposal)
-    for told, outcome in state.engine.outcomes.items():
-        engine.tell(told, outcome)
-    return engine.propose(number)
 
 
 @dataclass
@@ -263,7 +96,7 @@ class StudyRecord:
     @property
     def finished(self) -> bool:
         """Whether every trial that the study asks for is over."""
-        if any(trial.state not in _OVER for trial in self.view.trials.values()):
+        if any(trial.state not in OVER for trial in self.view.trials.values()):
             return False
         if self.spec.search is None:
             wanted = self._ablation()
@@ -311,7 +144,7 @@ class StudyRecord:
         known = self.view.trials[trial].rungs.get(name)
         if known is not None:
             return known["decision"]
-        rung = _rung(self.spec, name)
+        rung = rung_of(self.spec, name)
         if rung is None or not self.state.leads(trial):
             return "stop" if trial in self.withdrawn() else "continue"
         if not math.isfinite(value):
@@ -397,7 +230,7 @@ class StudyRecord:
             for trial in self.state.members(number)
         }
         members = {trial for number in pruned for trial in self.state.members(number)}
-        return [t for t in members - wanted if self.view.trials[t].state not in _OVER]
+        return [t for t in members - wanted if self.view.trials[t].state not in OVER]
 
     def _append(
         self,
@@ -586,15 +419,3 @@ def _objective_means(search: SearchSpec, trials: Sequence[TrialView]) -> tuple[f
     if any(not isinstance(t.values.get(m), int | float) for t in trials for m in metrics):
         return None
     return tuple(math.fsum(t.values[m] for t in trials) / len(trials) for m in metrics)
-
-
-def _rung(spec: StudySpec, name: str) -> Rung | None:
-    if spec.search is None or spec.search.stop_early is None:
-        return None
-    found = [rung for rung in spec.search.stop_early.asha.rungs if rung.name == name]
-    return found[0] if found else None
-
-
-def _rung_values(trial: TrialView) -> tuple[float, ...]:
-    """Return the values at the rungs that a trial passed, in its order."""
-    return tuple(float(body["value"]) for body in trial.rungs.values())

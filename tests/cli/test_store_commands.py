@@ -31,7 +31,14 @@ def test_ls_lists_every_artifact_and_a_word_narrows_it(call, toy_store):
     assert {a["state"] for a in listed["artifacts"]} == {"published"}
     _, narrowed, _ = call("ls", "draws-test")
     assert [a["label"].partition("[")[0] for a in narrowed["artifacts"]] == ["draws-test"] * 2
-    assert call("ls", "nothing")[1]["artifacts"] == []
+
+
+def test_ls_of_a_name_that_is_not_there_says_which_are(toy_store, capsys):
+    store, _ = toy_store
+    assert main(["store", "ls", "nothing", "--store", store.backend.name]) == 2
+    told = capsys.readouterr().err
+    assert "nothing: no such artifact or run" in told
+    assert "stages there: draws-test" in told
 
 
 def test_ls_lists_the_runs_that_predict_can_be_given(call, toy_store, capsys):

@@ -63,7 +63,7 @@ def loud_mask(cohort):
 FIRST = "case-000-0"
 PROBLEMS = {
     "patient": (patient_in_two_splits, "patient in more than one split: patient-000"),
-    "lesion": (lesion_in_two_splits, "lesion in more than one split: shared-lesion"),
+    "lesion": (lesion_in_two_splits, "lesion in more than one split: shared-lesion; splits go by"),
     "crop": (crop_in_two_splits, "the same baseline crop in more than one split: case-"),
     "later crop": (later_crop_in_two_splits, "the same followup crop in more than one split"),
     "range": (out_of_range, f"baseline is not within -1024...3071 HU in {FIRST}"),

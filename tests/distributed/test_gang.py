@@ -1,7 +1,9 @@
 """Gangs of Ray Train: what they refuse and hand on, and that they give one worker's result."""
 
+import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -12,67 +14,18 @@ import pytest
 import torch
 
 from namd.config.errors import InputError, StageError
-from namd.config.fingerprint import fingerprint
-from namd.distributed.gang import GangPatience, build_with_gang, global_batch
+from namd.distributed.gang import GangPatience, global_batch
 from namd.distributed.gang_host import GangHost
 from namd.methods.base import Stage, Step
 from namd.pipeline.graph import Node
-from namd.pipeline.store import METRICS, open_store
+from namd.pipeline.store import METRICS
 from namd.study.spec import StageResources
 from namd.train.loop import DivergedError
-from namd.train.world import LocalWorld
+from tests.distributed.gang_bench import Bench
 from tests.parity import gang_bodies as bodies
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TWO = StageResources(workers=2, cpus=1.0)
-
-
-class Bench:
-    """A store that holds a perceptual encoder, a cohort, and nodes to build."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.url = str(folder / "store")
-        self.store = open_store(self.url)
-        self.cohort = bodies.make_cohort(folder / "cohort")
-        attempt = self.store.open_attempt("perceptual", fingerprint("perceptual"))
-        bodies.make_perceptual(attempt.payload)
-        self.store.publish(attempt)
-        self.relayed: list[tuple[str, str, Step]] = []
-
-    def node(self, body: str) -> Node:
-        stage = Stage("vae", 1, "training", f"tests.parity.gang_bodies:{body}")
-        inputs = {"perceptual": ("perceptual", fingerprint("perceptual"))}
-        return Node(stage, fingerprint(body), {}, inputs, bodies.settings())
-
-    def build(self, body: str, resources: StageResources, **more) -> None:
-        self.relayed = []
-        build_with_gang(
-            [self.node(body)],
-            store_url=self.url,
-            cohort=self.cohort,
-            resources=resources,
-            relay=lambda *told: self.relayed.append(told),
-            name="test",
-            **more,
-        )
-
-    def artifact(self, body: str):
-        return self.store.find("vae", self.node(body).key)
-
-    def parameters(self, body: str):
-        artifact = self.artifact(body)
-        assert artifact is not None
-        return bodies.trained(artifact.payload)
-
-    def alone(self):
-        """The parameters of one worker, without Ray."""
-        out = self.folder / "alone"
-        if not out.exists():
-            perceptual = self.store.find("perceptual", fingerprint("perceptual")).payload
-            context = bodies.context_for(self.cohort, perceptual, out, LocalWorld())
-            list(bodies.sgd_vae(context))
-        return bodies.trained(out / "payload")
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +166,40 @@ def test_a_killed_worker_costs_less_than_a_checkpoint_interval_and_changes_nothi
     assert [step.index for _, _, step in tuned.relayed] == [0, 10, 20]
     ours, unkilled = tuned.parameters("killed_vae"), tuned.parameters("sgd_vae")
     assert all(torch.equal(ours[name], unkilled[name]) for name in unkilled)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_gang_told_to_go_saves_a_checkpoint_and_goes_on_later_with_the_same_bits(tuned):
+    def tell(step: Step) -> None:
+        if step.index == bodies.STEPS // 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as left:
+        tuned.build("interrupted_vae", TWO, seeing=tell)
+    assert left.value.code == 143
+    assert tuned.artifact("interrupted_vae") is None
+    tuned.build("interrupted_vae", TWO)
+    gang = tuned.artifact("interrupted_vae").manifest()["notes"]["gang"]
+    # The checkpoint is of the step in which it was told, between two of the regular ones.
+    assert [group["resumed_from"] for group in gang["groups"]] == [bodies.KILLED_AT + 1]
+    assert [line["index"] for line in tuned.artifact("interrupted_vae").metrics()] == [0, 10, 20]
+    ours, unbroken = tuned.parameters("interrupted_vae"), tuned.parameters("sgd_vae")
+    assert all(torch.equal(ours[name], unbroken[name]) for name in unbroken)
+
+
+@pytest.mark.slow
+def test_an_elastic_gang_shrinks_with_its_cluster_and_grows_again(tmp_path):
+    command = [sys.executable, "-m", "tests.distributed.elastic_gang", str(tmp_path)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=500)
+    told = json.loads((tmp_path / "told.json").read_text())
+    sizes = [group["workers"] for group in told["gang"]["groups"]]
+    assert (sizes[0], min(sizes), sizes[-1]) == (2, 1, 2)
+    for group in told["gang"]["groups"][1:]:
+        assert 0 <= bodies.KILLED_AT - group["resumed_from"] <= bodies.CHECKPOINT_EVERY
+    assert told["lines"] == [0, 10, 20]
+    assert told["furthest"] < 1e-5
+    assert told["wall_seconds"] < told["device_seconds"] < 2 * told["wall_seconds"]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from namd.ledger.requests import request_stop
 from namd.ledger.storage import open_storage
 from namd.ledger.view import read_view
 from namd.pipeline.store import open_store
-from namd.study.record import replay
+from namd.study.state import replay
 
 
 def bodies(folder: Path) -> Counter[str]:

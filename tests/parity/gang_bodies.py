@@ -6,6 +6,7 @@ of full size, and no comparison to 1e-5 holds. The bodies themselves are the rea
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -35,11 +36,12 @@ from namd.models.language_settings import EmbeddedLanguageSettings, LanguageSett
 from namd.models.perceptual import RotationEncoder, save_encoder
 from namd.models.settings import PerceptualSettings, VAEArchitecture
 from namd.train.loop import TrainState
-from namd.train.stopping import request_stop
+from namd.train.stopping import request_stop, stop_requests
 
 STEPS, BATCH, SIZE = 20, 8, 16
 KILLED_AT, CHECKPOINT_EVERY = 13, 5
 PARAMETERS = "parameters.safetensors"
+WAITING_AS = "waiting-as-{}"
 CHANNELS = (4, 8)
 
 
@@ -93,6 +95,41 @@ def killed_vae(context: StageContext) -> Iterator[Step]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     yield from _with_sgd(vae, context, die)
+
+
+def interrupted_vae(context: StageContext) -> Iterator[Step]:
+    """Once, rank 0 waits in the forward pass of its 14th step until somebody asks it to stop."""
+    marker = context.checkpoints / "interrupted"
+
+    def wait(state: TrainState) -> None:
+        if context.world.leads and state.step == KILLED_AT and not marker.exists():
+            marker.touch()
+            with stop_requests() as told_to_stop:
+                _patiently(told_to_stop)
+
+    yield from _with_sgd(vae, context, wait)
+
+
+def elastic_vae(context: StageContext) -> Iterator[Step]:
+    """Once with two workers and once alone, it waits in its 14th step for the gang to change."""
+    size = context.world.size
+    marker = context.checkpoints / WAITING_AS.format(size)
+    waits = not marker.exists()
+
+    def wait(state: TrainState) -> None:
+        if waits and state.step == KILLED_AT:
+            marker.touch()
+            _patiently(lambda: False)
+
+    yield from _with_sgd(vae, context, wait)
+
+
+def _patiently(over: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 120
+    while not over():
+        if time.monotonic() > limit:
+            raise RuntimeError("nothing happened for two minutes")
+        time.sleep(0.05)
 
 
 def dying_vae(context: StageContext) -> Iterator[Step]:

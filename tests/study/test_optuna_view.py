@@ -11,8 +11,9 @@ from namd.ledger.lease import LeaseTiming
 from namd.ledger.reading import read_events
 from namd.ledger.storage import LocalStorage
 from namd.study.optuna_view import publish_to_optuna
-from namd.study.record import StudyState, open_study
+from namd.study.record import open_study
 from namd.study.spec import parse_study
+from namd.study.state import StudyState
 
 STILL = LeaseTiming(ttl_s=4000.0, beat_s=1000.0, poll_s=0.01)
 

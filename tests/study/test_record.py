@@ -14,8 +14,9 @@ from namd.ledger.lease import LeaseTiming, StudyBusy
 from namd.ledger.reading import read_events
 from namd.ledger.storage import LocalStorage
 from namd.ledger.view import StudyView, read_view
-from namd.study.record import StudyRecord, open_study, replay, warm_trials
+from namd.study.record import StudyRecord, open_study, warm_trials
 from namd.study.spec import StudySpec, parse_study
+from namd.study.state import replay
 from namd.study.trials import Trial
 
 STILL = LeaseTiming(ttl_s=4000.0, beat_s=1000.0, poll_s=0.01)

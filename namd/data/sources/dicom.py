@@ -208,7 +208,11 @@ def _slice_at(
     step = float(np.median(steps)) if len(steps) else float(thickness or 1.0)
     nearest = min(slices, key=lambda one: abs(one.place_mm - place_mm))
     if abs(nearest.place_mm - place_mm) > step / 2 + PLACE_TOLERANCE_MM:
-        raise InputError("--centre: lies above or below the slices of this series")
+        ends = (slices[0].place_mm, slices[-1].place_mm)
+        raise InputError(
+            f"--centre: z {place_mm:g} lies above or below the slices of this series, which reach "
+            f"from {min(ends):g} to {max(ends):g} mm; all three are patient mm, not slice numbers"
+        )
     return nearest
 
 

@@ -1,0 +1,73 @@
+"""What tests of gangs build: the bodies of tests.parity.gang_bodies, as stages of a real store."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from namd.config.fingerprint import fingerprint
+from namd.distributed.gang import build_with_gang
+from namd.methods.base import Stage, Step
+from namd.pipeline.graph import Node
+from namd.pipeline.store import open_store
+from namd.study.spec import StageResources
+from namd.train.world import LocalWorld
+from tests.parity import gang_bodies as bodies
+
+
+class Bench:
+    """A store that holds a perceptual encoder, a cohort, and nodes to build."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = str(folder / "store")
+        self.store = open_store(self.url)
+        self.cohort = bodies.make_cohort(folder / "cohort")
+        attempt = self.store.open_attempt("perceptual", fingerprint("perceptual"))
+        bodies.make_perceptual(attempt.payload)
+        self.store.publish(attempt)
+        self.relayed: list[tuple[str, str, Step]] = []
+
+    def node(self, body: str) -> Node:
+        stage = Stage("vae", 1, "training", f"tests.parity.gang_bodies:{body}")
+        inputs = {"perceptual": ("perceptual", fingerprint("perceptual"))}
+        return Node(stage, fingerprint(body), {}, inputs, bodies.settings())
+
+    def build(
+        self,
+        body: str,
+        resources: StageResources,
+        seeing: Callable[[Step], None] = lambda _step: None,
+        **more,
+    ) -> None:
+        """Build the stage; `seeing` is told each step as the builder relays it."""
+        self.relayed = []
+
+        def relay(*told) -> None:
+            self.relayed.append(told)
+            seeing(told[2])
+
+        build_with_gang(
+            [self.node(body)],
+            store_url=self.url,
+            cohort=self.cohort,
+            resources=resources,
+            relay=relay,
+            name="test",
+            **more,
+        )
+
+    def artifact(self, body: str):
+        return self.store.find("vae", self.node(body).key)
+
+    def parameters(self, body: str):
+        artifact = self.artifact(body)
+        assert artifact is not None
+        return bodies.trained(artifact.payload)
+
+    def alone(self):
+        """The parameters of one worker, without Ray."""
+        out = self.folder / "alone"
+        if not out.exists():
+            perceptual = self.store.find("perceptual", fingerprint("perceptual")).payload
+            context = bodies.context_for(self.cohort, perceptual, out, LocalWorld())
+            list(bodies.sgd_vae(context))
+        return bodies.trained(out / "payload")
