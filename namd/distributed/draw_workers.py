@@ -75,7 +75,7 @@ class Work:
 
     def context(self, store: Store, inputs: Mapping[str, tuple[str, str]]) -> StageContext:
         """Return what the stage's own code may touch."""
-        from namd.train.world import LocalWorld
+        from namd.train.world import current_world
 
         return StageContext(
             settings=self.node.settings,
@@ -84,7 +84,7 @@ class Work:
             inputs={label: payload(store, *place) for label, place in inputs.items()},
             outputs={},
             checkpoints=self.cohort,
-            world=LocalWorld(device=self.device),
+            world=current_world(self.device),
             warn=_unheard,
         )
 

@@ -1,5 +1,6 @@
 """Who trains: one process, or a gang joined by torch.distributed. Starting the gang is not ours."""
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -27,9 +28,24 @@ class LocalWorld:
 def current_world(device: str | None = None) -> LocalWorld:
     """Return the world of this process; alone where no process group is initialised."""
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.device(chosen).type == "cuda":
+        compute_repeatably()
     if dist.is_available() and dist.is_initialized():
         return LocalWorld(dist.get_rank(), dist.get_world_size(), chosen)
     return LocalWorld(device=chosen)
+
+
+def compute_repeatably() -> None:
+    """Let this process's CUDA kernels give the same bits every time, and fp32 mean fp32.
+
+    An operation that has no deterministic kernel warns and goes on. Has to come before the first
+    product on the device; without CUDA it changes nothing.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def mean_over_workers(values: Float[Tensor, " N"], world: World) -> Float[Tensor, " N"]:

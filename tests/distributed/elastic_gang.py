@@ -44,8 +44,9 @@ def change(cluster: Cluster, lost: object, markers: Path) -> None:
 def main(folder: Path) -> None:
     """Run it all."""
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    lost = cluster.add_node(**NODE)
+    # While it is the only one: builder and gang's process must not go with the node that is lost.
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    lost = cluster.add_node(**NODE)
     try:
         bench = Bench(folder)
         node = bench.node("elastic_vae")

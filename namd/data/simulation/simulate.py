@@ -192,7 +192,7 @@ def _draw_label_and_months(
         months[row] = NOMINAL_MONTHS + settings.scan.months_sd * np.clip(
             rng.standard_normal(), -2.5, 2.5
         )
-    return uniform, NOMINAL_MONTHS + months
+    return uniform, months
 
 
 def _columns(nodule: Nodule, change: Change) -> dict[str, float]:

@@ -193,6 +193,7 @@ def _validator(
 ) -> Callable[[], dict[str, float]]:
     side = context.settings.image.size // objective.vae.downsampling
     shape = (objective.vae.latent_channels, side, side)
+    # Whole batches only, so that every term is a mean over as many pairs; the rest is left out.
     starts = range(0, max(1, len(crops) - BATCH + 1), BATCH)
 
     def validate() -> dict[str, float]:

@@ -47,6 +47,13 @@ def test_labels_are_the_recorded_uniform_below_p(simulated):
     assert (table["label"] == (table["sim_label_uniform"] < table["sim_p"])).all()
 
 
+def test_follow_ups_lie_about_a_year_after_their_baselines(simulated):
+    months = simulated.table["months"]
+    assert months.mean() == pytest.approx(12.0, abs=0.3)
+    assert months.between(12 - 2.5 * 0.7 - 1e-3, 12 + 2.5 * 0.7 + 1e-3).all()
+    assert months.nunique() > 10
+
+
 def test_the_card_holds_the_ceilings_and_the_settings(simulated):
     ceilings = simulated.card["simulation"]["ideal_auroc"]
     for split, cases in simulated.table.groupby("split"):
