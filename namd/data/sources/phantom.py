@@ -48,7 +48,7 @@ class PhantomSettings:
     """Which nodules are drawn, and how large the crops are.
 
     Attributes:
-        num_nodules: None: all that qualify; else whole patients in hash order up to so many.
+        num_nodules: None: all that qualify; else the first so many, patients in hash order.
         min_readers: Readers who marked the nodule.
         smallest_mm: Longest diameter of the majority outline.
         largest_mm: Likewise.
