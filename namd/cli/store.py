@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, columns, duration, size, tell
@@ -145,25 +146,29 @@ def remove_artifacts(arguments: argparse.Namespace) -> int:
 
 def collect(arguments: argparse.Namespace) -> int:
     """Remove leftovers, and with `--unused` what no recorded run refers to and no study holds."""
-    from namd.ledger.holds import held
-    from namd.ledger.storage import open_storage
-    from namd.pipeline.run import recorded_runs
-
     store = open_named_store(arguments)
-    wanted = None
-    if arguments.unused:
-        wanted = {
-            (stage["name"].partition("[")[0], stage["key"])
-            for record in recorded_runs(store).values()
-            for stage in record["stages"]
-        } | held(open_storage(store.backend.name))
-    freed = store.collect(wanted, arguments.dry_run)
+    freed = store.collect(partial(_wanted, store) if arguments.unused else None, arguments.dry_run)
     verb = "would remove" if arguments.dry_run else "removed"
     lines = [f"{verb} {place}" for place in freed.removed]
     lines += [f"left {place}: being built" for place in freed.held]
     value = {"removed": freed.removed, "held": freed.held, "dry_run": arguments.dry_run}
     answer(arguments, value, "\n".join(lines) or "nothing to remove")
     return 0
+
+
+def _wanted(store: "Store") -> set[tuple[str, str]]:
+    """Return (stage, key) of what recorded runs refer to and live studies hold."""
+    from namd.ledger.holds import held
+    from namd.ledger.storage import open_storage
+    from namd.pipeline.run import recorded_runs
+
+    # Holds first: a study that ends meanwhile has recorded its runs before it lets go.
+    holds = held(open_storage(store.backend.name))
+    return holds | {
+        (stage["name"].partition("[")[0], stage["key"])
+        for record in recorded_runs(store).values()
+        for stage in record["stages"]
+    }
 
 
 def verify_artifacts(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,25 @@ class Freed:
 
     removed: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
+
+
+class _Needed:
+    """What is to be kept, asked for again once the answer is older than the asking took."""
+
+    def __init__(self, ask: Callable[[], set[tuple[str, str]]]) -> None:
+        self._ask = ask
+        self._renew()
+
+    def __contains__(self, place: tuple[str, str]) -> bool:
+        if place not in self._places and time.monotonic() - self._asked > self._took:
+            self._renew()
+        return place in self._places
+
+    def _renew(self) -> None:
+        start = time.monotonic()
+        self._places = self._ask()
+        self._asked = time.monotonic()
+        self._took = self._asked - start
 
 
 class Store:
@@ -200,10 +219,13 @@ class Store:
             if stage in NOT_STAGES or "." in stage:
                 continue
             for key in self.backend.list(stage):
-                folder = key_folder(stage, key)
-                committed = self.backend.read(f"{folder}/{COMMIT}") is not None
-                held = not committed and self.leases.holder(folder) is not None
-                yield Entry(stage, key, committed, held)
+                yield self._look(stage, key)
+
+    def _look(self, stage: str, key: str) -> Entry:
+        folder = key_folder(stage, key)
+        committed = self.backend.read(f"{folder}/{COMMIT}") is not None
+        held = not committed and self.leases.holder(folder) is not None
+        return Entry(stage, key, committed, held)
 
     def match(self, word: str) -> list[Entry]:
         """Return the keys that `STAGE`, `STAGE/KEY` or `KEY` (or its beginning) names."""
@@ -248,32 +270,47 @@ class Store:
         self.backend.remove(f"{folder}/{COMMIT}")
         self.backend.remove(folder)
 
-    def collect(self, wanted: set[tuple[str, str]] | None = None, dry: bool = False) -> Freed:
+    def collect(
+        self, wanted: Callable[[], set[tuple[str, str]]] | None = None, dry: bool = False
+    ) -> Freed:
         """Remove what no published artifact needs: dead attempts, old leases and checkpoints.
 
-        Checkpoints of unfinished keys stay, since the same command would continue from them.
+        Checkpoints of unfinished keys stay, since the same command would continue from them. So
+        does whatever was begun or published after this was called.
 
         Args:
-            wanted: (stage, key) of the artifacts to keep; None keeps all published ones.
+            wanted: Tells (stage, key) of the artifacts to keep, and is asked again while this
+                waits and removes; None keeps all published ones.
             dry: Only say what would be removed.
         """
         freed = Freed()
-        for entry in self._after_silence(list(self.entries())):
-            folder = key_folder(entry.stage, entry.key)
-            if entry.held:
-                freed.held.append(folder)
-                continue
-            if wanted is not None and (entry.stage, entry.key) not in wanted:
-                places = [folder]
-            else:
-                places = self._leftovers(folder, entry.committed)
+        first = list(self.entries())
+        known = {(entry.stage, entry.key): entry.committed for entry in first}
+        entries = self._after_silence(first)
+        needed = None if wanted is None else _Needed(wanted)
+        for entry in entries:
+            # A hold is written before its trial looks for the artifact, but maybe only just.
+            if entry.held or known.get((entry.stage, entry.key)) is entry.committed:
+                self._collect_entry(entry, needed, dry, freed)
+        if not dry:
+            self.backend.remove(".probe")
+        return freed
+
+    def _collect_entry(
+        self, entry: Entry, needed: "_Needed | None", dry: bool, freed: Freed
+    ) -> None:
+        folder = key_folder(entry.stage, entry.key)
+        places = [folder]
+        if not entry.held and (needed is None or (entry.stage, entry.key) in needed):
+            places = self._leftovers(folder, entry.committed)
+        now = self._look(entry.stage, entry.key) if places else entry
+        if now.held:
+            freed.held.append(folder)
+        elif now.committed == entry.committed:
             for place in places:
                 freed.removed.append(place)
                 if not dry:
                     self._remove_place(entry, place, folder)
-        if not dry:
-            self.backend.remove(".probe")
-        return freed
 
     def _remove_place(self, entry: Entry, place: str, folder: str) -> None:
         if place == folder:

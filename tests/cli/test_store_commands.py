@@ -1,14 +1,22 @@
 """`namd store` and the progress of a run, over a store that the toy method filled."""
 
 import json
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+import toy_studies as toys
 from toy_run import cohort_digest, configure, toy_run
 
 from namd.cli.main import main
 from namd.cli.progress import PlainReporter, RichReporter, forecast
+from namd.ledger.holds import hold
+from namd.ledger.storage import LocalStorage
 from namd.pipeline.estimate import estimator
 from namd.pipeline.graph import make_plan
+from namd.study.spec import parse_study
+
+OTHER = "ab" * 32
 
 
 @pytest.fixture
@@ -82,6 +90,30 @@ def test_gc_unused_keeps_what_a_recorded_run_needs(call, toy_store):
     assert len(removed) == 5
     assert all(s.cached for s in toy_run(store, "evaluate.num_draws=2").stages)
     assert result.run != other.run
+
+
+def test_gc_unused_keeps_what_was_held_or_published_while_it_waited(call, toy_store, monkeypatch):
+    store, result = toy_store
+    folder = Path(store.backend.name)
+    call("rm", result.run)
+    lease = store.leases.acquire(f"train/{OTHER}")
+    with ExitStack() as live:
+
+        def sleep(_seconds):
+            live.enter_context(toys.opened(folder, parse_study(toys.ABLATION)))
+            place = ("encode", result.artifacts["encode"].key)
+            hold(LocalStorage(folder), "parts", "one", [place])
+            attempt = store.open_attempt("late", OTHER)
+            store.publish(attempt)
+            lease.release()
+
+        monkeypatch.setattr("namd.pipeline.store.time.sleep", sleep)
+        removed = call("gc", "--unused")[1]["removed"]
+        assert f"train/{result.artifacts['train'].key}" in removed
+        assert store.find("encode", result.artifacts["encode"].key)
+        assert store.find("late", OTHER)
+    monkeypatch.undo()
+    assert len(call("gc", "--unused")[1]["removed"]) == 2
 
 
 def test_verify_passes_a_sound_store_and_fails_a_damaged_one(call, toy_store):

@@ -179,7 +179,7 @@ def test_collection_removes_leftovers_and_keeps_checkpoints_of_unfinished_work(s
     assert store.collect().removed == planned
     assert store.verify("train", KEY) == []
     assert store.backend.list(f"train/{other}/checkpoints") == ["state.json"]
-    assert store.collect(wanted=set()).removed == [f"train/{KEY}", f"train/{other}"]
+    assert store.collect(wanted=set).removed == [f"train/{KEY}", f"train/{other}"]
     assert list(store.entries()) == []
 
 
@@ -187,9 +187,42 @@ def test_collection_leaves_what_is_being_built(tmp_path):
     store = open_store(str(tmp_path / "s"), LeaseTiming(0.05, 0.2))
     lease = store.leases.acquire(f"train/{KEY}")
     filled(store)
-    assert store.collect(wanted=set()).held == [f"train/{KEY}"]
+    assert store.collect(wanted=set).held == [f"train/{KEY}"]
     lease.release()
-    assert store.collect(wanted=set()).removed == [f"train/{KEY}"]
+    assert store.collect(wanted=set).removed == [f"train/{KEY}"]
+
+
+def test_collection_asks_again_before_it_removes_and_spares_what_is_new(store, monkeypatch):
+    first, second, fresh = "aa" * 32, "bb" * 32, "cc" * 32
+    store.publish(filled(store, key=first))
+    store.publish(filled(store, key=second))
+    filled(store, "half", key=fresh)
+    needed: set[tuple[str, str]] = set()
+    remove = store.remove
+
+    def removed(stage, key):
+        remove(stage, key)
+        needed.add(("train", second))
+        store.publish(filled(store, key=fresh))
+
+    monkeypatch.setattr(store, "remove", removed)
+    assert store.collect(wanted=lambda: set(needed)).removed == [f"train/{first}"]
+    assert store.verify("train", second) == store.verify("train", fresh) == []
+    monkeypatch.setattr(store, "remove", remove)
+    assert store.collect(wanted=set).removed == [f"train/{second}", f"train/{fresh}"]
+
+
+def test_collection_leaves_what_somebody_begins_to_build_meanwhile(store):
+    filled(store, "half")
+    leases = []
+
+    def wanted():
+        leases.append(store.leases.acquire(f"train/{KEY}"))
+        return set()
+
+    freed = store.collect(wanted)
+    assert (freed.removed, freed.held) == ([], [f"train/{KEY}"])
+    leases[0].release()
 
 
 @pytest.mark.parametrize("name", ["runs", "cache", "cohorts", ".probe", "a/b"])
