@@ -36,7 +36,7 @@ class StudyFold:
     Attributes:
         study: Its name.
         specification: The study file as it was last opened.
-        cohort: The cohort's folder at that opening, if it was told.
+        cohort: The cohort's folder at the last opening that told it.
         overrides: Per proposal, what it sets.
         arm_overrides: Per arm, what it sets.
         names: Per trial, its arm or proposal and its training seed.
@@ -103,7 +103,7 @@ class StudyFold:
         kind, body = event.identity.kind, event.body
         if kind == schema.OPENED:
             self.specification = body.get("specification", {})
-            self.cohort = body.get("cohort")
+            self.cohort = body.get("cohort", self.cohort)
             self.stopped = ""
         elif kind == schema.STOPPED:
             self.stopped = str(body.get("reason", ""))

@@ -7,7 +7,7 @@ import time
 
 from namd.cli.output import answer, tell
 from namd.cli.study_fold import fold_study
-from namd.cli.study_inputs import Ledger, find_driver, open_ledger
+from namd.cli.study_inputs import Ledger, find_driver, open_ledger, read_whole
 from namd.cli.study_status import report_of
 from namd.config.errors import InputError
 
@@ -47,6 +47,7 @@ def stop_command(arguments: argparse.Namespace) -> int:
 
 def retry_command(arguments: argparse.Namespace) -> int:
     """Make failed trials pending again and say how to run them. Raises InputError."""
+    from namd.ledger.view import lasting
     from namd.study.record import open_study
     from namd.study.spec import parse_study
     from namd.study.trials import Configurator
@@ -62,7 +63,8 @@ def retry_command(arguments: argparse.Namespace) -> int:
     freed: list[str] = []
     if any(state == "failed" for state, _ in fold.problems.values()):
         spec = parse_study(fold.specification)
-        with open_study(ledger.storage, spec, Configurator(spec)) as study:
+        about = lasting(read_whole(ledger).about)
+        with open_study(ledger.storage, spec, Configurator(spec), about=about) as study:
             freed = study.retry_failed()
             study.stopped(f"{len(freed)} failed trials are to be run again")
     value = {"study": ledger.name, "pending_again": freed, "resume": ledger.resume}

@@ -34,6 +34,9 @@ _STATE_AFTER: dict[str, TrialState] = {
     schema.INTERRUPTED: "pending",
 }
 
+_LASTING = ("cohort", "cohort_fingerprint")
+"""What one opening tells is so for the next ones that do not tell it."""
+
 _PROPOSAL = "/p"
 """Marks what stands for an arm in a search; no arm's name begins with a slash."""
 
@@ -125,7 +128,8 @@ class StudyView:
         ended: `closed`, `stopped`, or empty while it is open.
         num_events: Records read.
         last_time: Clock time of the last record, seconds since 1970.
-        about: What else the last opening told: cohort, host, versions, ...
+        about: What else the last opening told: cohort, host, versions, ... The cohort is the
+            last that any opening told.
     """
 
     study: str
@@ -178,7 +182,8 @@ class StudyView:
             self.specification = body.get("specification", {})
             self.configuration = body.get("configuration", {})
             known = ("specification", "configuration")
-            self.about = {name: told for name, told in body.items() if name not in known}
+            told = {name: value for name, value in body.items() if name not in known}
+            self.about = lasting(self.about) | told
             self.attempt = event.identity.attempt
             self.ended = ""
         elif kind in (schema.CLOSED, schema.STOPPED):
@@ -189,6 +194,11 @@ class StudyView:
             self.warm.append(body)
         elif kind == schema.MESSAGE:
             self.messages.append(body)
+
+
+def lasting(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an opening's `about` holds for later openings too: the cohort."""
+    return {name: about[name] for name in _LASTING if name in about}
 
 
 def read_view(storage: Storage, study: str) -> StudyView:

@@ -9,6 +9,9 @@ import toy_studies as toys
 
 from namd.cli import main as front
 from namd.cli import study_stop
+from namd.cli.study_fold import fold_study
+from namd.cli.study_inputs import Ledger
+from namd.ledger.reading import read_events
 from namd.ledger.requests import stop_requested
 from namd.ledger.storage import LocalStorage
 from namd.ledger.view import read_view
@@ -87,6 +90,20 @@ def test_retry_makes_failed_trials_pending_and_says_how_to_run_them(studies, cap
     assert states == ["pending", "diverged", "completed"]
     code, told = asked(capsys, "retry", "parts", "--failed", "--store", studies)
     assert (code, told["pending_again"]) == (0, [])
+
+
+def test_a_retried_study_knows_its_cohort_as_before(studies, capsys):
+    about = {"cohort": "/c", "cohort_fingerprint": "aa", "host": "another"}
+    with toys.opened(studies, parse_study(toys.ABLATION), about=about) as record:
+        (trial,) = record.next_trials(1)
+        record.start(trial.trial)
+        record.fail(trial.trial, "no room")
+    assert asked(capsys, "retry", "parts", "--failed", "--store", studies)[0] == 0
+    ledger = Ledger(str(studies), "parts", LocalStorage(studies))
+    assert fold_study(ledger).cohort == "/c"
+    openings = [e.body for e in read_events(ledger.storage, "parts") if "cohort" in e.body]
+    assert [body["cohort_fingerprint"] for body in openings] == ["aa", "aa"]
+    assert read_view(ledger.storage, "parts").about["cohort_fingerprint"] == "aa"
 
 
 def test_a_running_study_is_not_retried(studies, capsys):

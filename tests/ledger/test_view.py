@@ -70,6 +70,16 @@ def test_a_view_holds_what_was_told():
     assert set(view.executions().values()) == {1}
 
 
+def test_the_cohort_is_the_last_that_an_opening_told():
+    told = {"cohort": "/c", "cohort_fingerprint": "aa", "host": "one"}
+    openings = [told, {"host": "two"}, {"cohort": "/moved"}]
+    events = [(Identity(None, n, "opened"), about) for n, about in enumerate(openings, start=1)]
+    about = fold_events(STUDY, place_all(events[:2])).about
+    assert about == {"cohort": "/c", "cohort_fingerprint": "aa", "host": "two"}
+    about = fold_events(STUDY, place_all(events)).about
+    assert about == {"cohort": "/moved", "cohort_fingerprint": "aa"}
+
+
 @pytest.mark.parametrize("ending", ["completed", "pruned", "failed", "diverged"])
 def test_each_ending_is_told_as_what_it_is(ending):
     view = fold_events(STUDY, place_all(trial_events(0, ending)))
