@@ -91,7 +91,9 @@ def run_demo(spec: "StudySpec", cohort: Path, store: str) -> "StudyView":
     begun = spec.name in study_names(storage)
     if begun:
         view = read_view(storage, spec.name)
-        require_extension(view.specification, spec)
+        # A driver that died before its first record has decided nothing.
+        if view.specification:
+            require_extension(view.specification, spec)
         if view.ended == "closed" and view.counts()["completed"] == len(view.trials):
             tell("all of it is in the store: nothing is trained")
             return view

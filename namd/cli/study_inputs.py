@@ -205,8 +205,13 @@ def read_spec(word: str, store: str | None) -> "StudySpec":
     if not (store or os.environ.get("NAMD_STORE")):
         raise InputError(f"{word}: no such study file (to run a recorded study, name its --store)")
     ledger = open_ledger(argparse.Namespace(name=word, store=store))
+    recorded = read_whole(ledger).specification
+    if not recorded:
+        raise InputError(
+            f"study {word}: nothing was recorded yet in {ledger.place}; name its file instead"
+        )
     with about(source_of(word)):
-        return parse_study(read_whole(ledger).specification)
+        return parse_study(recorded)
 
 
 def source_of(word: str) -> str:

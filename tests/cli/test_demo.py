@@ -3,13 +3,20 @@
 import json
 import os
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from namd.cli import demo
 from namd.cli.main import main
+from namd.config.errors import ConfigError
+from namd.ledger.storage import LocalStorage
+from namd.ledger.writing import open_writer
+from namd.pipeline.store import open_store
+from namd.study.record import open_study
 from namd.study.spec import parse_study
+from namd.study.trials import Configurator
 
 SMALLEST = {
     "name": "demo",
@@ -19,6 +26,29 @@ SMALLEST = {
     "ablation": {"design": "leave-one-out", "toggles": {"align": {"vae.alignment.weight": 0}}},
     "evaluate": {"split": "test", "num_draws": 2, "primary": "auroc", "secondary": ["auprc"]},
 }
+
+
+def test_a_demo_killed_before_its_first_record_goes_on(tmp_path, monkeypatch):
+    spec = parse_study(SMALLEST)
+    open_store(str(tmp_path))
+    with open_writer(LocalStorage(tmp_path), spec.name):
+        pass
+    calls = []
+    driver = types.SimpleNamespace(run_study=lambda *_given, **more: calls.append(more))
+    monkeypatch.setitem(sys.modules, "namd.distributed.driver", driver)
+    demo.run_demo(spec, tmp_path / "cohort", str(tmp_path))
+    assert [call["resume"] for call in calls] == [True]
+
+
+def test_a_demo_begun_with_another_file_is_refused(tmp_path, monkeypatch):
+    spec = parse_study(SMALLEST)
+    open_store(str(tmp_path))
+    with open_study(LocalStorage(tmp_path), spec, Configurator(spec)) as record:
+        record.stopped("for now")
+    other = {**SMALLEST, "base": {**SMALLEST["base"], "set": {"vae.num_steps": 7}}}
+    monkeypatch.setitem(sys.modules, "namd.distributed.driver", None)
+    with pytest.raises(ConfigError, match=r"base\.set"):
+        demo.run_demo(parse_study(other), tmp_path / "cohort", str(tmp_path))
 
 
 @pytest.mark.slow

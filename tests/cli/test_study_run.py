@@ -219,6 +219,23 @@ def test_a_driver_that_died_before_its_first_record_has_decided_nothing(
     assert (code, told["trials"]["completed"]) == (0, 6)
 
 
+@pytest.mark.parametrize("command", [("run", "--resume"), ("plan",)])
+def test_a_study_that_recorded_nothing_is_named_by_its_file(
+    command, studies, cohort, driver, capsys
+):
+    with open_writer(LocalStorage(studies), "parts", timing=toys.STILL):
+        pass
+    fake = driver()
+    verb, *options = command
+    words = ["study", verb, "parts", *options, "--store", str(studies), "--cohort", "x"]
+    assert front.main(words) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: study parts: nothing was recorded yet in")
+    assert "name its file" in told
+    assert told.count("\n") == 1
+    assert fake.calls == []
+
+
 def test_a_second_live_run_is_refused_with_host_and_pid(studies, cohort, driver, capsys, tmp_path):
     fake = driver()
     path = toys.write_file(tmp_path, toys.ABLATION)
