@@ -79,20 +79,23 @@ def collect(root: Path, exclude: Sequence[str] = (), keep: Sequence[Path] = ()) 
     Args:
         root: The project's folder.
         exclude: Further paths under it that stay here.
-        keep: Files that are sent even where git ignores them: the study file.
+        keep: Files that are sent wherever they lie: the study file.
 
     Raises:
         InputError: The root is no folder, or sources exceed LIMIT_BYTES: names the folders.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder to send")
-    found = [*_listed(root), *(PurePosixPath(path.relative_to(root).as_posix()) for path in keep)]
+    kept = {PurePosixPath(path.relative_to(root).as_posix()) for path in keep}
+    found = {*_listed(root), *kept}
     closed = {path.parent for path in found if path.name in _MARKS}
     closed |= {PurePosixPath(name.strip("/")) for name in exclude}
     files = {}
-    for path in sorted(set(found)):
+    for path in sorted(found):
         place = root / path
-        if place.is_symlink() or not place.is_file() or _stays(path, closed):
+        if place.is_symlink() or not place.is_file():
+            continue
+        if path not in kept and _stays(path, closed):
             continue
         files[path] = place.stat().st_size
     upload = Upload(root, files)

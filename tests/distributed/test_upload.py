@@ -79,6 +79,13 @@ def test_what_git_ignores_stays_save_the_study_file(tmp_path):
     assert other.is_file()
 
 
+@pytest.mark.parametrize("folder", ["runs", "data", "store", "build", "wandb", "people", "left"])
+def test_the_study_file_goes_wherever_it_lies_and_nothing_beside_it(project, folder):
+    study = put(project, f"{folder}/study.yaml")
+    put(project, f"{folder}/cases.parquet")
+    assert names(collect(project, ["left"], keep=[study])) == {*GOES, f"{folder}/study.yaml"}
+
+
 def test_links_are_not_followed(tmp_path):
     outside = put(tmp_path, "outside/secret.txt")
     put(tmp_path, "project/module.py")
