@@ -17,6 +17,7 @@ import numpy.typing as npt
 import ray
 
 from namd.config.errors import InputError, StageError
+from namd.distributed.pairs import pair_in_words
 from namd.methods.base import StageContext
 from namd.pipeline.graph import Node
 from namd.pipeline.store import Store, open_store
@@ -67,9 +68,8 @@ class Work:
 
     def begin(self, batch: Batch) -> None:
         """Raise StageError where a block has cost too many workers."""
-        name = f"{self.node.stage.name}: {len(batch['k'])} pairs from (case " + (
-            f"{batch['case_id'][0]}, k={batch['k'][0]})"
-        )
+        first = pair_in_words(str(batch["case_id"][0]), int(batch["k"][0]))
+        name = f"{self.node.stage.name}: {len(batch['k'])} pairs from {first}"
         if ray.get(self.tries.begin.remote(name)) > MOST_TRIES:
             raise StageError(f"{name} ended the process of {MOST_TRIES} workers")
 

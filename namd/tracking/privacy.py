@@ -13,6 +13,9 @@ IDENTIFIERS = frozenset(
 
 _PATH = re.compile(r"(?:\w+://|(?<![\w.])~?/)(?:[^\s/'\",:;()]+/)+([^\s/'\",:;()]*)")
 _ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
+_PAIR = re.compile(r"\(case .+?, k=(?=\d+\))")
+"""How messages of a drawing pipeline name a case (namd.distributed.pairs.pair_in_words)."""
+
 _SHORTEST_HOST = 3
 """A shorter host name would be found inside ordinary words."""
 
@@ -34,7 +37,8 @@ def clean(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def clean_text(text: str) -> str:
-    """Return a text with folders cut from its paths, and without addresses and this host's name."""
+    """Return a text with folders cut from its paths, without case ids, addresses and this host."""
+    text = _PAIR.sub("(a case, k=", text)
     text = _ADDRESS.sub("…", _PATH.sub(r"…/\1", text))
     host = socket.gethostname()
     if len(host) > _SHORTEST_HOST:

@@ -13,12 +13,14 @@ from tracked_study import (
     steps_of_key,
 )
 
+from namd.config.errors import StageError
+from namd.distributed.pairs import Coverage
 from namd.ledger.storage import LocalStorage
 from namd.ledger.view import read_view
 from namd.tracking.privacy import clean, clean_text
 from namd.tracking.protocol import Tracker
 from namd.tracking.publishing import publish
-from namd.tracking.runs import History, flat
+from namd.tracking.runs import History, StudyFold, flat
 from namd.tracking.wandb_tracker import MOST_BUFFERED, WandbTracker
 
 ROWS = [
@@ -183,6 +185,24 @@ def test_texts_and_mappings_are_cleaned_but_not_emptied():
     )
     cleaned = clean({"case_id": "a", "x": [{"patient_id": 3, "y": float("nan")}], "cases": 12})
     assert cleaned == {"x": [{"y": None}], "cases": 12}
+
+
+@pytest.mark.parametrize("case", ["100012-1", "mine-7 (left), b", "a/b/c"])
+def test_a_trial_that_failed_over_a_case_does_not_name_it(case):
+    coverage = Coverage("draws-test", [case, f"{case}x"], [0, 12])
+    coverage.add([case], [0])
+    with pytest.raises(StageError) as told:
+        coverage.require()
+    assert case in str(told.value)
+    fold = StudyFold()
+    fold.event("t", 0, "queued", {"arm": "full", "seed": 0})
+    fold.event("t", 1, "started", {})
+    content = fold.event("t", 1, "failed", {"reason": str(told.value)})
+    assert content.summary["reason"] == (
+        "draws-test: pairs (a case, k=0), (a case, k=12), (a case, k=12) did not return"
+    )
+    for other in ("(one case, k=3)", "(case closed, 3 left)", "of a case, k=3"):
+        assert clean_text(other) == other
 
 
 def test_a_history_is_bounded_ordered_and_replaced_where_a_body_resumed():
