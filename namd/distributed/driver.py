@@ -50,7 +50,7 @@ from namd.tracking.protocol import Tracker
 
 SIGTERM_CODE = 143
 WAITING_DRIVERS = 1
-"""Trials under way beyond those that can be built at once: one is always ready to go on."""
+"""Trials under way beyond those that are to be built at once: one is always ready to go on."""
 
 MOST_DRIVERS = 64
 """Each is a process of some 100 MB."""
@@ -167,7 +167,9 @@ def _drive(
         )
         with _signals(conductor):
             if not record.finished:
-                _fit(conductor, workshop, session, _num_drivers(plan))
+                # Ray that was started here cannot grow.
+                most = None if session.started_here else record.spec.resources.concurrency
+                _fit(conductor, workshop, session, num_drivers(plan.peak_concurrency, most))
             conductor.abandon(conductor.stopping or "the driver ended")
             conductor.account(_close(workshop, patience))
     _conclude(conductor, storage)
@@ -327,8 +329,15 @@ def _planner(store: Store, bench: Bench) -> Callable[[RunConfiguration], Plan]:
     return plan
 
 
-def _num_drivers(plan: StudyPlan) -> int:
-    return min(max(plan.peak_concurrency, 1) + WAITING_DRIVERS, MOST_DRIVERS)
+def num_drivers(peak: int, concurrency: int | None) -> int:
+    """Return how many trials are under way at once.
+
+    Args:
+        peak: Stages that the nodes of now build at once at most.
+        concurrency: Stages that the study file wants built at once. A cluster grows where more
+            waits than it has room for, so that many trials must be there to ask.
+    """
+    return min(max(peak, concurrency or 1) + WAITING_DRIVERS, MOST_DRIVERS)
 
 
 def _require_resume(storage: Storage, spec: StudySpec, view: StudyView, resume: bool) -> None:

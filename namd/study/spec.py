@@ -263,7 +263,8 @@ class ResourcesSpec:
     Attributes:
         default: Of every stage that is not named.
         stages: By stage name; `draws` also stands for `draws-test` and `draws-validation`.
-        concurrency: Most stages built at once; None: what the cluster has room for.
+        concurrency: Most stages built at once, also asked of a cluster that has no room for them
+            yet and can grow; None: what the cluster has room for.
     """
 
     default: StageResources = field(default_factory=StageResources)
