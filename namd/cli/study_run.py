@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import answer, cell, columns, tell
+from namd.cli.output import answer, cell, columns
 from namd.cli.study_fold import StudyFold, fold_study
 from namd.cli.study_inputs import (
     Ledger,
@@ -20,14 +20,13 @@ from namd.cli.study_inputs import (
     store_url,
 )
 from namd.cli.study_status import as_text, report_of
+from namd.cli.study_warm import find_earlier, take_over
 from namd.config.errors import InputError, about
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from analysis.study_table import StudyTable
-    from namd.study.engine import WarmTrial
-    from namd.study.spec import StudySpec
     from namd.tracking.protocol import Tracker
 
 FAILED = 1
@@ -63,11 +62,13 @@ def run_command(arguments: argparse.Namespace) -> int:
         if begun.specification:
             with about(source):
                 require_extension(begun.specification, spec)
-    warm = _warm(ledger, spec, names, arguments.warm_from)
+    earlier = find_earlier(ledger, spec, names, arguments.warm_from)
     with about(source):
         recorded = None if begun is None else begun.cohort
         cohort = find_study_cohort(arguments.cohort, spec, url, recorded)
-    announce_weights(configurator.base())
+    base = configurator.base()
+    warm = take_over(earlier, spec, base, cohort)
+    announce_weights(base)
     with interruptible(), study_reporter() as reporter, _tracked(arguments, ledger) as trackers:
         reporter.line(_connecting(arguments.address))
         try:
@@ -179,30 +180,6 @@ def _require_startable(ledger: Ledger, begun: StudyFold, arguments: argparse.Nam
         f"study {ledger.name} was begun before: {over} of {sum(status.trials.values())} trials are "
         "over; --resume continues it, another name starts over"
     )
-
-
-def _warm(
-    ledger: Ledger, spec: "StudySpec", names: Sequence[str], earlier: Sequence[str]
-) -> "list[tuple[str, WarmTrial]]":
-    """Return what a new search takes over from earlier ones. Raises InputError."""
-    from namd.config.parsing import nearest
-    from namd.study.record import warm_trials
-
-    found: list[tuple[str, WarmTrial]] = []
-    for name in earlier:
-        if spec.search is None:
-            raise InputError(f"--warm-from {name}: study {spec.name} is no search")
-        if name not in names:
-            raise InputError(f"--warm-from {name}: not in {ledger.url}{nearest(name, names)}")
-        if spec.name in names:
-            raise InputError(
-                f"--warm-from {name}: study {spec.name} was begun before; only a new one can "
-                "start from others"
-            )
-        taken, left = warm_trials(spec.search, read_whole(Ledger(ledger.url, name, ledger.storage)))
-        tell(f"{len(taken)} trials of {name} are known from the start, {left} do not fit")
-        found += taken
-    return found
 
 
 def _connecting(address: str | None) -> str:

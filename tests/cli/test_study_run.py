@@ -339,6 +339,51 @@ def test_a_search_starts_from_earlier_ones(studies, cohort, driver, capsys, tmp_
     assert "is no search" in told["error"]
 
 
+def warm_words(tmp_path, studies, **changes):
+    second = toys.write_file(tmp_path, toys.SEARCH, **{"name": "again", **changes})
+    return [second, "--store", studies, "--cohort", "x", "--warm-from", "weights"]
+
+
+def test_an_earlier_search_with_another_base_is_taken_over_with_a_warning(
+    studies, cohort, driver, capsys, tmp_path
+):
+    toys.told_study(studies, toys.SEARCH)
+    driver()
+    base = {**toys.SEARCH["base"], "set": {"vae.num_steps": 7}}
+    other = warm_words(tmp_path, studies, base=base, evaluate={"num_draws": 3})
+    code, _, err = run(capsys, *other)
+    assert code == 0
+    (line,) = [line for line in err.splitlines() if "mislead" in line]
+    assert line.startswith("weights was measured with evaluate.num_draws=")
+    assert "(here 3), vae.num_steps=" in line
+    assert "(here 7): its values may mislead this search" in line
+    code, _, err = run(capsys, *warm_words(tmp_path, studies, name="same"))
+    assert code == 0
+    assert "4 trials of weights are known" in err
+    assert "mislead" not in err
+
+
+def test_a_search_does_not_start_from_values_of_other_cases(
+    studies, cohort, driver, capsys, tmp_path
+):
+    about = {"cohort": "/old/C", "cohort_fingerprint": "a" * 64}
+    with toys.opened(studies, parse_study(toys.SEARCH), about=about) as record:
+        toys.tell(record, record.next_trials(1)[0])
+    fake = driver()
+    words = warm_words(tmp_path, studies)
+    (cohort / "card.json").write_text(json.dumps({"fingerprint": "b" * 64}))
+    code, told, _ = run(capsys, *words)
+    assert code == 2
+    assert (
+        "--warm-from weights: it was measured on other cases (aaaaaaaaaaaa, in /old/C)"
+        in (told["error"])
+    )
+    assert str(cohort) in told["error"]
+    assert fake.calls == []
+    (cohort / "card.json").write_text(json.dumps({"fingerprint": "a" * 64}))
+    assert run(capsys, *words)[0] == 0
+
+
 def changed(**more):
     return {**toys.ABLATION, **more}
 

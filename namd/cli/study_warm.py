@@ -1,0 +1,115 @@
+"""What a new search takes over from earlier studies, and whether those measured the same.
+
+Which of their points lie in its space is decided in namd.study.record.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from namd.cli.output import tell
+from namd.cli.study_inputs import Ledger, read_whole
+from namd.config.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from namd.ledger.view import StudyView
+    from namd.pipeline.run_configuration import RunConfiguration
+    from namd.study.engine import WarmTrial
+    from namd.study.spec import SearchSpec, StudySpec
+
+NAMED = 3
+"""Differences that a line names before it counts the rest."""
+
+_ABSENT = object()
+
+
+def find_earlier(
+    ledger: Ledger, spec: "StudySpec", names: Sequence[str], earlier: Sequence[str]
+) -> "list[StudyView]":
+    """Return the studies that a new search is to start from. Raises InputError."""
+    from namd.config.parsing import nearest
+
+    found = []
+    for name in earlier:
+        if spec.search is None:
+            raise InputError(f"--warm-from {name}: study {spec.name} is no search")
+        if name not in names:
+            raise InputError(f"--warm-from {name}: not in {ledger.url}{nearest(name, names)}")
+        if spec.name in names:
+            raise InputError(
+                f"--warm-from {name}: study {spec.name} was begun before; only a new one can "
+                "start from others"
+            )
+        found.append(read_whole(Ledger(ledger.url, name, ledger.storage)))
+    return found
+
+
+def take_over(
+    earlier: "Sequence[StudyView]", spec: "StudySpec", base: "RunConfiguration", cohort: "Path"
+) -> "list[tuple[str, WarmTrial]]":
+    """Return the trials of earlier studies that a search knows from the start; say how many.
+
+    One line warns of a study whose base differs in more than the search sets itself.
+
+    Raises InputError where a study was measured on other cases.
+    """
+    from namd.study.record import warm_trials
+
+    found: list[tuple[str, WarmTrial]] = []
+    if spec.search is None:
+        return found
+    for view in earlier:
+        _require_same_cases(view, cohort)
+        taken, left = warm_trials(spec.search, view)
+        tell(f"{len(taken)} trials of {view.study} are known from the start, {left} do not fit")
+        different = _differences(view, spec.search, base) if taken else []
+        if different:
+            rest = f" and {len(different) - NAMED} more" if len(different) > NAMED else ""
+            tell(
+                f"{view.study} was measured with {', '.join(different[:NAMED])}{rest}: its values "
+                "may mislead this search"
+            )
+        found += taken
+    return found
+
+
+def _require_same_cases(view: "StudyView", cohort: "Path") -> None:
+    from namd.data.cohort import CARD_FILE, read_card
+
+    before = view.about.get("cohort_fingerprint")
+    card = read_card(cohort) if (cohort / CARD_FILE).exists() else {}
+    contents = card.get("fingerprint")
+    if before is not None and contents != before:
+        raise InputError(
+            f"--warm-from {view.study}: it was measured on other cases ({before[:12]}, in "
+            f"{view.about.get('cohort')}) than {cohort} holds ({str(contents)[:12]}); name that "
+            "cohort with --cohort, or leave this study out"
+        )
+
+
+def _differences(view: "StudyView", search: "SearchSpec", base: "RunConfiguration") -> list[str]:
+    """Return in words where two bases differ, save where the search or a trial sets the value."""
+    from namd.config.parsing import to_mapping
+    from namd.study.trials import TRAIN_SEED
+
+    decided = {parameter.name for parameter in search.parsed_space.parameters} | {TRAIN_SEED}
+    before, now = dict(_leaves(view.configuration)), dict(_leaves(to_mapping(base.config)))
+    return [
+        f"{path}={_word(before, path)} (here {_word(now, path)})"
+        for path in sorted((before.keys() | now.keys()) - decided)
+        if before.get(path, _ABSENT) != now.get(path, _ABSENT)
+    ]
+
+
+def _leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            # The ledger is JSON: it has lists, and no tuples.
+            yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value
+
+
+def _word(leaves: Mapping[str, Any], path: str) -> str:
+    return str(leaves[path]) if path in leaves else "nothing"
