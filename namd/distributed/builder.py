@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -163,6 +164,18 @@ def hire_from_here(bench: Bench, resources: StageResources) -> HiredBuilder:
     return hire(bench, ray.get_runtime_context().current_actor, resources)
 
 
+def member_step(nodes: Sequence[Node], step: Step) -> tuple[Node, Step]:
+    """Return the node that a step is about, and the step as it counts for that node alone.
+
+    A body that builds a family counts its members: one that is finished is done, however many
+    are left.
+    """
+    for node in nodes:
+        if step.finished is not None and node.stage.index == step.finished:
+            return node, replace(step, total=step.index)
+    return nodes[0], step
+
+
 class _Relay(SilentReporter):
     """Hands steps and warnings on to the workshop, in bundles."""
 
@@ -173,8 +186,7 @@ class _Relay(SilentReporter):
 
     def stepped(self, nodes: Sequence[Node], step: Step) -> None:
         """Hand on a step of the node that it is about."""
-        about = [n for n in nodes if step.finished is not None and n.stage.index == step.finished]
-        node = about[0] if about else nodes[0]
+        node, step = member_step(nodes, step)
         self.step(node.label, node.key, step)
 
     def warned(self, node: Node, line: str) -> None:

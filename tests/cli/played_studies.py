@@ -171,7 +171,7 @@ def steps(nodes: Sequence[Node], seconds: float) -> Iterator[tuple[float, Steppe
         for index in range(1, NUM_STEPS):
             yield seconds * index / NUM_STEPS, Stepped(nodes[0], index, NUM_STEPS)
     for number, node in enumerate(nodes if len(nodes) > 1 else (), start=1):
-        yield seconds * number / len(nodes), Stepped(node, number, len(nodes))
+        yield seconds * number / len(nodes), Stepped(node, number, number)
 
 
 def play(spec: StudySpec, seconds: dict[str, float] | None = None) -> Play:
