@@ -1,5 +1,6 @@
 """A whole training: resume, the loop, validations, checkpoints, and which weights are kept."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from namd.losses.gather import alone
 from namd.train.checkpoints import Checkpoints
-from namd.train.loop import TrainState, train
+from namd.train.loop import DivergedError, TrainState, train
 from namd.train.stopping import stop_requests
 from namd.train.workers import World
 from namd.train.world import mean_over_workers
@@ -87,6 +88,9 @@ def fit(
     written before the process ends with 143, so a preempted stage loses nothing.
 
     Yields Progress at least every `log_every` steps and at every validation.
+
+    Raises DivergedError where a loss, a gradient or `validation_loss` is not finite; the weights
+    that came of it are neither saved nor kept.
     """
     checkpoints = Checkpoints(folder, state.world)
     kept = _resume(state, checkpoints)
@@ -134,6 +138,10 @@ def _validate(state: TrainState, validate: Validate, kept: Kept) -> dict[str, fl
     with torch.no_grad(), state.averaged(), alone():
         state.objective.eval()
         metrics = validate()
+        if not math.isfinite(metrics["validation_loss"]):
+            raise DivergedError(
+                state.name, state.step, metrics, state.last_checkpoint, "validation_loss"
+            )
         kept.offer(
             state.step,
             metrics["validation_loss"],

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,10 +24,15 @@ Objective = nn.Module
 
 
 class DivergedError(NotFiniteError):
-    """A loss is not finite. Names the step and every term."""
+    """A loss or a gradient is not finite. Names which (`what`), the step and every term."""
 
     def __init__(
-        self, name: str, step: int, terms: Mapping[str, float], last_checkpoint: int | None
+        self,
+        name: str,
+        step: int,
+        terms: Mapping[str, float],
+        last_checkpoint: int | None,
+        what: str = "loss",
     ) -> None:
         listed = ", ".join(f"{key} {value:.4g}" for key, value in terms.items())
         kept = (
@@ -34,15 +40,16 @@ class DivergedError(NotFiniteError):
             if last_checkpoint
             else "no checkpoint yet"
         )
-        super().__init__(f"{name}: loss is not finite at step {step} ({listed}); {kept}")
+        super().__init__(f"{name}: {what} is not finite at step {step} ({listed}); {kept}")
         self.name = name
         self.step = step
         self.terms = dict(terms)
         self.last_checkpoint = last_checkpoint
+        self.what = what
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         """Let it cross process borders as itself."""
-        return DivergedError, (self.name, self.step, self.terms, self.last_checkpoint)
+        return DivergedError, (self.name, self.step, self.terms, self.last_checkpoint, self.what)
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,8 @@ def train(
     `batches(step)` returns this rank's part of the global batch of a step; `leaving` tells whether
     this worker was asked to stop.
 
-    Raises DivergedError, before the optimiser sees it, at a loss that is not finite on any worker.
+    Raises DivergedError, before the optimiser sees it, at a loss or a gradient that is not finite
+    on any worker.
     """
     settings = state.settings
     parameters = list(state.trained().values())
@@ -203,17 +211,18 @@ def train(
         state.objective.train()
         with autocast(state.precision, state.world.device):
             output: StepOutput = state.wrapped(batches(state.step))
-        finite, told = _agreed(state.world, output.loss, leaving)
-        if not finite:
-            terms = {name: float(value) for name, value in output.metrics.items()}
-            raise DivergedError(state.name, state.step, terms, state.last_checkpoint)
         state.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
+        # Without a limit the norm is only measured: every gradient is multiplied by 1.
+        limit = math.inf if settings.max_norm is None else settings.max_norm
+        norm = nn.utils.clip_grad_norm_(parameters, limit).detach()
+        broken, told = _agreed(state.world, output.loss, norm, leaving)
+        if broken is not None:
+            terms = {name: float(value) for name, value in output.metrics.items()}
+            raise DivergedError(state.name, state.step, terms, state.last_checkpoint, broken)
         metrics = dict(output.metrics) | {"learning_rate": torch.tensor(rate)}
         if settings.max_norm is not None:
-            metrics["gradient_norm"] = nn.utils.clip_grad_norm_(
-                parameters, settings.max_norm
-            ).detach()
+            metrics["gradient_norm"] = norm
         state.optimizer.step()
         state.step += 1
         _average(state)
@@ -227,18 +236,23 @@ def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[A
     return contextlib.nullcontext()
 
 
-def _agreed(world: World, loss: Tensor, leaving: Callable[[], bool]) -> tuple[bool, bool]:
-    """Return whether the loss is finite on all workers, and whether any was asked to stop.
+def _agreed(
+    world: World, loss: Tensor, norm: Tensor, leaving: Callable[[], bool]
+) -> tuple[str | None, bool]:
+    """Return what is not finite on some worker, if anything, and whether any was asked to stop.
 
     A worker that stopped on its own would leave the others waiting for its gradients.
     """
-    if world.size == 1:
-        return bool(torch.isfinite(loss)), False
-    flags = torch.stack([~torch.isfinite(loss.detach()), torch.tensor(leaving()).to(loss.device)])
-    worst = flags.to(torch.int32)
-    dist.all_reduce(worst, dist.ReduceOp.MAX)
-    infinite, told = worst.tolist()
-    return not infinite, bool(told)
+    finite = torch.isfinite(torch.stack([loss.detach().float(), norm.float()]))
+    told = False
+    if world.size > 1:
+        worst = torch.cat([~finite, torch.tensor([leaving()]).to(finite.device)]).to(torch.int32)
+        dist.all_reduce(worst, dist.ReduceOp.MAX)
+        finite, told = worst[:2] == 0, bool(worst[2])
+    sound_loss, sound_gradient = finite.tolist()
+    if not sound_loss:
+        return "loss", told
+    return None if sound_gradient else "gradient", told
 
 
 def _average(state: TrainState) -> None:

@@ -67,7 +67,7 @@ def test_a_gang_told_to_leave_or_broken_for_good_does_not_start_again():
 
 
 def test_a_diverged_loss_crosses_processes_as_itself():
-    error = DivergedError("vae", 7, {"kl": float("nan")}, 5)
+    error = DivergedError("vae", 7, {"kl": float("nan")}, 5, "gradient")
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, DivergedError)
     assert (str(again), again.step, again.last_checkpoint) == (str(error), 7, 5)

@@ -7,6 +7,7 @@ import torch
 
 from namd.config.errors import InputError
 from namd.train.checkpoints import Checkpoints
+from namd.train.fit import Progress, fit
 from namd.train.loop import DivergedError
 from namd.train.settings import TrainingSettings
 from tests.train import toy
@@ -66,6 +67,52 @@ def test_a_loss_that_is_not_finite_names_step_terms_and_checkpoint(tmp_path: Pat
     with pytest.raises(DivergedError, match=r"toy: loss is not finite at step 6 \(error .*step 4"):
         toy.run(training, tmp_path)
     toy.run(toy.state(SETTINGS, toy.ToyObjective()), tmp_path / "sound")
+
+
+@pytest.mark.parametrize("max_norm", [1.0, None])
+def test_a_gradient_that_is_not_finite_reaches_no_weight_and_no_checkpoint(
+    tmp_path: Path, max_norm: float | None
+):
+    settings = dataclasses.replace(SETTINGS, max_norm=max_norm)
+    _, whole = toy.run(toy.state(settings), tmp_path / "whole")
+    training = toy.state(settings)
+    training.objective.steep_at = 7
+    with pytest.raises(DivergedError, match=r"gradient is not finite at step 7 \(error \d.*step 4"):
+        toy.run(training, tmp_path / "cut")
+    assert all(value.isfinite().all() for value in training.trained().values())
+    _, resumed = toy.run(toy.state(settings), tmp_path / "cut")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_measuring_the_gradient_without_a_limit_changes_no_number(tmp_path: Path):
+    free = dataclasses.replace(SETTINGS, max_norm=None)
+    steps, measured = toy.run(toy.state(free), tmp_path / "free")
+    assert not any("gradient_norm" in step.metrics for step in steps)
+    _, wide = toy.run(toy.state(dataclasses.replace(free, max_norm=1e9)), tmp_path / "wide")
+    _, narrow = toy.run(toy.state(SETTINGS), tmp_path / "narrow")
+    assert torch.equal(measured["layer.weight"], wide["layer.weight"])
+    assert not torch.equal(measured["layer.weight"], narrow["layer.weight"])
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_validation_that_is_not_finite_ends_the_training(tmp_path: Path, keep: str):
+    settings = dataclasses.replace(SETTINGS, keep=keep)
+
+    def trained(losses: list[float], name: str) -> list[Progress]:
+        told, data = iter(losses), toy.rows()
+        training = toy.state(settings)
+        return list(
+            fit(
+                training,
+                lambda step: (step, data),
+                lambda: {"validation_loss": next(told)},
+                tmp_path / name,
+            )
+        )
+
+    with pytest.raises(DivergedError, match=r"validation_loss is not finite at step 6 .*step 4"):
+        trained([2.0, 1.0, float("nan"), 1.0, 1.0], "broken")
+    assert trained([2.0, 1.0, 1.5, 1.0, 1.0], "sound")[-1].index == 12
 
 
 def test_best_keeps_the_lowest_validation_and_last_does_not(tmp_path: Path):

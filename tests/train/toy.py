@@ -18,11 +18,14 @@ NUM_CASES, WIDTH = 20, 5
 
 
 class ToyObjective(nn.Module):
+    """`poison_at`: the step whose loss is NaN; `steep_at`: the one whose gradient alone is."""
+
     def __init__(self, dropout: float = 0.3, poison_at: int | None = None) -> None:
         super().__init__()
         self.layer = nn.Linear(WIDTH, 1)
         self.dropout = nn.Dropout(dropout)
         self.poison_at = poison_at
+        self.steep_at: int | None = None
 
     def forward(self, batch: tuple[int, Tensor]) -> StepOutput:
         step, rows = batch
@@ -30,6 +33,8 @@ class ToyObjective(nn.Module):
         loss = error.square().mean()
         if step == self.poison_at:
             loss = loss * float("nan")
+        if step == self.steep_at:
+            loss = loss + 0 * (0 * self.layer.weight.sum()).sqrt()  # 0, and its slope 0 * inf
         return StepOutput(loss, {"error": loss.detach()})
 
 
