@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-MINIMUM_CASES = 3
+from namd.losses.settings import MINIMUM_CASES
 
 
 @dataclass(frozen=True)

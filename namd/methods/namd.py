@@ -72,6 +72,17 @@ class NAMDConfig:
                 f"image.size {self.image.size} is not a multiple of the VAE's factor "
                 f"{self.vae.architecture.downsampling}"
             )
+        if self.judge.architecture.image_size != self.image.size:
+            raise ValueError(
+                f"judge.architecture.image_size {self.judge.architecture.image_size} must equal "
+                f"image.size {self.image.size}"
+            )
+        steps, most = self.draws.ddim.num_inference_steps, self.noise_schedule.most_inference_steps
+        if steps > most:
+            raise ValueError(
+                f"draws.ddim.num_inference_steps {steps} is more than the {most} steps that "
+                "noise_schedule allows"
+            )
         if self.draws.guidance_scale != 1.0 and not self.finetune.condition_dropout:
             raise ValueError("draws.guidance_scale other than 1 needs finetune.condition_dropout")
 

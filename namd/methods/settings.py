@@ -5,6 +5,7 @@ from typing import Literal
 
 from namd.data.report import FEATURES
 from namd.diffusion.settings import DDIMSettings
+from namd.losses.settings import MINIMUM_CASES
 from namd.models.language_settings import LoRASettings, Readout, SoftPromptSettings
 from namd.models.settings import VAEArchitecture
 from namd.train.settings import TrainingSettings
@@ -89,6 +90,15 @@ class VAESettings(TrainingSettings):
     perceptual: WeightedTerm = field(default_factory=WeightedTerm)
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     prediction: WeightedTerm = field(default_factory=lambda: WeightedTerm(0.2))
+
+    def __post_init__(self) -> None:
+        """Reject batches in which the alignment would never be formed."""
+        super().__post_init__()
+        if self.alignment.weight and self.batch_size < MINIMUM_CASES:
+            raise ValueError(
+                f"batch_size is {MINIMUM_CASES} or more where alignment.weight is above 0, "
+                f"not {self.batch_size}"
+            )
 
 
 @dataclass(frozen=True)

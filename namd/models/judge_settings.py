@@ -52,7 +52,7 @@ class JudgeArchitecture:
             raise ValueError(f"stem_channels are multiples of 8, not {list(self.stem_channels)}")
         if self.num_heads < 1 or self.width % self.num_heads:
             raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
-        for name in ("depth", "mlp_width", "stem_depth"):
+        for name in ("image_size", "width", "depth", "mlp_width", "stem_depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is 1 or more, not {getattr(self, name)}")
         if not 0 <= self.dropout < 1:

@@ -41,6 +41,7 @@ class VAEArchitecture:
         if not self.block_out_channels:
             raise ValueError("block_out_channels needs at least one level")
         _divisible(self.block_out_channels, self.norm_num_groups)
+        _at_least_one(self, "layers_per_block", "latent_channels")
         if self.pixel_unshuffle < 1 or (self.pixel_unshuffle > 1 and self.weights is not None):
             raise ValueError(
                 f"pixel_unshuffle is 1 or more, and 1 with weights, not {self.pixel_unshuffle}"
@@ -88,6 +89,7 @@ class UNetArchitecture:
             raise ValueError("block_out_channels needs at least one level")
         _divisible(self.block_out_channels, self.norm_num_groups)
         _divisible(self.block_out_channels, self.num_attention_heads)
+        _at_least_one(self, "layers_per_block")
         if not 0 <= self.attention_from < len(self.block_out_channels):
             raise ValueError(f"attention_from names no level: {self.attention_from}")
         if not 0 <= self.dropout < 1:
@@ -122,8 +124,10 @@ class PerceptualSettings:
             raise ValueError(
                 f"num_steps >= 0 and batch_size >= 1, not {self.num_steps}, {self.batch_size}"
             )
-        if not self.channels:
-            raise ValueError("channels needs at least one level")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate is above 0, not {self.learning_rate}")
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels are 1 or more on one level or more, not {self.channels}")
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,12 @@ class TrunkSettings:
         for name in ("lpips_vgg", "lpips_alex", "inception"):
             if getattr(self, name) == "":
                 raise ValueError(f"{name} is a path or null, not empty")
+
+
+def _at_least_one(owner: object, *names: str) -> None:
+    for name in names:
+        if getattr(owner, name) < 1:
+            raise ValueError(f"{name} is 1 or more, not {getattr(owner, name)}")
 
 
 def _divisible(channels: tuple[int, ...], divisor: int) -> None:

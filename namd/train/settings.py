@@ -4,6 +4,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+_NEVER_NEGATIVE = (
+    "num_steps",
+    "num_epochs",
+    "weight_decay",
+    "warmup_steps",
+    "start_learning_rate",
+    "min_learning_rate",
+    "rise_tolerance",
+)
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -50,14 +60,16 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Reject impossible numbers."""
-        if self.num_steps < 0:
-            raise ValueError(f"num_steps is 0 or more, not {self.num_steps}")
-        if self.num_epochs is not None and self.num_epochs < 0:
-            raise ValueError(f"num_epochs is 0 or more, not {self.num_epochs}")
+        for name in _NEVER_NEGATIVE:
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} is 0 or more, not {value}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is 1 or more, not {self.batch_size}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate is above 0, not {self.learning_rate}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas lie in [0, 1), not {list(self.betas)}")
         if min(self.validate_every, self.checkpoint_every) < 1:
             raise ValueError("validate_every and checkpoint_every are 1 or more")
         if self.max_norm is not None and self.max_norm <= 0:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from namd.data.features import NoduleFeatures
 from namd.diffusion.noise import training_noise
-from namd.losses.alignment import MINIMUM_CASES, alignment_loss, pool_latents
+from namd.losses.alignment import alignment_loss, pool_latents
 from namd.losses.gather import gather_rows
 from namd.losses.kl import kl_loss
 from namd.losses.perceptual import perceptual_distance
 from namd.losses.prediction import prediction_loss
 from namd.losses.reconstruction import reconstruction_loss
+from namd.losses.settings import MINIMUM_CASES
 from namd.losses.total import LossTerm, StepOutput, weighted_sum
 from namd.methods.base import StageContext, Step
 from namd.methods.settings import VAESettings
