@@ -21,6 +21,7 @@ from namd.cli.store import add_store_option, open_named_store
 from namd.config.errors import InputError
 
 if TYPE_CHECKING:
+    from namd.data.settings import CohortDemands
     from namd.pipeline.reporting import Reporter
     from namd.pipeline.run import RunResult
     from namd.pipeline.run_configuration import RunConfiguration
@@ -70,7 +71,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     if not arguments.plan:
         require_weights(configuration)
     store = open_named_store(arguments, create=True)
-    cohort = find_cohort(arguments.cohort, store.backend.folder)
+    cohort = find_cohort(arguments.cohort, store.backend.folder, demands=configuration.demands())
     announce_weights(configuration)
     if arguments.plan:
         return _plan(arguments, configuration, cohort, store)
@@ -106,19 +107,25 @@ def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -
             raise
 
 
-def find_cohort(word: str, store: Path, phantom_cases: int | None = None) -> Path:
+def find_cohort(
+    word: str,
+    store: Path,
+    phantom_cases: int | None = None,
+    demands: "CohortDemands | None" = None,
+) -> Path:
     """Return a cohort's folder; `phantom` is built once per store, under `cohorts/`.
 
-    `phantom_cases` limits that one; None: as many as its recipe says.
+    `phantom_cases` limits that one; None: as many as its recipe says. `demands` is what the
+    configuration asks of it.
 
-    Raises InputError where there is no cohort, or one that must not be trained on.
+    Raises InputError where there is no cohort, or one that must not be trained on, or not so.
     """
     from namd.data.checks import require_trainable
 
     folder = Path(word).expanduser()
     if word == PHANTOM and not folder.exists():
         folder = _phantom(store, phantom_cases)
-    require_trainable(folder)
+    require_trainable(folder, demands)
     return folder
 
 

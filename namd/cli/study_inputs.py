@@ -15,6 +15,7 @@ from namd.cli.store import require_place
 from namd.config.errors import ConfigError, InputError, about
 
 if TYPE_CHECKING:
+    from namd.data.settings import CohortDemands
     from namd.ledger.lease import Holder
     from namd.ledger.storage import Storage
     from namd.ledger.view import StudyView
@@ -220,9 +221,15 @@ def source_of(word: str) -> str:
 
 
 def find_study_cohort(
-    given: str | None, spec: "StudySpec", url: str, recorded: str | None = None
+    given: str | None,
+    spec: "StudySpec",
+    url: str,
+    recorded: str | None = None,
+    demands: "CohortDemands | None" = None,
 ) -> Path:
     """Return the cohort's absolute folder: the command line's, the file's, or the last run's.
+
+    `demands` is what the study's base configuration asks of it.
 
     Raises InputError where none is named or there is none, ConfigError where the study file names
     one that is not there.
@@ -242,7 +249,7 @@ def find_study_cohort(
             "`namd cohort build phantom --seed 23 --out DIR` and name that folder with --cohort"
         )
     try:
-        return find_cohort(word, Path(url)).absolute()
+        return find_cohort(word, Path(url), demands=demands).absolute()
     except InputError as error:
         if given or word != inside:
             raise

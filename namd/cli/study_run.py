@@ -65,8 +65,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     earlier = find_earlier(ledger, spec, names, arguments.warm_from)
     with about(source):
         recorded = None if begun is None else begun.cohort
-        cohort = find_study_cohort(arguments.cohort, spec, url, recorded)
-    base = configurator.base()
+        base = configurator.base()
+        cohort = find_study_cohort(arguments.cohort, spec, url, recorded, base.demands())
     warm = take_over(earlier, spec, base, cohort)
     announce_weights(base)
     with interruptible(), study_reporter() as reporter, _tracked(arguments, ledger) as trackers:

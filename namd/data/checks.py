@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from namd.config.errors import InputError
 from namd.data import schema
 from namd.data.cohort import CASES_FILE, Cohort, cohort_fingerprint, read_schema
+from namd.data.features import SIZES
+from namd.data.settings import CohortDemands
 
 SHOWN_IDS = 10
 
@@ -40,26 +42,32 @@ def require_sound(cohort: Cohort) -> None:
         raise RefusedCohortError(problems)
 
 
-def require_trainable(folder: str | Path) -> None:
-    """Refuse what would spoil a run in silence or stop it late: leaks, splits without follow-up.
+def require_trainable(folder: str | Path, demands: CohortDemands | None = None) -> None:
+    """Refuse what would spoil a run in silence or stop it late: leaks, splits that lack something.
 
-    Reads identifiers and which follow-ups are there; `check_folder` looks at everything.
+    Reads a few columns and which follow-ups are there; `check_folder` looks at everything but
+    what a configuration demands.
 
     Raises:
-        InputError: there is no cohort, or it must not be trained on.
+        InputError: there is no cohort, or it must not be trained on, or not as demanded.
     """
-    problems = schema_problems(read_schema(folder))
+    stored = read_schema(folder)
+    problems = schema_problems(stored)
+    demanded: list[str] = []
     if not problems:
-        read = ["case_id", "patient_id", "lesion_id", "split", "followup"]
+        read = ["case_id", "patient_id", "lesion_id", "split", "label", *SIZES, "followup"]
         cases = pq.read_table(Path(folder) / CASES_FILE, columns=read)
         table = cases.drop_columns(["followup"]).to_pandas()
         present = cases["followup"].is_valid().to_numpy()
-        problems = [*_split_problems(table), *_followup_problems(table["split"], present)]
+        problems = [*_split_problems(table), *_usability_problems(table, present)]
+        demanded = list(_unmet(demands or CohortDemands(), stored, table))
     if problems:
         raise InputError(
             f"{folder}: {problems[0]}; nothing was started, `namd cohort check {folder}` lists "
             "every problem"
         )
+    if demanded:
+        raise InputError(f"{folder}: {demanded[0]}; nothing was started")
 
 
 def check_folder(folder: str | Path) -> tuple[Cohort | None, list[str]]:
@@ -124,7 +132,11 @@ def usability_problems(cohort: Cohort) -> list[str]:
     there and in validation to stop by, and test without either class has no AUROC. Follow-ups are
     what is learned, stopped by and compared with.
     """
-    labels, splits = cohort.table["label"], cohort.table["split"]
+    return _usability_problems(cohort.table, _present(cohort, "followup"))
+
+
+def _usability_problems(table: pd.DataFrame, followed: npt.NDArray[np.bool_]) -> list[str]:
+    labels, splits = table["label"], table["split"]
     problems = []
     for split in schema.SPLITS:
         inside = labels[splits == split]
@@ -139,7 +151,24 @@ def usability_problems(cohort: Cohort) -> list[str]:
                 f"split {split}: no {' and no '.join(absent)} case among {len(inside)}; more "
                 "patients or another --seed are needed"
             )
-    return [*problems, *_followup_problems(splits, _present(cohort, "followup"))]
+    return [*problems, *_followup_problems(splits, followed)]
+
+
+def _unmet(demands: CohortDemands, stored: pa.Schema, table: pd.DataFrame) -> Iterable[str]:
+    size = stored.field("baseline").type.shape[0]
+    if size < demands.image_size:
+        yield (
+            f"stored crops of {size} pixels are smaller than image.size {demands.image_size}; "
+            "set image.size and judge.architecture.image_size to what is stored, or build the "
+            "cohort with larger crops"
+        )
+    inside = table[table["split"] == "train"]
+    for name in SIZES:
+        if demands.diameters and not np.isfinite(inside[name].to_numpy(np.float64)).any():
+            yield (
+                f"split train: no case has a {name}, which features.normalisation=standardised "
+                "needs; give the diameters, or set features.normalisation=raw"
+            )
 
 
 def _tensor_problems(field: pa.Field, known: str) -> list[str]:

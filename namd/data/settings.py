@@ -1,4 +1,7 @@
-"""Configuration of splits and of the crops source. Nothing here reads or computes."""
+"""Configuration of splits and of the crops source, and what a run asks of a cohort.
+
+Nothing here reads or computes.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -21,6 +24,19 @@ class SplitFractions:
             raise ValueError(f"split fractions must be 0 or more, got {shares}")
         if abs(sum(shares) - 1.0) > 1e-9:
             raise ValueError(f"split fractions must sum to 1, got {shares} = {sum(shares)}")
+
+
+@dataclass(frozen=True)
+class CohortDemands:
+    """What one configuration asks of a cohort beyond what every run does.
+
+    Attributes:
+        image_size: Least height and width of the stored crops, in pixels.
+        diameters: Whether both diameters must be known for some train case.
+    """
+
+    image_size: int = 1
+    diameters: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+from namd.data.settings import CohortDemands
 from namd.train.workers import World
 
 StageKind = Literal["training", "mapping"]
@@ -155,6 +156,7 @@ class Method:
         presets: Names of the presets that fit it.
         resolve: Replaces every automatic choice of a configuration by what this machine will
             do; runs before any key is formed, so that keys say what was done.
+        demands: What a configuration asks of a cohort; None: nothing beyond what every run does.
     """
 
     name: str
@@ -165,6 +167,7 @@ class Method:
     stages: Callable[[Any], tuple[Stage, ...]]
     presets: tuple[str, ...]
     resolve: Callable[[Any], Any] | None = None
+    demands: Callable[[Any], CohortDemands] | None = None
 
 
 def require_frozen(config_class: type) -> None:

@@ -8,6 +8,7 @@ is listed in docs/reproducing.md.
 from dataclasses import dataclass, field, replace
 
 from namd.data.schema import FOLLOWUP_DIAMETERS, NODULE_FEATURES, PATIENT_FEATURES
+from namd.data.settings import CohortDemands
 from namd.diffusion.settings import NoiseScheduleSettings
 from namd.evaluate.settings import EvaluateSettings
 from namd.methods.base import CohortSlice, Stage
@@ -97,6 +98,11 @@ def resolve(config: NAMDConfig) -> NAMDConfig:
     precision = "fp32" if config.precision == "auto" else config.precision
     evaluate = resolve_evaluation(config.evaluate, config.trunks)
     return replace(config, perceptual=perceptual, precision=precision, evaluate=evaluate)
+
+
+def demands(config: NAMDConfig) -> CohortDemands:
+    """Return what the stages need of a cohort: crops to cut images from, diameters to scale by."""
+    return CohortDemands(config.image.size, config.features.normalisation == "standardised")
 
 
 def stages(config: NAMDConfig) -> tuple[Stage, ...]:

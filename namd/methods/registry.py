@@ -16,6 +16,7 @@ METHODS = MappingProxyType(
             stages=namd.stages,
             presets=("tiny", "small", "base", "paper", "paper-authors-code"),
             resolve=namd.resolve,
+            demands=namd.demands,
         )
     }
 )

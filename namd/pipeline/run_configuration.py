@@ -11,6 +11,7 @@ from namd.config.document import read_yaml_mapping
 from namd.config.errors import ConfigError, about
 from namd.config.parsing import apply_overrides, merge, nearest, parse
 from namd.config.presets import load_preset
+from namd.data.settings import CohortDemands
 from namd.methods.base import Method, Stage
 
 DEFAULT_METHOD = "namd"
@@ -33,6 +34,10 @@ class RunConfiguration:
     def stages(self) -> tuple[Stage, ...]:
         """Return the stages of the run."""
         return self.method.stages(self.config)
+
+    def demands(self) -> CohortDemands:
+        """Return what the run asks of a cohort beyond what every run does."""
+        return CohortDemands() if self.method.demands is None else self.method.demands(self.config)
 
 
 def resolve(

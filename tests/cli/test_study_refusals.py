@@ -8,6 +8,7 @@ import toy_studies as toys
 
 from namd.cli import main as front
 from namd.pipeline import graph
+from tests.data.conftest import make_cohort
 
 
 @pytest.fixture
@@ -18,8 +19,8 @@ def cohort(tmp_path, monkeypatch):
     folder = tmp_path / "cohort"
     folder.mkdir()
 
-    def found(word, store, *more):
-        return find_cohort(word, store, *more) if word == "absent" else folder
+    def found(word, store, **more):
+        return find_cohort(word, store, **more) if word == "absent" else folder
 
     monkeypatch.setattr("namd.cli.run.find_cohort", found)
     monkeypatch.setattr(graph, "_cohort_digest", lambda _cohort, _digests: lambda part: str(part))
@@ -130,3 +131,16 @@ def test_a_mistake_on_the_command_line_is_not_the_files(studies, cohort, capsys,
     told = refusal(capsys, "plan", file, "--store", studies, "--cohort", "absent")
     assert not told.startswith(str(file))
     assert "absent" in told
+
+
+def test_a_cohort_that_does_not_meet_the_base_configuration_is_refused(studies, capsys, tmp_path):
+    make_cohort(size=16).write(tmp_path / "small")
+    file = toys.write_file(tmp_path, toys.ABLATION)
+    for command in ("plan", "run"):
+        told = refusal(
+            capsys, command, file, "--store", studies, "--cohort", str(tmp_path / "small")
+        )
+        assert told.startswith(f"{tmp_path / 'small'}: stored crops of 16 pixels are small")
+    make_cohort(size=32).write(tmp_path / "large")
+    words = ["--store", str(studies), "--cohort", str(tmp_path / "large"), "--no-calibration"]
+    assert front.main(["study", "plan", str(file), *words]) == 0

@@ -13,6 +13,7 @@ from namd.data.checks import (
     require_trainable,
 )
 from namd.data.cohort import CASES_FILE, Cohort
+from namd.data.settings import CohortDemands
 
 
 def rows_of_split(cohort: Cohort, split: str) -> np.ndarray:
@@ -212,3 +213,42 @@ def test_a_file_without_a_column_is_refused_before_it_is_read(stored):
     pq.write_table(stored.table.drop_columns(["followup"]), stored.folder / CASES_FILE)
     with pytest.raises(InputError, match="C: column followup: missing"):
         require_trainable(stored.folder)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_split_without_a_class_is_refused_before_anything_is_trained(stored, split):
+    cohort = Cohort.read(stored.folder)
+    inside = cohort.table["split"] == split
+    cohort.table["label"] = cohort.table["label"].where(~inside, 0.0)
+    cohort.write(stored.folder, overwrite=True)
+    with pytest.raises(InputError, match=f"C: split {split}: no malignant case among .*nothing"):
+        require_trainable(stored.folder)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_an_empty_split_is_refused_before_anything_is_trained(stored, split):
+    cohort = Cohort.read(stored.folder)
+    cohort.select(cohort.table["split"] != split).write(stored.folder, overwrite=True)
+    with pytest.raises(InputError, match=f"C: split {split}: no case; more patients"):
+        require_trainable(stored.folder)
+
+
+def test_crops_smaller_than_the_images_are_refused_before_anything_is_trained(stored):
+    require_trainable(stored.folder, CohortDemands(image_size=16))
+    with pytest.raises(InputError, match=r"C: stored crops of 16 .* image\.size 17; .*nothing"):
+        require_trainable(stored.folder, CohortDemands(image_size=17))
+
+
+@pytest.mark.parametrize("name", ["SCT_LONG_DIA", "SCT_PERP_DIA"])
+def test_a_train_split_without_a_diameter_is_refused_where_one_is_needed(stored, name):
+    cohort = Cohort.read(stored.folder)
+    inside = cohort.table["split"] == "train"
+    cohort.table[name] = cohort.table[name].where(~inside, np.nan)
+    cohort.write(stored.folder, overwrite=True)
+    require_trainable(stored.folder)
+    with pytest.raises(InputError, match=f"C: split train: no case has a {name}, .*=raw; nothing"):
+        require_trainable(stored.folder, CohortDemands(diameters=True))
+    first = cohort.table.index[inside][0]
+    cohort.table.loc[first, name] = 6.0
+    cohort.write(stored.folder, overwrite=True)
+    require_trainable(stored.folder, CohortDemands(diameters=True))

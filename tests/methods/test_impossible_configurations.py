@@ -1,12 +1,17 @@
 """What no stage could honour is refused when a configuration is parsed, not hours later."""
 
+from dataclasses import replace
+
 import pytest
 
+from namd.cli.main import main
 from namd.config.errors import ConfigError
+from namd.data.settings import CohortDemands
 from namd.diffusion.ddim import inference_timesteps
 from namd.diffusion.settings import NoiseScheduleSettings
 from namd.methods.registry import METHODS
 from namd.pipeline.run_configuration import resolve
+from tests.data.conftest import make_cohort
 
 LEADING = "noise_schedule.timestep_spacing=leading"
 REFUSED = [
@@ -79,3 +84,24 @@ def test_the_most_steps_are_those_that_the_sampler_takes(spacing, total):
 @pytest.mark.parametrize("preset", METHODS["namd"].presets)
 def test_every_shipped_preset_is_possible(preset):
     assert resolve(preset).preset == preset
+
+
+def test_what_a_run_asks_of_its_cohort_follows_from_its_configuration():
+    demands = resolve("tiny").demands()
+    assert demands == CohortDemands(image_size=32, diameters=True)
+    assert resolve("tiny", None, ["features.normalisation=raw"]).demands() == replace(
+        demands, diameters=False
+    )
+
+
+@pytest.mark.parametrize("plan", [["--plan"], []])
+def test_a_cohort_that_does_not_meet_a_configuration_is_refused_by_run(plan, tmp_path, capsys):
+    folder = tmp_path / "C"
+    make_cohort(size=16).write(folder)
+    words = ["run", "--preset", "tiny", "--cohort", str(folder), "--store", str(tmp_path / "S")]
+    assert main(words + plan) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {folder}: stored crops of 16 pixels are smaller than image.siz")
+    assert told.count("\n") == 1
+    small = ["--set", "image.size=16", "--set", "judge.architecture.image_size=16"]
+    assert main([*words, "--plan", *small]) == 0
