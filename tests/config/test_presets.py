@@ -1,7 +1,9 @@
 import pytest
 
 from namd.config.errors import ConfigError
+from namd.config.parsing import parse
 from namd.config.presets import load_preset, preset_names
+from namd.methods.namd import NAMDConfig
 
 
 @pytest.fixture
@@ -26,3 +28,11 @@ def test_a_preset_is_laid_over_the_one_it_extends(folder):
 def test_a_preset_that_cannot_be_is_refused(folder, name, word):
     with pytest.raises(ConfigError, match=word.replace("?", r"\?")):
         load_preset(name, folder)
+
+
+def test_the_authors_code_reads_the_last_token_of_the_text_and_the_paper_eos():
+    found = {
+        name: parse(NAMDConfig, load_preset(name)).finetune.readout
+        for name in ("paper", "paper-authors-code")
+    }
+    assert found == {"paper": "eos", "paper-authors-code": "last_text"}
