@@ -8,7 +8,7 @@ from namd.config.errors import InputError
 from namd.config.seeding import generator
 from namd.data.checks import find_problems
 from namd.data.settings import CropSettings
-from namd.data.sources.columns import CropFiles, read_mapping
+from namd.data.sources.columns import CropFiles, read_columns, read_mapping
 from namd.data.sources.crops import build
 
 SETTINGS = CropSettings(size=17)
@@ -190,6 +190,8 @@ def test_what_cannot_be_read_is_refused_with_its_ids(bench, name, message):
 def test_broken_files_are_named(bench, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         build(CropFiles(tmp_path / "no.npz", tmp_path / "no.csv"), SETTINGS, 1)
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\); --table takes a CSV"):
+        read_columns(tmp_path)
     bench.arrays["hu"] = bench.arrays["hu"][0]
     with pytest.raises(InputError, match="must be"):
         bench.build()

@@ -6,6 +6,10 @@ from typing import Literal
 
 Law = Literal["nlst", "doubling-time", "marked"]
 
+OLDEST_YEARS = 120
+REACH_SD = 5
+"""Standard deviations from the mean within which ages can be drawn with ordinary precision."""
+
 RENDERED_IMAGE_FACTOR = 0.8
 """`image_factor` of the calibrated default on rendered crops, which show Brock's image terms
 more plainly than real ones do: at 1 a judge reads baselines better than is wanted."""
@@ -31,10 +35,18 @@ class RecordSettings:
     def __post_init__(self) -> None:
         _require_shares(self, "male", "emphysema", "family_flag", "missing_lobe")
         _require_positive(self, "sd_age_years")
-        if not self.youngest_years < self.oldest_years:
+        youngest, oldest = self.youngest_years, self.oldest_years
+        if not 0 <= youngest < oldest <= OLDEST_YEARS:
             raise ValueError(
-                f"youngest_years {self.youngest_years} must lie below "
-                f"oldest_years {self.oldest_years}"
+                f"youngest_years...oldest_years must rise within 0...{OLDEST_YEARS}, got "
+                f"{youngest}...{oldest}"
+            )
+        reach = REACH_SD * self.sd_age_years
+        if not (youngest < self.mean_age_years + reach and oldest > self.mean_age_years - reach):
+            raise ValueError(
+                f"youngest_years...oldest_years {youngest}...{oldest} lies more than {REACH_SD} "
+                f"sd_age_years {self.sd_age_years} from mean_age_years {self.mean_age_years}: "
+                "nobody would be that old"
             )
 
 

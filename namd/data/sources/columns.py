@@ -79,7 +79,7 @@ def read_columns(
     A default column that the CSV lacks is left out; one that the mapping names must be there.
 
     Raises:
-        InputError: the file is no CSV, or a word or column does not exist.
+        InputError: the file cannot be read or is no CSV, or a word or column does not exist.
     """
     mapping = mapping or {}
     for word in mapping:
@@ -89,6 +89,10 @@ def read_columns(
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; --table takes a CSV") from None
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}); --table takes a CSV"
+        ) from error
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: not a CSV ({str(error).splitlines()[0]})") from error
     words: dict[str, pd.Series] = {}

@@ -4,6 +4,7 @@ import pytest
 
 from namd.config.errors import ConfigError
 from namd.config.parsing import parse, to_mapping
+from namd.data.simulation.record import draw_patient
 from namd.data.simulation.settings import (
     RENDERED_IMAGE_FACTOR,
     RecordSettings,
@@ -47,6 +48,10 @@ def test_rendered_crops_have_a_default_of_their_own_and_the_published_laws_do_no
         (SignSettings, {"num_spicules": (6, 3)}),
         (RecordSettings, {"male": -0.1}),
         (RecordSettings, {"youngest_years": 80.0}),
+        (RecordSettings, {"youngest_years": -1.0}),
+        (RecordSettings, {"youngest_years": 110.0, "oldest_years": 120.0}),
+        (RecordSettings, {"oldest_years": 121.0}),
+        (RecordSettings, {"mean_age_years": 500.0}),
         (ScanSettings, {"noise_hu": (20.0, 10.0)}),
     ],
 )
@@ -54,6 +59,17 @@ def test_impossible_values_are_named(cls, wrong):
     cls()
     with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
         cls(**wrong)
+
+
+@pytest.mark.parametrize(
+    "years", [(0.0, 120.0), (0.0, 40.0), (89.0, 90.0), (63.0, 63.5)], ids="{0[0]}-{0[1]}".format
+)
+def test_every_window_of_ages_that_is_taken_gives_ages_within_it(years):
+    youngest, oldest = years
+    settings = RecordSettings(youngest_years=youngest, oldest_years=oldest)
+    for patient in range(50):
+        age = draw_patient(settings, 0, "patient", patient)["age"]
+        assert youngest - 0.5 <= age <= oldest + 0.5  # whole years
 
 
 def test_an_unknown_law_is_refused_with_the_known_ones():
