@@ -79,5 +79,6 @@ def test_linear_probes_read_the_record_from_eos_and_not_from_random_weights(tmp_
     for behind in ("0_prompts", "8_prompts"):
         trained, control = found["trained"][behind], found["random"][behind]
         assert min(trained.values()) >= 0.9, (behind, trained)
-        assert min(control.values()) < min(trained.values()) - 0.05, (behind, control)
-        assert sum(control.values()) < sum(trained.values())
+        ahead = {name: trained[name] - control[name] for name in trained}
+        assert min(ahead.values()) > 0, (behind, ahead)
+        assert sum(margin >= 0.05 for margin in ahead.values()) > len(ahead) / 2, (behind, ahead)
