@@ -1,7 +1,7 @@
 """Stage `vae`: the autoencoder and its aligned latent space (NAMD Eq 2-6)."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from namd.losses.reconstruction import reconstruction_loss
 from namd.losses.settings import MINIMUM_CASES
 from namd.losses.total import LossTerm, StepOutput, weighted_sum
 from namd.methods.base import StageContext, Step
-from namd.methods.settings import VAESettings
+from namd.methods.settings import AlignmentSettings, VAESettings
 from namd.methods.stages.crop_set import CropBatch, CropSet, read_split
 from namd.models.initialisation import initialised_from
 from namd.models.perceptual import load_encoder
@@ -131,17 +131,34 @@ def run(context: StageContext) -> Iterator[Step]:
         seed,
     )
     validate = _validator(context, objective, held_out)
-    uniform = False
+    said: set[str] = set()
     for step in fit(state, _batches(context, crops, objective.vae), validate, context.checkpoints):
-        if step.metrics.get("perplexity_p_share", 0.0) > 0.9 and not uniform:
-            uniform = True
-            context.warn(
-                f"vae.alignment.sigma_f {settings.alignment.sigma_f} makes P nearly uniform "
-                f"(perplexity {step.metrics['perplexity_p']:.1f}): L_align teaches next to nothing"
-            )
+        for reason, line in _alignment_doubts(step.metrics, settings.alignment):
+            if reason not in said:
+                said.add(reason)
+                context.warn(line)
         yield Step(step.index, step.total, step.metrics)
     save_vae(objective.vae, context.out, _scaling_factor(context, objective.vae, crops))
     (context.out / "features.json").write_text(json.dumps(features.to_mapping()))
+
+
+def _alignment_doubts(
+    metrics: Mapping[str, float], settings: AlignmentSettings
+) -> Iterator[tuple[str, str]]:
+    """Yield why the alignment taught nothing in a window of steps: a word, and a line to tell."""
+    if metrics.get("perplexity_p_share", 0.0) > 0.9:
+        yield (
+            "uniform",
+            f"vae.alignment.sigma_f {settings.sigma_f} makes P nearly uniform "
+            f"(perplexity {metrics['perplexity_p']:.1f}): L_align teaches next to nothing",
+        )
+    # A batch in which it was formed logs its perplexities; one in which it was not, a loss of 0.
+    if "alignment" in metrics and "perplexity_p" not in metrics:
+        yield (
+            "incomplete",
+            f"vae.alignment.weight {settings.weight} taught nothing for a while: no batch had "
+            f"{MINIMUM_CASES} crops with all five nodule features; give them, or set it to 0",
+        )
 
 
 def _build(context: StageContext) -> VAEObjective:
