@@ -36,6 +36,12 @@ from namd.models.language_settings import LanguageSettings
 from namd.models.settings import PerceptualSettings, TrunkSettings, UNetArchitecture
 from namd.models.weights import has_lpips_vgg
 
+RUNG_METRICS = {"probe": ("probe_auroc",), "reconstruction-validation": ("psnr",)}
+"""Measures on validation that a search may stop trials by, per stage.
+
+Left out: losses, which searched weights redefine; the judge's, which is the same in every trial.
+"""
+
 
 @dataclass(frozen=True)
 class NAMDConfig:

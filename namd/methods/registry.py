@@ -1,5 +1,6 @@
 """The methods that exist, as one explicit table: it does not depend on what was imported."""
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from namd.methods import namd
@@ -20,3 +21,16 @@ METHODS = MappingProxyType(
         )
     }
 )
+
+_RUNG_METRICS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"namd": namd.RUNG_METRICS}
+)
+
+
+def rung_metrics(method: Method) -> Mapping[str, tuple[str, ...]] | None:
+    """Return what a method's stages measure that a rung may use; None: the method does not say.
+
+    Kept here and not with the stages: it decides nothing about what a body makes.
+    """
+    known = METHODS.get(method.name) is method
+    return _RUNG_METRICS.get(method.name) if known else None

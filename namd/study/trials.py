@@ -15,6 +15,7 @@ from namd.config.parsing import merge, nearest, set_path, to_mapping
 from namd.config.presets import load_preset
 from namd.ledger.schema import trial_id
 from namd.methods.base import Method, read_path
+from namd.methods.registry import rung_metrics
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping
 from namd.study.designs import Arm, merge_duplicates
 from namd.study.spec import StudySpec
@@ -128,9 +129,11 @@ class Configurator:
         if self.spec.search is not None:
             for name, overrides in self.spec.search.parsed_space.checks():
                 stages |= self._try(overrides, seed, f"search.space.{name}")
+        self._require_rungs(stages)
+        reserved = stages | {name.partition("-")[0] for name in stages}
         for name in self.spec.resources.stages:
-            if name not in stages:
-                hint = nearest(name, sorted(stages))
+            if name not in reserved:
+                hint = nearest(name, sorted(reserved))
                 raise ConfigError(f"resources.stages.{name}: no such stage{hint}")
 
     def check_measured(self) -> None:
@@ -175,10 +178,35 @@ class Configurator:
                 )
 
     def _try(self, overrides: Mapping[str, Any], seed: int, place: str) -> set[str]:
-        """Return the names that resources may be given to: stages, and what they begin with."""
+        """Return the names of a configuration's stages."""
         with about(place):
-            names = {stage.name for stage in self.configure(overrides, seed).stages()}
-        return names | {name.partition("-")[0] for name in names}
+            return {stage.name for stage in self.configure(overrides, seed).stages()}
+
+    def _require_rungs(self, stages: set[str]) -> None:
+        """Refuse a rung that no trial would ever be told of. Raises ConfigError."""
+        search = self.spec.search
+        if search is None or search.stop_early is None:
+            return
+        offered = rung_metrics(self.base().method)
+        for rung in search.stop_early.asha.rungs:
+            place = f"search.stop_early.asha.rungs: {rung.name}"
+            if rung.stage not in stages:
+                hint = nearest(rung.stage, sorted(stages))
+                raise ConfigError(f"{place}: no such stage{hint}")
+            if offered is None:
+                continue
+            known = offered.get(rung.stage, ())
+            if not known:
+                able = ", ".join(f"{name} ({', '.join(told)})" for name, told in offered.items())
+                raise ConfigError(
+                    f"{place}, metric {rung.metric!r}: stage {rung.stage} reports no metric that "
+                    f"a rung may use; these do: {able}"
+                )
+            if rung.metric not in known:
+                raise ConfigError(
+                    f"{place}, metric {rung.metric!r}: stage {rung.stage} reports no such "
+                    f"metric{nearest(rung.metric, known)}; a rung there may use {', '.join(known)}"
+                )
 
     def _laid_over(
         self, base: Mapping[str, Any], values: Mapping[str, Any], place: str

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -15,9 +16,10 @@ from namd.config.document import parse_yaml
 from namd.config.errors import ConfigError, InputError
 from namd.config.parsing import to_mapping
 from namd.evaluate.table import Row
+from namd.methods.namd import RUNG_METRICS
 from namd.study.json_schema import json_schema
 from namd.study.spec import parse_study, require_extension
-from namd.study.trials import COLUMNS, PER_DRAW, ablation_arms, ablation_trials
+from namd.study.trials import COLUMNS, PER_DRAW, Configurator, ablation_arms, ablation_trials
 
 ABLATION = """
 name: toy-ablation
@@ -42,7 +44,9 @@ SEARCH = {
         "num_trials": 8,
         "objective": {"metric": "auroc", "split": "validation", "mode": "max"},
         "space": toy.SPACE,
-        "stop_early": {"asha": {"reduction": 3}},
+        "stop_early": {
+            "asha": {"reduction": 3, "rungs": [{"stage": "vae", "metric": "probe_auroc"}]}
+        },
     },
 }
 
@@ -175,6 +179,52 @@ def test_a_search_improves_what_a_run_measures():
     with pytest.raises(ConfigError, match=r"objective\.metric='auroc_per_draw': no such metric"):
         toy.configurator(spec).check()
     toy.configurator(parse_study(changed("search.objective.metric", "ssim"))).check()
+
+
+def with_rung(method: str, **rung):
+    search = {
+        "space": {
+            "vae.alignment.weight" if method == "namd" else "prompt.num_sets": {"int": [1, 2]}
+        },
+        "num_trials": 2,
+        "objective": {"metric": "auroc"},
+        "stop_early": {"asha": {"rungs": [rung]}},
+    }
+    return parse_study({"name": "rungs", "base": {"method": method}, "search": search})
+
+
+@pytest.mark.parametrize(
+    ("stage", "metric", "fraction", "message"),
+    [
+        ("probee", "probe_auroc", 1, "probee: no such stage; did you mean probe"),
+        ("reconstruction", "psnr", 1, "no such stage; did you mean reconstruction-validation"),
+        ("probe", "probe_aurok", 1, "did you mean probe_auroc"),
+        ("finetune", "probe_auroc", 0.5, r"finetune@0\.5, .* these do: probe \(probe_auroc\)"),
+        ("judge", "validation_auroc", 1, "stage judge reports no metric that a rung may use"),
+    ],
+)
+def test_a_rung_that_no_trial_would_be_told_of_is_refused(stage, metric, fraction, message):
+    spec = with_rung("namd", stage=stage, metric=metric, fraction=fraction)
+    with pytest.raises(ConfigError, match=message) as caught:
+        Configurator(spec).check()
+    assert "\n" not in str(caught.value)
+    for known in (("probe", "probe_auroc"), ("reconstruction-validation", "psnr")):
+        Configurator(with_rung("namd", stage=known[0], metric=known[1])).check()
+
+
+def test_the_rungs_on_offer_are_what_stages_of_a_search_report():
+    spec = with_rung("namd", stage="probe", metric="probe_auroc")
+    stages = {s.name: s.body for s in Configurator(spec).configure({}, 0).stages()}
+    for stage, metrics in RUNG_METRICS.items():
+        module = Path(__file__).parents[2] / stages[stage].partition(":")[0].replace(".", "/")
+        source = module.with_suffix(".py").read_text()
+        assert all(f'"{metric}"' in source for metric in metrics)
+
+
+def test_a_method_that_does_not_say_what_it_measures_has_only_its_rungs_stages_checked():
+    toy.configurator(with_rung("toy", stage="finetune", metric="anything", fraction=0.5)).check()
+    with pytest.raises(ConfigError, match="no such stage; did you mean finetune"):
+        toy.configurator(with_rung("toy", stage="finetun", metric="anything")).check()
 
 
 @pytest.mark.parametrize(
