@@ -7,6 +7,7 @@ are positive products, so the run with everything on is in every fraction: it is
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 from namd.config.errors import ConfigError
@@ -18,6 +19,12 @@ FULL = "full"
 
 MAXIMUM_RUNS = 1024
 """A design of more arms than this is a mistake, not a study."""
+
+MAXIMUM_GENERATORS = 16
+"""Toggles beyond a fraction's base factors: each doubles its defining words."""
+
+_MAXIMUM_TRIES = 40_000
+"""Sets of columns that the search for a fraction looks at: some seconds."""
 
 
 @dataclass(frozen=True)
@@ -120,19 +127,20 @@ def make_fraction(factors: Sequence[str], resolution: int) -> Fraction:
     pyDOE3's `fracfact_by_res` is not used: it looks at single generators only (its 7 factors "of
     resolution 5" have 4), and it refuses the half fraction of 4 factors.
 
-    Raises ConfigError below resolution 3, where main effects would be aliased with one another.
+    Raises ConfigError below resolution 3, where main effects would be aliased with one another,
+    and where there is no such fraction of at most MAXIMUM_RUNS runs, or none is found in
+    reasonable time.
     """
+    if not factors:
+        raise ConfigError("ablation.toggles is empty")
     if resolution < 3:
         raise ConfigError(
             f"ablation.resolution={resolution}: below 3 the toggles cannot be told apart"
         )
-    for num_base in range(1, len(factors) + 1):
-        columns = _columns(num_base, len(factors), resolution)
-        if columns is not None:
-            words = tuple(_words(factors, columns))
-            shortest = min((len(word) for word in words), default=len(factors) + 1)
-            return Fraction(tuple(factors), columns, num_base, words, shortest)
-    raise ConfigError("ablation.toggles is empty")
+    columns, num_base = _smallest(len(factors), resolution)
+    words = tuple(_words(factors, columns))
+    shortest = min((len(word) for word in words), default=len(factors) + 1)
+    return Fraction(tuple(factors), columns, num_base, words, shortest)
 
 
 def _combinations(
@@ -169,37 +177,80 @@ def _combine(applied: tuple[str, ...], toggles: Mapping[str, Mapping[str, Any]])
     return overrides
 
 
-def _columns(num_base: int, num_factors: int, resolution: int) -> tuple[int, ...] | None:
+@cache
+def _smallest(num_factors: int, resolution: int) -> tuple[tuple[int, ...], int]:
+    """Return the columns of the smallest fraction and its number of base factors.
+
+    Raises ConfigError where it is too large, or takes too long to find.
+    """
+    most_base = MAXIMUM_RUNS.bit_length() - 1
+    asked = f"ablation.resolution={resolution}: {num_factors} toggles"
+    way = "take fewer toggles or a lower resolution, or use leave-one-out"
+    if num_factors > most_base + MAXIMUM_GENERATORS:
+        raise ConfigError(
+            f"{asked}, a fraction has at most {most_base + MAXIMUM_GENERATORS}; use leave-one-out"
+        )
+    tries = itertools.count(1)
+    for num_base in range(1, min(num_factors, most_base) + 1):
+        try:
+            columns = _columns(num_base, num_factors, resolution, tries)
+        except _TooManyTries as error:
+            raise ConfigError(
+                f"{asked}, and no smallest fraction was found among the first {_MAXIMUM_TRIES:,} "
+                f"sets of columns (up to {2**num_base} runs); {way}"
+            ) from error
+        if columns is None:
+            continue
+        if num_factors - num_base > MAXIMUM_GENERATORS:
+            raise ConfigError(
+                f"{asked} in {2**num_base} runs, {num_factors - num_base} more than its "
+                f"{num_base} base factors where at most {MAXIMUM_GENERATORS} are; take fewer "
+                "toggles, or use leave-one-out"
+            )
+        return columns, num_base
+    raise ConfigError(f"{asked} need more than {MAXIMUM_RUNS} runs; {way}")
+
+
+class _TooManyTries(Exception):  # noqa: N818 - says what is the case
+    """The search for a fraction was cut short."""
+
+
+def _columns(
+    num_base: int, num_factors: int, resolution: int, tries: Iterator[int]
+) -> tuple[int, ...] | None:
     """Return columns of GF(2)^num_base of which any resolution - 1 are independent, or None.
 
     The base factors come first; each further column must not be a sum of at most
     resolution - 2 earlier ones. Depth first in ascending order, so the answer is one of a kind.
+    Raises _TooManyTries once `tries`, counted on with every set looked at, has come too far.
     """
     base = [1 << bit for bit in range(num_base)]
     if num_factors < num_base:
         return None
 
-    def extend(columns: list[int], least: int) -> list[int] | None:
+    def extend(columns: list[int], least: int, sums: list[set[int]]) -> list[int] | None:
         if len(columns) == num_factors:
             return columns
-        taken = _sums(columns, resolution - 2)
+        if next(tries) > _MAXIMUM_TRIES:
+            raise _TooManyTries
         for column in range(least, 1 << num_base):
-            if column not in taken:
-                found = extend([*columns, column], column + 1)
+            if column not in sums[-1]:
+                found = extend([*columns, column], column + 1, _with_column(sums, column))
                 if found is not None:
                     return found
         return None
 
-    columns = extend(base, 1)
+    sums: list[set[int]] = [{0} for _ in range(resolution - 1)]
+    for column in base:
+        sums = _with_column(sums, column)
+    columns = extend(base, 1, sums)
     return None if columns is None else tuple(columns)
 
 
-def _sums(columns: Sequence[int], most: int) -> set[int]:
-    """Return the sums (exclusive or) of at most `most` of the columns, the empty one included."""
-    reached = {0}
-    for _ in range(most):
-        reached |= {total ^ column for total in reached for column in columns}
-    return reached
+def _with_column(sums: Sequence[set[int]], column: int) -> list[set[int]]:
+    """Return the sums (exclusive or) of at most 0, 1, 2, ... columns once one more is there."""
+    grown = [less | {total ^ column for total in fewer} for fewer, less in itertools.pairwise(sums)]
+    return [sums[0], *grown]
 
 
 def _words(factors: Sequence[str], columns: Sequence[int]) -> Iterator[frozenset[str]]:
@@ -209,12 +260,10 @@ def _words(factors: Sequence[str], columns: Sequence[int]) -> Iterator[frozenset
         for place, column in enumerate(columns)
         if column.bit_count() > 1
     ]
-    for size in range(1, len(generators) + 1):
-        for chosen in itertools.combinations(generators, size):
-            word: frozenset[str] = frozenset()
-            for generator in chosen:
-                word ^= generator
-            yield word
+    words: list[frozenset[str]] = [frozenset()]
+    for generator in generators:
+        words += [word ^ generator for word in words]
+    yield from words[1:]
 
 
 def _bits(mask: int) -> Iterator[int]:

@@ -6,6 +6,7 @@ uninterrupted one does. The Optuna study is a view in memory, rebuilt from the l
 Nothing here reads or writes the ledger.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -113,7 +114,8 @@ class Engine:
         self._warm = tuple(warm)
         self._proposals: list[Proposal] = []
         self._outcomes: dict[int, Outcome] = {}
-        self._grid = list(self.space.grid()) if search.sampler == "grid" else []
+        grid = self.space.grid() if search.sampler == "grid" else iter(())
+        self._grid = list(itertools.islice(grid, search.num_trials))
         self._view: _OptunaView | None = None
 
     @property
@@ -129,9 +131,7 @@ class Engine:
     @property
     def limit(self) -> int:
         """Number of proposals of the search; a grid may hold fewer than num_trials."""
-        return (
-            min(self.search.num_trials, len(self._grid)) if self._grid else self.search.num_trials
-        )
+        return len(self._grid) if self._grid else self.search.num_trials
 
     def batch_start(self, number: int) -> int:
         """Return the first number of a proposal's batch."""
@@ -142,7 +142,7 @@ class Engine:
 
         Raises:
             NotReady: In synchronous order, its batch waits for outcomes of the last one.
-            Exhausted: The grid has no such point.
+            Exhausted: The grid has no such point, or it lies beyond num_trials.
             ValueError: An earlier proposal was not made yet.
         """
         if number < len(self._proposals):
@@ -151,7 +151,7 @@ class Engine:
             raise ValueError(f"proposal {len(self._proposals)} comes before {number}")
         if self.search.sampler == "grid":
             if number >= len(self._grid):
-                raise Exhausted(f"the grid has {len(self._grid)} points")
+                raise Exhausted(f"the grid has {len(self._grid)} points to try")
             point = self._grid[number]
             proposal = Proposal(number, point, self.space.overrides(point))
             self._proposals.append(proposal)

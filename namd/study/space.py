@@ -18,6 +18,9 @@ Kind = Literal["uniform", "log_uniform", "int", "log_int", "choice", "preset"]
 _KINDS = ("uniform", "log_uniform", "int", "log_int", "choice")
 _KEYS = (*_KINDS, "when", "else", "points")
 
+MAXIMUM_GRID = 100_000
+"""A grid of more points than this is a mistake, not a search."""
+
 
 class _Absent:
     """Told apart from null, which is a value."""
@@ -93,6 +96,17 @@ class Parameter:
         whole = self.kind in ("uniform", "log_uniform") or float(value).is_integer()
         return whole and self.low <= value <= self.high
 
+    def num_values(self) -> int:
+        """Return the most values that its grid may have. Raises ConfigError without `points`."""
+        if self.kind == "choice":
+            return len(self.choices)
+        whole = int(self.high) - int(self.low) + 1
+        if self.kind == "int" and self.points is None:
+            return whole
+        if self.points is None:
+            raise ConfigError(f"search.space.{self.name}: sampler grid needs `points: N` here")
+        return min(self.points, whole) if self.kind in ("int", "log_int") else self.points
+
     def grid(self) -> list[Any]:
         """Return the values of the grid sampler. Raises ConfigError without `points`."""
         if self.kind == "choice":
@@ -156,6 +170,28 @@ class Space:
     def grid(self) -> Iterator[dict[str, Any]]:
         """Yield every point of the grid once, the last parameter varying fastest."""
         yield from self._grid(0, {})
+
+    def require_grid(self) -> None:
+        """Refuse a grid that cannot be walked; values are counted before any is made.
+
+        Raises ConfigError naming a parameter without `points`, or the sizes where there are more
+        than MAXIMUM_GRID points.
+        """
+        sizes = {p.name: p.num_values() for p in self.parameters if p.kind != "preset"}
+        most = math.prod(sizes.values())
+        if most <= MAXIMUM_GRID:
+            return
+        told = f"{most:,}"
+        if any(p.when for p in self.parameters) and max(sizes.values()) <= MAXIMUM_GRID:
+            # Conditions cut branches off: the product only bounds the number of points.
+            if sum(1 for _ in itertools.islice(self.grid(), MAXIMUM_GRID + 1)) <= MAXIMUM_GRID:
+                return
+            told = f"more than {MAXIMUM_GRID:,}"
+        listed = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size > 1)
+        raise ConfigError(
+            f"search.space: a grid of {told} points ({listed}), where at most {MAXIMUM_GRID:,} are "
+            "searched; give `points` or fewer choices, or take sampler random or tpe"
+        )
 
     def _grid(self, depth: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if depth == len(self.parameters):

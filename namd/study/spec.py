@@ -167,7 +167,7 @@ class SearchSpec:
             raise ValueError(f"objective names a metric twice: {', '.join(metrics)}")
         space = self.parsed_space
         if self.sampler == "grid":
-            next(space.grid())
+            space.require_grid()
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

@@ -1,6 +1,7 @@
 """How many arms a design has, and what a fraction can tell apart."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -136,3 +137,21 @@ def test_two_arms_of_one_name_are_refused():
         make_arms("pairwise", toggles)
     assert len(make_arms("leave-one-out", toggles)) == 4
     assert len(make_arms("pairwise", {"a": {"x": 0}, "b": {"y": 0}, "c": {"z": 0}})) == 7
+
+
+@pytest.mark.parametrize(
+    ("count", "resolution", "message"),
+    [
+        (20, 5, "20 toggles, and no smallest fraction was found"),
+        (40, 3, "40 toggles, a fraction has at most 26"),
+        (25, 3, "25 toggles in 32 runs, 20 more than its 5 base factors"),
+        (12, 12, "12 toggles need more than 1024 runs"),
+    ],
+)
+def test_a_fraction_that_cannot_be_found_in_time_is_refused(count, resolution, message):
+    begun = time.monotonic()
+    with pytest.raises(ConfigError, match=message):
+        make_arms("fractional", toggles(count), resolution)
+    assert time.monotonic() - begun < 30
+    assert len(make_fraction(list(toggles(12)), 5).runs()) == 256
+    assert len(make_fraction(list(toggles(21)), 3).words) == 2**16 - 1

@@ -10,7 +10,9 @@ import optuna
 import pytest
 import toy
 
+from namd.config.errors import ConfigError
 from namd.study.engine import Engine, Exhausted, NotReady, Outcome, WarmTrial, pareto_front
+from namd.study.space import Space
 
 SAMPLERS = ["random", "grid", "tpe", "nsga2"]
 
@@ -184,6 +186,20 @@ def test_a_grid_ends():
         engine.propose(number)
     with pytest.raises(Exhausted):
         engine.propose(engine.limit)
+
+
+def test_a_grid_is_walked_only_as_far_as_it_is_tried(monkeypatch):
+    walked = []
+    whole = Space.grid
+    monkeypatch.setattr(Space, "grid", lambda self: (walked.append(p) or p for p in whole(self)))
+    space = {f"encoder.p{n}": {"int": [1, 40]} for n in range(3)}
+    engine = Engine(toy.search_spec(sampler="grid", space=space, num_trials=5).search)
+    assert (engine.limit, len(walked)) == (5, 5)
+    assert engine.propose(0).point == dict.fromkeys(space, 1)
+    space["encoder.p3"] = {"int": [0, 10**9]}
+    with pytest.raises(ConfigError, match=r"search\.space: a grid of 64,000,000,064,000 points"):
+        toy.search_spec(sampler="grid", space=space, num_trials=5)
+    assert toy.search_spec(sampler="random", space=space, num_trials=5)
 
 
 def test_a_search_that_is_extended_goes_on_as_if_it_had_been_longer():

@@ -80,6 +80,34 @@ def test_a_grid_needs_points():
         list(parse_space({"a.b": {"uniform": [0, 1]}}).grid())
 
 
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"a.b": {"int": [0, 10**9]}}, r"1,000,000,001 points \(a\.b 1,000,000,001\)"),
+        ({"a.b": {"uniform": [0, 1], "points": 10**9}}, "1,000,000,000 points"),
+        ({f"a.p{n}": {"int": [1, 30]} for n in range(6)}, r"729,000,000 points \(a\.p0 30, "),
+        (
+            {
+                "s": {"choice": [True, False]},
+                **{f"a.p{n}": {"int": [1, 30], "when": "s"} for n in range(6)},
+            },
+            "more than 100,000 points",
+        ),
+    ],
+)
+def test_a_grid_that_explodes_is_refused_before_it_is_made(space, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_space(space).require_grid()
+    parse_space({"a.b": {"log_int": [1, 10**9], "points": 10}}).require_grid()
+
+
+def test_branches_that_conditions_cut_off_count_for_nothing():
+    branches = {f"b.p{n}": {"int": [1, 30], "when": {"a.which": n}} for n in range(6)}
+    space = parse_space({"a.which": {"int": [0, 5]}, **branches})
+    space.require_grid()
+    assert len(list(space.grid())) == 6 * 30
+
+
 def test_lists_may_be_choices():
     space = parse_space({"a.include": {"choice": [[], ["age"]]}})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
