@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from namd.ledger.view import StudyView
     from namd.pipeline.run_configuration import RunConfiguration
     from namd.pipeline.store import Store
+    from namd.study.designs import Fraction
     from namd.study.plan import Cluster, StudyPlan
     from namd.study.spec import StudySpec
     from namd.study.trials import Configurator
 
 REFUSED = 2
+MOST_ALIASES = 4
+"""Toggles whose aliases a plan for people names; --json has them all."""
+
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
@@ -117,6 +121,8 @@ def as_text(plan: "StudyPlan", spec: "StudySpec") -> str:
     lines = [f"{plan.study}: {_size(plan, spec)}"]
     if spec.question:
         lines.append(spec.question)
+    if plan.fraction is not None:
+        lines.append(_fraction_line(plan.fraction))
     lines += ["", *(_arm_lines(plan, spec) if spec.ablation else _space_lines(spec))]
     lines += ["", *_stage_lines(plan), "", *_cost_lines(plan)]
     return "\n".join(lines)
@@ -172,6 +178,25 @@ def _size(plan: "StudyPlan", spec: "StudySpec") -> str:
     told = f"{plan.trials} trials: {search.num_trials} proposals by {search.sampler}"
     told += f" x {search.seeds} training seeds" if search.seeds > 1 else ""
     return f"{told}, the best one again on {search.confirm_seeds} fresh seeds"
+
+
+def _fraction_line(fraction: "Fraction") -> str:
+    """Return how much of a design is run, its resolution, and what toggles stand for besides."""
+    told = fraction.to_mapping()
+    toggles, base = len(fraction.factors), fraction.num_base
+    if not fraction.words:
+        return f"fraction: all 2^{toggles} = {told['runs']} combinations, so nothing is confounded"
+    size = f"2^({toggles}-{toggles - base}) = {told['runs']} of {told['combinations']} combinations"
+    line = f"fraction: {size}, resolution {told['resolution']}"
+    pairs = [
+        f"{name} = {' = '.join(' × '.join(pair) for pair in found)}"
+        for name, found in told["aliases"].items()
+        if found
+    ]
+    if not pairs:
+        return f"{line}: no toggle is confounded with another one or with two together"
+    more = f", and {len(pairs) - MOST_ALIASES} more" if len(pairs) > MOST_ALIASES else ""
+    return f"{line}; not told apart: {', '.join(pairs[:MOST_ALIASES])}{more}"
 
 
 def _arm_lines(plan: "StudyPlan", spec: "StudySpec") -> list[str]:

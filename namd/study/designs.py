@@ -74,6 +74,18 @@ class Fraction:
         found = {effect ^ word for word in self.words}
         return sorted((e for e in found if 0 < len(e) <= order), key=sorted)
 
+    def to_mapping(self) -> dict[str, Any]:
+        """Return what a plan tells: its size, and which toggles stand for which pairs as well."""
+        return {
+            "resolution": self.resolution,
+            "runs": 2**self.num_base,
+            "combinations": 2 ** len(self.factors),
+            "aliases": {
+                name: [sorted(pair) for pair in self.aliases(frozenset([name]), 2)]
+                for name in self.factors
+            },
+        }
+
 
 def make_arms(
     design: Design, toggles: Mapping[str, Mapping[str, Any]], resolution: int | None = None
@@ -190,10 +202,11 @@ def _smallest(num_factors: int, resolution: int) -> tuple[tuple[int, ...], int]:
         raise ConfigError(
             f"{asked}, a fraction has at most {most_base + MAXIMUM_GENERATORS}; use leave-one-out"
         )
+    least = min(resolution, num_factors + 1)
     tries = itertools.count(1)
     for num_base in range(1, min(num_factors, most_base) + 1):
         try:
-            columns = _columns(num_base, num_factors, resolution, tries)
+            columns = _columns(num_base, num_factors, least, tries)
         except _TooManyTries as error:
             raise ConfigError(
                 f"{asked}, and no smallest fraction was found among the first {_MAXIMUM_TRIES:,} "

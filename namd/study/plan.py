@@ -18,6 +18,7 @@ from namd.pipeline.digests import DigestCache
 from namd.pipeline.estimate import nearest_cost
 from namd.pipeline.graph import Fingerprint, Node, make_plan
 from namd.pipeline.store import COMMIT, MANIFEST, Store, damaged, key_folder
+from namd.study.designs import Fraction
 from namd.study.engine import Engine, Exhausted, Outcome
 from namd.study.spec import ResourcesSpec, StudySpec
 from namd.study.trials import (
@@ -96,6 +97,7 @@ class StudyPlan:
         budget_hours: None: no limit.
         estimated: Whether later proposals were guessed, since they depend on outcomes.
         refused: None, or why it cannot run, with the numbers.
+        fraction: Of a fractional design, else None.
     """
 
     study: str
@@ -108,6 +110,7 @@ class StudyPlan:
     budget_hours: float | None
     estimated: bool
     refused: str | None
+    fraction: Fraction | None = None
 
     @property
     def device_hours(self) -> float:
@@ -124,6 +127,7 @@ class StudyPlan:
         return {
             "study": self.study,
             "arms": [{"arm": arm, "aliases": list(same)} for arm, same in self.arms.items()],
+            "fraction": None if self.fraction is None else self.fraction.to_mapping(),
             "trials": self.trials,
             "stages_total": self.stages_total,
             "stages_distinct": sum(stage.distinct for stage in self.stages),
@@ -277,6 +281,7 @@ def make_study_plan(
         budget_hours=budget,
         estimated=estimated,
         refused=refused,
+        fraction=spec.ablation.fraction if spec.ablation is not None else None,
     )
 
 

@@ -14,7 +14,7 @@ from namd.config.errors import ConfigError, InputError, about
 from namd.config.parsing import parse, to_mapping
 from namd.ledger.schema import study_folder
 from namd.study.asha import AshaSettings, Mode
-from namd.study.designs import Arm, Design, make_arms
+from namd.study.designs import Arm, Design, Fraction, make_arms, make_fraction
 from namd.study.space import Space, parse_space
 
 Split = Literal["train", "validation", "test"]
@@ -81,6 +81,13 @@ class AblationSpec:
     def arms(self) -> list[Arm]:
         """Return the arms, the reference first. Raises ConfigError where toggles clash."""
         return make_arms(self.design, self.toggles, self.resolution)
+
+    @property
+    def fraction(self) -> Fraction | None:
+        """The fraction that is run, or None of another design. Raises ConfigError."""
+        if self.design != "fractional":
+            return None
+        return make_fraction(tuple(self.toggles), self.resolution or 3)
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,31 @@ def test_arms_of_one_configuration_are_merged(studies, cohort, capsys, tmp_path)
     assert "same as no_b" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("count", "resolution", "line"),
+    [
+        (3, 3, "2^(3-1) = 4 of 8 combinations, resolution 3; not told apart: t0 = t1 × t2, "),
+        (4, 4, "2^(4-1) = 8 of 16 combinations, resolution 4: no toggle is confounded"),
+        (2, 3, "all 2^2 = 4 combinations"),
+    ],
+)
+def test_a_fraction_says_what_it_leaves_out(
+    studies, cohort, capsys, tmp_path, count, resolution, line
+):
+    paths = ("vae.alignment.weight", "vae.prediction.weight", "vae.kl.weight", "pretrain.num_steps")
+    toggles = {f"t{n}": {path: 0} for n, path in enumerate(paths[:count])}
+    design = {"design": "fractional", "toggles": toggles, "resolution": resolution}
+    words = words_for(tmp_path, studies, ablation=design)
+    _, told, _ = planned(capsys, *words, "--no-calibration")
+    assert told["fraction"]["resolution"] == (resolution if count > 2 else 3)
+    assert told["fraction"]["runs"] == len(told["arms"])
+    assert told["fraction"]["aliases"]["t0"] == ([["t1", "t2"]] if count == 3 else [])
+    assert front.main(["study", "plan", *map(str, words), "--no-calibration"]) == 0
+    assert line in capsys.readouterr().out
+    _, told, _ = planned(capsys, *words_for(tmp_path, studies), "--no-calibration")
+    assert told["fraction"] is None
+
+
 def test_a_search_shows_its_space_and_says_what_is_guessed(studies, cohort, capsys, tmp_path):
     search = {**toys.SEARCH["search"], "sampler": "tpe"}
     words = words_for(tmp_path, studies, toys.SEARCH, search=search)
