@@ -181,7 +181,7 @@ class StudyView:
         if kind == schema.OPENED:
             self.specification = body.get("specification", {})
             self.configuration = body.get("configuration", {})
-            known = ("specification", "configuration")
+            known = ("specification", "configuration", schema.WARM)
             told = {name: value for name, value in body.items() if name not in known}
             self.about = lasting(self.about) | told
             self.attempt = event.identity.attempt

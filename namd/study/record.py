@@ -360,9 +360,12 @@ def open_study(
     configurator.check()
     state = StudyState(spec)
     live = False
+    promised: list[Sequence[Mapping[str, Any]]] = []
 
     def fold(event: Event) -> None:
         state.fold(event)
+        if event.identity.kind == schema.OPENED and schema.WARM in event.body:
+            promised.append(event.body[schema.WARM])
         if live and listener is not None:
             listener(event, state.view)
 
@@ -380,17 +383,24 @@ def open_study(
         }
         if spec.ablation is not None:
             body["combinations"] = arm_combinations(spec, configurator)
+        # All of them in one record: a driver killed among those below left none of them out.
+        told = promised[0] if promised else [_warm_body(*one) for one in warm]
+        if told and not promised and not state.view.proposals:
+            body[schema.WARM] = told
         writer.append(Identity(None, attempt, schema.OPENED), body)
         if not state.view.proposals:
-            for number, (study, trial) in enumerate(warm):
-                told = {"point": dict(trial.point), "values": list(trial.values), "study": study}
-                writer.append(Identity(None, 0, f"{schema.WARM}/{number}"), told)
+            for number, one in enumerate(told):
+                writer.append(Identity(None, 0, f"{schema.WARM}/{number}"), one)
         record = StudyRecord(spec, state, attempt, configurator, writer)
         record._reconcile()
     except BaseException as error:
         writer.__exit__(type(error), error, None)
         raise
     return record
+
+
+def _warm_body(study: str, trial: WarmTrial) -> dict[str, Any]:
+    return {"point": dict(trial.point), "values": list(trial.values), "study": study}
 
 
 def warm_trials(search: SearchSpec, view: StudyView) -> tuple[list[tuple[str, WarmTrial]], int]:

@@ -1,5 +1,6 @@
 """A study driven to its end, killed anywhere, is the study that was not killed."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from namd.ledger.lease import LeaseTiming, StudyBusy
 from namd.ledger.reading import read_events
 from namd.ledger.storage import LocalStorage
 from namd.ledger.view import StudyView, read_view
+from namd.ledger.writing import Writer
 from namd.study.record import StudyRecord, open_study, warm_trials
 from namd.study.spec import StudySpec, parse_study
 from namd.study.state import replay
@@ -345,3 +347,69 @@ def test_a_search_starts_warm_from_an_earlier_ledger(tmp_path, objectives):
     warmed = read_view(LocalStorage(tmp_path), "warmed")
     assert table(warmed)["points"] != table(cold)["points"]
     assert not replay(spec, read_events(LocalStorage(tmp_path), "warmed"))
+
+
+def warmed(folder: Path) -> tuple[StudySpec, list]:
+    """A search, and what it may take over from an earlier one."""
+    run_whole(folder / "old", toy.search_spec(num_trials=8, startup_trials=2))
+    spec = toy.search_spec("warmed", num_trials=4, startup_trials=2, confirm_seeds=1)
+    taken, _ = warm_trials(spec.search, read_view(LocalStorage(folder / "old"), "toys"))
+    return spec, taken
+
+
+def killed_at_opening(folder: Path, spec: StudySpec, left: int, **more) -> None:
+    """Open a study in a process that dies before it creates one more record than `left`."""
+
+    def child() -> None:
+        link, links = os.link, itertools.count(1)
+
+        def counted(*args, **kwargs):
+            if "warmed/events" in str(args) and next(links) > left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            link(*args, **kwargs)
+
+        os.link = counted
+        opened(folder, spec, **more)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_a_warm_start_is_whole_after_kills_among_its_records(tmp_path):
+    spec, taken = warmed(tmp_path)
+    with opened(tmp_path / "whole", spec, warm=taken) as record:
+        drive(record)
+    killed_at_opening(tmp_path / "killed", spec, 3, warm=taken)
+    assert len(read_view(LocalStorage(tmp_path / "killed"), "warmed").warm) == 2 < len(taken)
+    # The next driver is handed nothing (the study was begun before), and is killed too.
+    killed_at_opening(tmp_path / "killed", spec, 4)
+    with opened(tmp_path / "killed", spec) as record:
+        drive(record)
+    whole, killed = (read_view(LocalStorage(tmp_path / n), "warmed") for n in ("whole", "killed"))
+    assert killed.warm == whole.warm
+    assert table(killed) == table(whole)
+    assert "warm" not in killed.about
+    assert not replay(spec, read_events(LocalStorage(tmp_path / "killed"), "warmed"))
+
+
+def test_a_ledger_whose_opening_names_no_warm_trials_is_read_as_it_stands(tmp_path, monkeypatch):
+    spec, taken = warmed(tmp_path)
+    append = Writer.append
+
+    def as_before(self, identity, body=None):
+        kept = {name: told for name, told in (body or {}).items() if name != "warm"}
+        return append(self, identity, kept)
+
+    monkeypatch.setattr(Writer, "append", as_before)
+    with opened(tmp_path / "new", spec, warm=taken) as record:
+        record.next_trials(1)
+    monkeypatch.undo()
+    with opened(tmp_path / "new", spec) as record:
+        drive(record)
+        assert len(record.view.warm) == len(taken)
+    with opened(tmp_path / "whole", spec, warm=taken) as record:
+        drive(record)
+        whole = table(record.view)
+    assert table(read_view(LocalStorage(tmp_path / "new"), "warmed")) == whole
