@@ -142,7 +142,8 @@ class Pace:
     def _costs(self, running: Sequence[Build]) -> dict[str, float]:
         """Return the seconds of one of each stage to build; nothing where one cannot be told."""
         known = self._measured(running)
-        planned = {n: s.seconds_each for n, s in self._stages.items() if s.seconds_each is not None}
+        told = {name: stage.wall_seconds_each for name, stage in self._stages.items()}
+        planned = {name: seconds for name, seconds in told.items() if seconds is not None}
         if not known and len(planned) < len(self._stages):
             return {}
         both = known.keys() & planned.keys()

@@ -274,7 +274,7 @@ def _cost_lines(plan: "StudyPlan") -> list[str]:
         hours += f", budget {plan.budget_hours:g}"
     lines = [hours]
     if plan.peak_concurrency and plan.device_hours:
-        wall = plan.device_hours * 3600 / plan.peak_concurrency
+        wall = plan.wall_seconds / plan.peak_concurrency
         lines.append(
             f"{least}{duration(wall)} from start to end, if {plan.peak_concurrency} stages are "
             "always being built at once, the most that this place has room for"

@@ -23,6 +23,7 @@ from namd.pipeline.graph import Node, Plan
 from namd.pipeline.launcher import Launcher
 from namd.pipeline.reporting import SilentReporter
 from namd.pipeline.store import open_store
+from namd.study.gangs import global_batch, shareable
 from namd.study.spec import StageResources
 from namd.train.stopping import stop_requests
 
@@ -213,35 +214,6 @@ class _Gang:
             worker_failures=self.patience.worker_failures,
             start_failures=self.patience.start_failures,
         )
-
-
-def global_batch(node: Node) -> int | None:
-    """Return the batch size in a training stage's own section; None where it names none."""
-    section = getattr(node.settings, node.stage.name, None)
-    section = getattr(section, "embedded", section)
-    size = getattr(section, "batch_size", None)
-    return size if isinstance(size, int) else None
-
-
-def shareable(label: str, batch: int | None, resources: StageResources) -> int:
-    """Return the largest size within the bounds that shares the batch equally.
-
-    Raises InputError where there is none.
-    """
-    sizes = [
-        n for n in range(resources.least, resources.workers + 1) if batch is None or batch % n == 0
-    ]
-    if not sizes:
-        bounds = (
-            f"{resources.workers}"
-            if resources.least == resources.workers
-            else f"{resources.least} to {resources.workers}"
-        )
-        raise InputError(
-            f"{label}: a global batch of {batch} cannot be shared equally by {bounds} workers; "
-            "choose a number of workers that divides it"
-        )
-    return max(sizes)
 
 
 def require_room(label: str, resources: StageResources) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from namd.distributed.work import BuilderPort
+from namd.study.gangs import devices_of_worker
 from namd.study.plan import Cluster
 from namd.study.spec import StageResources
 
@@ -199,16 +200,11 @@ class Seats:
     def _settle(self, seat: Seat, *, paid_for: bool) -> float:
         """Return the device seconds since this was last asked; note them if nobody pays."""
         now = time.monotonic()
-        paid = (now - seat.since) * units(seat.shape)
+        paid = (now - seat.since) * devices_of_worker(seat.shape)
         seat.since = now
         if not paid_for:
             self._unpaid += paid
         return paid
-
-
-def units(resources: StageResources) -> float:
-    """Return the devices that a stage occupies: accelerators, or cores where it has none."""
-    return resources.workers * (resources.gpus or resources.cpus)
 
 
 def _needs(shape: StageResources, elsewhere: StageResources | None) -> tuple[float, float]:

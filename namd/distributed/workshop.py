@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from namd.distributed.seats import FOREMAN, Hire, Seats, units
+from namd.distributed.seats import FOREMAN, Hire, Seats
 from namd.distributed.work import (
     Bench,
     BuilderLost,
@@ -25,6 +25,7 @@ from namd.pipeline.graph import Node, Plan
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Artifact, Store, key_folder, open_store
 from namd.study.asha import Rung
+from namd.study.gangs import device_seconds
 from namd.study.plan import Cluster
 from namd.study.spec import ResourcesSpec, StageResources
 
@@ -322,6 +323,7 @@ class Workshop:
         manifest = artifact.manifest() if artifact is not None else {}
         resources = self._resources.of(node.stage.name)
         seconds = float(manifest.get("wall_seconds", 0.0))
+        charged = device_seconds(float(manifest.get("device_seconds", seconds)), resources)
         paid = self._reserved.get(node.key)
         return {
             "kind": "stage",
@@ -330,8 +332,8 @@ class Workshop:
             "artifact": artifact.folder.name if artifact is not None else "",
             "own": self._is_own(manifest, paid),
             "seconds": seconds,
-            "device_seconds": seconds * units(resources),
-            "reserved": paid if paid is not None else seconds * units(resources),
+            "device_seconds": charged,
+            "reserved": paid if paid is not None else charged,
         }
 
     def _is_own(self, manifest: Mapping[str, Any], paid: float | None) -> bool:
@@ -456,7 +458,8 @@ class Workshop:
             return self._after_loss(work, str(lost))
         paid = self._seats.give_back(seat)
         if not alone:
-            paid = (time.monotonic() - began) * units(build.resources)
+            seconds = (time.monotonic() - began) * build.resources.workers
+            paid = device_seconds(seconds, build.resources)
         self._pay(build, work, paid)
         return outcome
 

@@ -50,7 +50,8 @@ class StageExecution:
         key: Its artifact's key.
         cached: Whether it was found rather than built.
         seconds: Wall seconds of the building; 0 where cached.
-        device_seconds: Accelerators (or cores, where there are none) times wall seconds.
+        device_seconds: Wall seconds times workers times what each reserves: accelerators, or
+            cores where there are none.
         attempt: The trial's attempt.
         reserved: Device seconds for which its builder held its resources for it, start and waits
             included; 0 where cached.

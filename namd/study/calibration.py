@@ -62,12 +62,14 @@ def calibrate(
     lengths: CalibrationLengths | None = None,
     methods: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Return device seconds of one artifact of each stage of a configuration.
+    """Return the seconds that one worker takes for one artifact of each stage of a configuration.
+
+    What they are charged follows from what a worker reserves (see namd.study.gangs).
 
     Args:
         configuration: What will be run at full length.
         size: Of the cohort.
-        measure: Runs a configuration and returns device seconds per stage name.
+        measure: Runs a configuration and returns the seconds of one worker per stage name.
         lengths: Of the two short runs.
         methods: Replaces the registry.
     """

@@ -20,7 +20,8 @@ from namd.pipeline.graph import Fingerprint, Node, make_plan
 from namd.pipeline.store import COMMIT, MANIFEST, Store, damaged, key_folder
 from namd.study.designs import Fraction
 from namd.study.engine import Engine, Exhausted, Outcome
-from namd.study.spec import ResourcesSpec, StudySpec
+from namd.study.gangs import device_seconds, devices_of_worker, num_workers
+from namd.study.spec import ResourcesSpec, StageResources, StudySpec
 from namd.study.trials import (
     Configurator,
     Trial,
@@ -61,11 +62,12 @@ class StageEstimate:
         stage: Its name.
         distinct: Artifacts the study needs, each counted once.
         in_store: How many of them are there.
-        seconds_each: Device seconds to build one; None: unknown.
+        seconds_each: Device seconds that building one is charged; None: unknown.
         source: Where that number comes from: `recorded`, `calibration`, `nothing to build` or
             `unknown`.
         other_source: How many of those in the store were made by other project source.
         kind: The stage's kind; those of one kind cost alike sooner than others.
+        devices: Devices that are occupied while one is built.
     """
 
     stage: str
@@ -75,6 +77,12 @@ class StageEstimate:
     source: str
     other_source: int = 0
     kind: str = ""
+    devices: float = 1.0
+
+    @property
+    def wall_seconds_each(self) -> float | None:
+        """Seconds that pass while one is built; None: unknown."""
+        return None if self.seconds_each is None else self.seconds_each / self.devices
 
     @property
     def seconds(self) -> float:
@@ -116,6 +124,11 @@ class StudyPlan:
     def device_hours(self) -> float:
         """Device hours still to spend, unknown stages left out."""
         return sum(stage.seconds for stage in self.stages) / SECONDS_PER_HOUR
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds that pass if all is built one after the other, unknown stages left out."""
+        return sum(stage.seconds / stage.devices for stage in self.stages)
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -228,7 +241,7 @@ def make_study_plan(
         cohort: The cohort's folder.
         store: Where artifacts may already be.
         view: The study's ledger, if it was started before.
-        calibration: Stage name to device seconds, for stages that no manifest tells of.
+        calibration: Stage name to seconds of one worker, for stages that no manifest tells of.
         cohort_digest: Replaces the cohort's own fingerprint.
         hash_source: Replaces the digest of a stage's source.
 
@@ -259,7 +272,11 @@ def make_study_plan(
     holdings = Holdings(store)
     estimates = [
         _estimate(
-            name, [nodes[name, key] for key in keys], holdings, calibration or {}, hash_source
+            [nodes[name, key] for key in keys],
+            holdings,
+            calibration or {},
+            spec.resources.of(name),
+            hash_source,
         )
         for name, keys in families.items()
     ]
@@ -362,26 +379,35 @@ def _placed(names: Mapping[str, int], resources: ResourcesSpec, cluster: Cluster
 
 
 def _estimate(
-    name: str,
     nodes: Sequence[Node],
     holdings: Holdings,
     calibration: Mapping[str, float],
+    resources: StageResources,
     hash_source: Callable[[Any], str],
 ) -> StageEstimate:
+    stage = nodes[0].stage
+    name = stage.name
     manifests = [holdings.manifest(name, node.key) for node in nodes]
     held = [(n, m) for n, m in zip(nodes, manifests, strict=True) if m is not None]
     other = sum(m.get("source_hash") != hash_source(n.stage) for n, m in held)
     missing = [node for node, manifest in zip(nodes, manifests, strict=True) if manifest is None]
-    kind = nodes[0].stage.kind
-    estimate = partial(StageEstimate, name, len(nodes), len(held), other_source=other, kind=kind)
+    estimate = partial(
+        StageEstimate,
+        name,
+        len(nodes),
+        len(held),
+        other_source=other,
+        kind=stage.kind,
+        devices=num_workers(stage, resources) * devices_of_worker(resources),
+    )
     if not missing:
         return estimate(0.0, "nothing to build")
     recorded = [nearest_cost(node, holdings.recorded(name)) for node in missing]
     known = [cost for cost in recorded if cost is not None]
     if known:
-        return estimate(statistics.fmean(known), "recorded")
+        return estimate(device_seconds(statistics.fmean(known), resources), "recorded")
     if name in calibration:
-        return estimate(calibration[name], "calibration")
+        return estimate(device_seconds(calibration[name], resources), "calibration")
     return estimate(None, "unknown")
 
 

@@ -233,7 +233,8 @@ class StageResources:
     """What a builder of one stage reserves.
 
     Attributes:
-        workers: Size of the gang of a training stage.
+        workers: Size of the gang of a training stage and of the pools that draw; every other
+            stage is built by one.
         minimum_workers: An elastic gang may shrink to so many; None: it may not.
         cpus: Cores per worker.
         gpus: Accelerators per worker; a fraction where several stages fit on one.

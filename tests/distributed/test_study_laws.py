@@ -19,7 +19,9 @@ from namd.ledger.requests import request_stop
 from namd.ledger.storage import open_storage
 from namd.ledger.view import read_view
 from namd.pipeline.store import open_store
+from namd.study.plan import Cluster, make_study_plan
 from namd.study.state import replay
+from namd.study.trials import Configurator
 
 
 def bodies(folder: Path) -> Counter[str]:
@@ -57,6 +59,32 @@ def test_reserved_seconds_cover_what_was_built_and_little_more(tmp_path):
     stages = [s for t in view.trials.values() for s in t.stages if not s.cached]
     reserved = sum(s.reserved for s in stages) + theatre.idle
     assert sum(s.device_seconds for s in stages) <= reserved <= 2.0 * elapsed + 0.1
+
+
+def test_a_plan_and_the_ledger_charge_alike(tmp_path):
+    """Two cores a worker; four workers are asked for where one builds, and are not charged."""
+    two = {"cpus": 2}
+    alone = {"probe": {"workers": 4, **two}, "scores": {"workers": 4, **two}}
+    spec = toy.ablation(seeds=1, resources={"default": two, "stages": alone})
+    theatre = Theatre(tmp_path, spec)
+    view = theatre.play()
+    store = open_store(str(tmp_path), TIMING)
+    stages = [s for t in view.trials.values() for s in t.stages if not s.cached]
+    for stage in stages:
+        manifest = store.find(stage.name.partition("[")[0], stage.key).manifest()
+        assert stage.device_seconds == pytest.approx(2 * manifest["device_seconds"])
+    again = toy.ablation("again", seeds=1, resources={"default": two, "stages": alone})
+    configurator = Configurator(toy.with_seeds(again, 2), toy.METHODS, {})
+    plan = make_study_plan(
+        configurator.spec, configurator, Cluster(8.0), store=store, hash_source=lambda _: ""
+    )
+    charged: dict[str, list[float]] = {}
+    for stage in stages:
+        charged.setdefault(stage.name.partition("[")[0], []).append(stage.device_seconds)
+    for estimate in plan.stages:
+        costs = charged[estimate.stage]
+        assert estimate.source == "recorded"
+        assert min(costs) - 1e-3 <= estimate.seconds_each <= max(costs) + 1e-3
 
 
 def test_a_second_study_on_the_same_store_executes_nothing(tmp_path):

@@ -150,6 +150,25 @@ def test_a_budget_that_is_exceeded_is_refused_with_the_numbers():
     assert "budget of 7.5" in refused
 
 
+def test_a_plan_promises_what_the_run_will_charge():
+    """Workers times what each reserves, for what is trained; all else is built by one."""
+    four = {"workers": 4, "cpus": 2}
+    resources = {"default": {"cpus": 2}, "stages": {"finetune": four, "scores": four}}
+    found = plan(spec(resources=resources), cluster=Cluster(cpus=64))
+    each = {stage.stage: stage.seconds_each for stage in found.stages}
+    # What one worker takes does not depend on how many share it.
+    assert each == {"vae": 2 * 3600, "finetune": 2 * 1800, "scores": 2 * 360}
+    wall = {stage.stage: stage.wall_seconds_each for stage in found.stages}
+    assert wall == {"vae": 3600, "finetune": 1800 / 4, "scores": 360}
+    assert found.wall_seconds == pytest.approx(4 * 3600 + 6 * 450 + 6 * 360)
+    assert found.device_hours == pytest.approx(2 * 7.6)
+    assert found.refused is None
+    little = spec(resources=resources, budget={"device_hours": 15})
+    assert "15.20 device hours to go" in plan(little, cluster=Cluster(cpus=64)).refused
+    gpus = spec(resources={"default": {"cpus": 8, "gpus": 0.5}})
+    assert plan(gpus, cluster=Cluster(cpus=64, gpus=1)).device_hours == pytest.approx(7.6 / 2)
+
+
 @pytest.mark.parametrize(
     ("resources", "message"),
     [
