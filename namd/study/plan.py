@@ -20,7 +20,7 @@ from namd.pipeline.graph import Fingerprint, Node, make_plan
 from namd.pipeline.store import COMMIT, MANIFEST, Store, damaged, key_folder
 from namd.study.designs import Fraction
 from namd.study.engine import Engine, Exhausted, Outcome
-from namd.study.gangs import device_seconds, devices_of_worker, num_workers
+from namd.study.gangs import batch_refusal, device_seconds, devices_of_worker, num_workers
 from namd.study.spec import ResourcesSpec, StageResources, StudySpec
 from namd.study.trials import (
     Configurator,
@@ -284,8 +284,10 @@ def make_study_plan(
     spent = view.device_seconds() / SECONDS_PER_HOUR if view is not None else 0.0
     budget = spec.budget.device_hours if spec.budget is not None else None
     remaining = sum(estimate.seconds for estimate in estimates) / SECONDS_PER_HOUR
-    refused = gang_refusal(families, spec.resources, cluster) or _over_budget(
-        spent, remaining, budget
+    refused = (
+        gang_refusal(families, spec.resources, cluster)
+        or batch_refusal(missing, spec.resources)
+        or _over_budget(spent, remaining, budget)
     )
     return StudyPlan(
         study=spec.name,

@@ -89,6 +89,21 @@ def test_what_no_cluster_can_place_is_refused_with_numbers(
     assert planned(capsys, *words, "--no-calibration")[0] == 0
 
 
+def test_a_batch_that_workers_cannot_share_is_refused_before_anything_starts(
+    studies, cohort, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(study_plan, "cluster_at", lambda _address: Cluster(64.0))
+    gang = {"stages": {"vae": {"workers": 7}}}
+    words = words_for(tmp_path, studies, resources=gang)
+    code, told, err = planned(capsys, *words, "--no-calibration")
+    assert code == 2
+    assert "cannot be shared equally by 7 workers" in told["refused"]
+    assert "refused: " in err
+    gang["stages"]["vae"]["minimum_workers"] = 1
+    words = words_for(tmp_path, studies, resources=gang)
+    assert planned(capsys, *words, "--no-calibration")[0] == 0
+
+
 def test_arms_of_one_configuration_are_merged(studies, cohort, capsys, tmp_path):
     toggles = {"a": {"vae.alignment.weight": 0}, "b": {"vae.alignment.weight": 0.0}}
     design = {"design": "leave-one-out", "toggles": toggles}

@@ -11,7 +11,7 @@ from namd.pipeline.graph import make_plan
 from namd.pipeline.store import MANIFEST, METRICS, Store, open_store
 from namd.study.plan import Cluster, make_study_plan
 from namd.study.spec import parse_study
-from namd.study.trials import ablation_trials
+from namd.study.trials import Configurator, ablation_trials
 
 CLUSTER = Cluster(cpus=8)
 CALIBRATION = {"vae": 3600.0, "finetune": 1800.0, "scores": 360.0}
@@ -184,6 +184,34 @@ def test_a_gang_larger_than_the_cluster_is_refused(resources, message):
     assert re.search(message, refused), refused
     fitting = {"stages": {"finetune": {"workers": 4, "minimum_workers": 2, "gpus": 1}}}
     assert plan(spec(resources=fitting), cluster=cluster).refused is None
+
+
+def planned_training(space, **finetune):
+    """The plan of a real method's search over a batch size."""
+    search = {"space": space, "num_trials": 4, "objective": {"metric": "auroc"}, "sampler": "grid"}
+    study = parse_study(
+        {
+            "name": "gangs",
+            "base": {"method": "namd", "preset": "tiny"},
+            "search": search,
+            "resources": {"stages": {"finetune": finetune}},
+        }
+    )
+    cluster = Cluster(cpus=8)
+    return make_study_plan(study, Configurator(study), cluster, cohort_digest=str)
+
+
+def test_a_gang_that_cannot_share_a_batch_is_refused_with_the_numbers():
+    """Each distinct training is looked at: here the second choice's."""
+    space = {"finetune.batch_size": {"choice": [8, 6]}}
+    refused = planned_training(space, workers=4).refused
+    assert refused == (
+        "stage finetune: a global batch of 6 cannot be shared equally by 4 workers; choose a "
+        "number of workers that divides it"
+    )
+    for fitting in ({"workers": 2}, {"workers": 4, "minimum_workers": 2}):
+        assert planned_training(space, **fitting).refused is None
+    assert planned_training({"finetune.batch_size": {"choice": [8, 4]}}, workers=4).refused is None
 
 
 @pytest.mark.parametrize(
