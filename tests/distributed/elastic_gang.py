@@ -20,7 +20,7 @@ from tests.parity import gang_bodies as bodies
 
 ELASTIC = StageResources(workers=2, minimum_workers=1)
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
-WAIT_S = 200.0
+WAIT_S = 900.0
 TOLD = "told.json"
 
 

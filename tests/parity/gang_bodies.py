@@ -42,6 +42,7 @@ STEPS, BATCH, SIZE = 20, 8, 16
 KILLED_AT, CHECKPOINT_EVERY = 13, 5
 PARAMETERS = "parameters.safetensors"
 WAITING_AS = "waiting-as-{}"
+PATIENCE_S = 600.0
 CHANNELS = (4, 8)
 
 
@@ -125,10 +126,10 @@ def elastic_vae(context: StageContext) -> Iterator[Step]:
 
 
 def _patiently(over: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + PATIENCE_S
     while not over():
         if time.monotonic() > limit:
-            raise RuntimeError("nothing happened for two minutes")
+            raise RuntimeError(f"nothing happened for {PATIENCE_S:g} s")
         time.sleep(0.05)
 
 
