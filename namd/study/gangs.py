@@ -4,6 +4,7 @@ The one place that says what a stage is charged, for plan, budget and ledger. No
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from namd.config.errors import InputError
 from namd.methods.base import Stage
@@ -15,6 +16,13 @@ def num_workers(stage: Stage, resources: StageResources) -> int:
     """Return how many workers build a stage: gangs train and pools draw, all else is done alone."""
     together = stage.kind == "training" or stage.name.partition("-")[0] == "draws"
     return resources.workers if together else 1
+
+
+def occupied(stage: Stage, resources: StageResources) -> StageResources:
+    """Return what building a stage reserves: what its file says, or one worker of that."""
+    if num_workers(stage, resources) == resources.workers:
+        return resources
+    return replace(resources, workers=1, minimum_workers=None)
 
 
 def devices_of_worker(resources: StageResources) -> float:

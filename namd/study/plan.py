@@ -12,6 +12,7 @@ from typing import Any
 
 from namd.config.errors import InputError
 from namd.ledger.view import StudyView
+from namd.methods.base import Stage
 from namd.methods.source_hash import source_hash
 from namd.pipeline.backend import StoreError
 from namd.pipeline.digests import DigestCache
@@ -20,7 +21,13 @@ from namd.pipeline.graph import Fingerprint, Node, make_plan
 from namd.pipeline.store import COMMIT, MANIFEST, Store, damaged, key_folder
 from namd.study.designs import Fraction
 from namd.study.engine import Engine, Exhausted, Outcome
-from namd.study.gangs import batch_refusal, device_seconds, devices_of_worker, num_workers
+from namd.study.gangs import (
+    batch_refusal,
+    device_seconds,
+    devices_of_worker,
+    num_workers,
+    occupied,
+)
 from namd.study.spec import ResourcesSpec, StageResources, StudySpec
 from namd.study.trials import (
     Configurator,
@@ -284,8 +291,9 @@ def make_study_plan(
     spent = view.device_seconds() / SECONDS_PER_HOUR if view is not None else 0.0
     budget = spec.budget.device_hours if spec.budget is not None else None
     remaining = sum(estimate.seconds for estimate in estimates) / SECONDS_PER_HOUR
+    firsts = [(name, keys[0]) for name, keys in families.items()]
     refused = (
-        gang_refusal(families, spec.resources, cluster)
+        gang_refusal((nodes[place].stage for place in firsts), spec.resources, cluster)
         or batch_refusal(missing, spec.resources)
         or _over_budget(spent, remaining, budget)
     )
@@ -327,23 +335,23 @@ def planned_trials(
     return list(found.values()), guessed
 
 
-def gang_refusal(stages: Iterable[str], resources: ResourcesSpec, cluster: Cluster) -> str | None:
+def gang_refusal(stages: Iterable[Stage], resources: ResourcesSpec, cluster: Cluster) -> str | None:
     """Return why a stage's smallest gang can never be placed, or None."""
     for stage in stages:
-        need = resources.of(stage)
+        need = occupied(stage, resources.of(stage.name))
         for word, per_worker, whole, node in (
             ("GPUs", need.gpus, cluster.gpus, cluster.node_gpus),
             ("CPUs", need.cpus, cluster.cpus, cluster.node_cpus),
         ):
             if need.least * per_worker > whole:
                 return (
-                    f"stage {stage} needs {need.least} workers x {per_worker:g} {word} = "
+                    f"stage {stage.name} needs {need.least} workers x {per_worker:g} {word} = "
                     f"{need.least * per_worker:g}, the cluster has {whole:g}"
                 )
             if node is not None and per_worker > node:
                 return (
-                    f"stage {stage} needs {per_worker:g} {word} for one worker, the largest node "
-                    f"has {node:g}"
+                    f"stage {stage.name} needs {per_worker:g} {word} for one worker, the largest "
+                    f"node has {node:g}"
                 )
     return None
 
@@ -355,21 +363,21 @@ def peak_concurrency(nodes: Sequence[Node], resources: ResourcesSpec, cluster: C
     is to do, the cluster's resources and `resources.concurrency` what can be done.
     """
     depths: dict[str, int] = {}
-    widths: dict[int, dict[str, int]] = {}
+    widths: dict[int, dict[StageResources, int]] = {}
     for node in nodes:
         depth = 1 + max((depths.get(key, 0) for _, key in node.inputs.values()), default=0)
         depths[node.key] = depth
-        names = widths.setdefault(depth, {})
-        names[node.stage.name] = names.get(node.stage.name, 0) + 1
-    peak = max((_placed(names, resources, cluster) for names in widths.values()), default=0)
+        needs = widths.setdefault(depth, {})
+        need = occupied(node.stage, resources.of(node.stage.name))
+        needs[need] = needs.get(need, 0) + 1
+    peak = max((_placed(needs, cluster) for needs in widths.values()), default=0)
     return peak if resources.concurrency is None else min(peak, resources.concurrency)
 
 
-def _placed(names: Mapping[str, int], resources: ResourcesSpec, cluster: Cluster) -> int:
+def _placed(needs: Mapping[StageResources, int], cluster: Cluster) -> int:
     """Return how many of the stages of one depth fit side by side, the smallest first."""
     gpus, cpus, placed = cluster.gpus, cluster.cpus, 0
-    needs = [(resources.of(name), count) for name, count in names.items()]
-    for need, count in sorted(needs, key=lambda pair: (pair[0].gpus, pair[0].cpus)):
+    for need, count in sorted(needs.items(), key=lambda pair: (pair[0].gpus, pair[0].cpus)):
         fit = math.floor(cpus / (need.least * need.cpus))
         if need.gpus:
             fit = min(fit, math.floor(gpus / (need.least * need.gpus)))

@@ -186,6 +186,15 @@ def test_a_gang_larger_than_the_cluster_is_refused(resources, message):
     assert plan(spec(resources=fitting), cluster=cluster).refused is None
 
 
+def test_a_stage_that_one_worker_builds_is_given_the_room_of_one():
+    nine = {"workers": 9, "cpus": 1}
+    alone = plan(spec(resources={"stages": {"scores": nine}}), cluster=Cluster(cpus=8))
+    assert alone.refused is None
+    assert "9 workers" in str(
+        plan(spec(resources={"stages": {"vae": nine}}), cluster=Cluster(cpus=8)).refused
+    )
+
+
 def planned_training(space, **finetune):
     """The plan of a real method's search over a batch size."""
     search = {"space": space, "num_trials": 4, "objective": {"metric": "auroc"}, "sampler": "grid"}
