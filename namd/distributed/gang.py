@@ -246,8 +246,11 @@ def _listed(resources: Mapping[str, float]) -> str:
 
 
 def _start_host() -> Any:  # noqa: ANN401
-    """Start the gang's process on this node: a builder's death then is seen here too."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    """Start the gang's process on this node, so that it dies with its builder and with no other.
+
+    A soft affinity put it on another node although this one had room.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_concurrency=16)(GangHost)
     return actor.options(scheduling_strategy=here).remote()
 
