@@ -7,8 +7,8 @@ how it went, and how far the parameters lie from one worker's.
 
 import json
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ray
@@ -51,8 +51,11 @@ def main(folder: Path) -> None:
         bench = Bench(folder)
         node = bench.node("elastic_vae")
         markers = bench.store.checkpoints("vae", node.key)
-        threading.Thread(target=change, args=(cluster, lost, markers), daemon=True).start()
-        bench.build("elastic_vae", ELASTIC)
+        # Ray starts nodes in the main thread alone.
+        with ThreadPoolExecutor(1) as beside:
+            built = beside.submit(bench.build, "elastic_vae", ELASTIC)
+            change(cluster, lost, markers)
+            built.result()
         artifact = bench.artifact("elastic_vae")
         manifest = artifact.manifest()
         told = {
