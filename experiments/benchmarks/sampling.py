@@ -42,6 +42,7 @@ from namd.models.soft_prompt import SoftPromptContext
 from namd.models.unet import build_unet
 from namd.models.vae import GreyAutoencoder, build_vae
 from namd.sample.denoiser import PreparedUNet
+from namd.sample.draws import map_batches
 from namd.train.loop import autocast
 
 PURPOSE = "benchmark-sampling"
@@ -127,20 +128,23 @@ def draw_batched(work: Work, num_draws: int) -> tuple[Tensor, Tensor]:
     schedule = noise_schedule(settings)
     count = len(work.images)
     with autocast(work.precision, work.device):
-        prepared = PreparedUNet(work.unet, inference_timesteps(settings, ddim.num_inference_steps))
+        steps = inference_timesteps(settings, ddim.num_inference_steps)
+        prepared = PreparedUNet(work.unet, steps, work.precision)
         parts = [slice(i, i + work.batch_size) for i in range(0, count, work.batch_size)]
         states = torch.cat([work.reader(work.reports[part]) for part in parts])
         condition = torch.cat([work.vae.encode(work.images[p]).mean for p in parts]) * work.scale
-        drawn, scores = [], []
-        for index in range(num_draws):
-            for part in parts:
-                predict = prepared.bind(condition[part], states[part])
-                cases = list(range(count))[part]
-                noise = _noise(work, cases, index, condition.shape[1:])
-                latents = ddim_sample(predict, noise, schedule, ddim)
-                images = work.vae.decode(latents / work.scale).float().clamp(-1, 1)
-                drawn.append(images)
-                scores.append(work.judge.probability(images).float())
+        pairs = [(index, part) for index in range(num_draws) for part in parts]
+
+    def one(pair: tuple[int, slice]) -> tuple[Tensor, Tensor]:
+        index, part = pair
+        with autocast(work.precision, work.device):
+            predict = prepared.bind(condition[part], states[part])
+            noise = _noise(work, list(range(count))[part], index, condition.shape[1:])
+            latents = ddim_sample(predict, noise, schedule, ddim)
+            images = work.vae.decode(latents / work.scale).float().clamp(-1, 1)
+            return images, work.judge.probability(images).float()
+
+    drawn, scores = zip(*map_batches(one, pairs, work.device), strict=True)
     shape = (num_draws, count)
     return torch.cat(drawn).view(*shape, *drawn[0].shape[1:]), torch.cat(scores).view(shape)
 
@@ -183,7 +187,7 @@ def measure_step(work: Work) -> dict[str, float]:
         states = work.reader(work.reports[cases])
         condition = work.vae.encode(work.images[cases]).mean
         timestep = 1
-        predict = PreparedUNet(work.unet, [timestep]).bind(condition, states)
+        predict = PreparedUNet(work.unet, [timestep], work.precision).bind(condition, states)
         latents = _noise(work, list(range(len(condition))), 0, condition.shape[1:])
         seconds = _best_time(work, lambda: predict(latents, timestep), 5)
         with FlopCounterMode(display=False) as counter:

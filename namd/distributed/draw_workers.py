@@ -116,17 +116,11 @@ class DrawWorker:
         return {**_pairs(batch), "image": image, "draw_seconds": _shared(start, len(places))}
 
     def _drawn(self, places: npt.NDArray[np.intp], k: int) -> npt.NDArray[np.float16]:
-        import torch
+        from namd.sample.draws import draw
 
         if k in self.stored:
             return self._read(k)[places]
-        drawer = self._drawer
-        with torch.no_grad():
-            batches = [
-                drawer.draw(places[first : first + drawer.batch_size], k).float().cpu()
-                for first in range(0, len(places), drawer.batch_size)
-            ]
-        return torch.cat(batches)[:, 0].half().numpy()
+        return draw(self._drawer, k, places)[:, 0].half().numpy()
 
     def _read(self, k: int) -> npt.NDArray[np.float16]:
         from safetensors.numpy import load_file

@@ -59,7 +59,7 @@ def draw_stages(
     return [
         Stage(
             name=f"draws-{split}",
-            code_version=2,
+            code_version=3,
             kind="mapping",
             body=f"{BODIES}.draws:run",
             reads=(*reads, *SUBSET),
@@ -80,7 +80,7 @@ def score_stages(evaluate: EvaluateSettings) -> list[Stage]:
     return [
         Stage(
             name=f"scores-{split}",
-            code_version=1,
+            code_version=2,
             kind="mapping",
             body=f"{BODIES}.scores:run",
             reads=("image", "precision", *SUBSET, *TRUNKS, *trunk_paths(evaluate)),

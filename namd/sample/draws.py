@@ -1,11 +1,16 @@
 """Draws of follow-ups: batching of cases. What a draw is, the method's model knows."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
 
 
 @runtime_checkable
@@ -17,6 +22,7 @@ class Drawer(Protocol):
     """
 
     batch_size: int
+    device: str
 
     def __len__(self) -> int:
         """Return the number of cases."""
@@ -30,12 +36,40 @@ class Drawer(Protocol):
         ...
 
 
-@torch.no_grad()
-def draw(drawer: Drawer, index: int) -> Float[Tensor, "N 1 H W"]:
-    """Return draw `index` of every case, on the CPU in fp32."""
-    count = len(drawer)
+def draw(drawer: Drawer, index: int, cases: np.ndarray | None = None) -> Float[Tensor, "N 1 H W"]:
+    """Return draw `index` of these case numbers (None: every case), on the CPU in fp32."""
+
+    def one(batch: np.ndarray) -> Tensor:
+        return drawer.draw(batch, index).float().cpu()
+
+    cases = np.arange(len(drawer)) if cases is None else cases
     batches = [
-        drawer.draw(np.arange(first, min(first + drawer.batch_size, count)), index).float().cpu()
-        for first in range(0, count, drawer.batch_size)
+        cases[first : first + drawer.batch_size]
+        for first in range(0, len(cases), drawer.batch_size)
     ]
-    return torch.cat(batches)
+    return torch.cat(map_batches(one, batches, drawer.device))
+
+
+def map_batches(
+    function: Callable[[Batch], Result], batches: Sequence[Batch], device: str
+) -> list[Result]:
+    """Return the function of every batch, in order and without gradients.
+
+    On a CPU each batch has one thread to itself: a step's operations on small latents are too
+    short to be shared out, and one thread's sums do not depend on how many there are.
+    """
+
+    @torch.no_grad()
+    def one(batch: Batch) -> Result:
+        return function(batch)
+
+    threads = torch.get_num_threads()
+    workers = min(threads, len(batches)) if device == "cpu" else 1
+    if workers < 2:
+        return [one(batch) for batch in batches]
+    torch.set_num_threads(1)  # of each thread that starts from here on
+    try:
+        with ThreadPoolExecutor(workers, "batch") as pool:
+            return list(pool.map(one, batches))
+    finally:
+        torch.set_num_threads(threads)

@@ -1,5 +1,7 @@
 """The prepared U-Net against diffusers' own forward pass."""
 
+import copy
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from namd.diffusion.conditioning import condition_on_latents, conditioned_input
 from namd.models.initialisation import initialised_from
 from namd.models.settings import UNetArchitecture
 from namd.models.unet import build_unet
-from namd.sample.denoiser import PreparedUNet, is_supported
+from namd.sample.denoiser import PreparedUNet, group_norm, is_supported
 
 WIDTH = 24
 TIMESTEPS = (981, 441, 1)
@@ -90,3 +92,46 @@ def test_a_network_with_unknown_parts_is_called_as_it_is():
     predict = PreparedUNet(projected, TIMESTEPS).bind(condition, states)
     expected = literal(projected, latents, condition, states, 441)
     torch.testing.assert_close(predict(latents, 441), expected)
+
+
+def test_in_bf16_it_predicts_what_diffusers_predicts_under_autocast_and_in_fp32():
+    unet = conditional_unet()
+    latents, condition, states = inputs()
+    exact = literal(unet, latents, condition, states, 441)
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast = literal(unet, latents, condition, states, 441).float()
+    predicted = PreparedUNet(unet, TIMESTEPS, "bf16").bind(condition, states)(latents, 441)
+    assert predicted.dtype == torch.float32
+    assert 0 < (predicted - exact).abs().mean() < 2 * (autocast - exact).abs().mean()
+    assert unet.conv_in.weight.dtype == torch.float32, "the weights handed in are kept"
+    assert not torch.equal(autocast, exact)
+
+
+def test_a_callers_autocast_changes_nothing():
+    unet = conditional_unet()
+    latents, condition, states = inputs()
+    expected = PreparedUNet(unet, TIMESTEPS).bind(condition, states)(latents, 441)
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = PreparedUNet(unet, TIMESTEPS).bind(condition, states)(latents, 441)
+    assert torch.equal(predicted, expected)
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_group_norm_is_torchs(mean):
+    norm = torch.nn.GroupNorm(4, 32, eps=1e-5)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = (normal(5, 32, 8, 6) + mean).contiguous(memory_format=torch.channels_last)
+    normed = group_norm(norm, x)
+    exact = copy.deepcopy(norm).double()(x.double()).float()
+    torch.testing.assert_close(normed, exact, atol=5e-4 if mean else 1e-5, rtol=1e-4)
+    assert normed.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_group_norm_of_a_constant_is_the_bias():
+    norm = torch.nn.GroupNorm(4, 32)
+    torch.nn.init.normal_(norm.bias)
+    normed = group_norm(norm, torch.full((2, 32, 4, 4), 7.3))
+    torch.testing.assert_close(
+        normed, norm.bias.view(1, -1, 1, 1).expand_as(normed), atol=1e-2, rtol=0
+    )

@@ -20,7 +20,7 @@ from namd.models.vae import load_vae
 from namd.sample.denoiser import PreparedUNet
 from namd.train.loop import autocast
 
-BATCH = 128
+BATCH = 64
 
 
 class LatentDiffusionDrawer:
@@ -39,11 +39,8 @@ class LatentDiffusionDrawer:
         self.unet, self.null = load_denoiser(context.inputs["finetune"])
         for module in (self.vae, self.unet, self.null):
             module.requires_grad_(False).eval().to(self.device)
-        with autocast(self.precision, self.device):
-            steps = inference_timesteps(
-                settings.noise_schedule, self.settings.ddim.num_inference_steps
-            )
-            self.prepared = PreparedUNet(self.unet, steps)
+        steps = inference_timesteps(settings.noise_schedule, self.settings.ddim.num_inference_steps)
+        self.prepared = PreparedUNet(self.unet, steps, self.precision)
         hu = rotated_crops(cohort.baseline, 0, settings.image.size)
         self.condition = encode_crops(self.vae, hu, context).mean * self.scale
         self.states = self._read_records(context, cohort)
@@ -62,19 +59,14 @@ class LatentDiffusionDrawer:
         condition = self.condition[cases].to(self.device)
         states = self.states[cases].to(self.device)
 
-        with autocast(self.precision, self.device):
-            predict_noise = self.prepared.bind(condition, states)
-            unguided_predict = predict_noise
-            if self.settings.guidance_scale != 1.0:
-                unguided_predict = self.prepared.bind(condition, self.null(len(cases)))
+        predict_noise = self.prepared.bind(condition, states)
+        guided = predict_noise
+        if (scale := self.settings.guidance_scale) != 1.0:
+            unguided = self.prepared.bind(condition, self.null(len(cases)))
 
-        def guided(latents: Tensor, timestep: int) -> Tensor:
-            with autocast(self.precision, self.device):
-                predicted = predict_noise(latents, timestep).float()
-                if self.settings.guidance_scale == 1.0:
-                    return predicted
-                unguided = unguided_predict(latents, timestep).float()
-            return unguided + self.settings.guidance_scale * (predicted - unguided)
+            def guided(latents: Tensor, timestep: int) -> Tensor:
+                without = unguided(latents, timestep)
+                return without + scale * (predict_noise(latents, timestep) - without)
 
         latents = ddim_sample(guided, noise(), self.schedule, self.settings.ddim, noise)
         with autocast(self.precision, self.device):
