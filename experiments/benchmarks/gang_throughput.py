@@ -126,12 +126,21 @@ def measure(preset: str, num_steps: int, threads: int) -> Throughput:
     settings = SimpleNamespace(config=config, num_steps=num_steps)
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as place:
+        _say(f"bare loop, {num_steps} steps, 1 of 2")
         bare = _bare(settings, Path(place) / "before")
+        _say(f"gang of one, {num_steps} steps; bare loop {1 / statistics.median(bare):.2f} steps/s")
         gang = _gang(settings, Path(place) / "store", threads)
+        _say(
+            f"bare loop, {num_steps} steps, 2 of 2; gang {1 / statistics.median(gang):.2f} steps/s"
+        )
         bare += _bare(settings, Path(place) / "after")
     # Others' work on the machine only ever adds time, so the middle of the intervals is compared.
     own, other = (1 / statistics.median(seconds) for seconds in (bare, gang))
     return Throughput(own, other, other / own, threads, (len(bare), len(gang)))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _bare(settings: SimpleNamespace, place: Path) -> list[float]:
@@ -194,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--preset", default="small")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
