@@ -36,8 +36,15 @@ from namd.models.language_settings import LanguageSettings
 from namd.models.settings import PerceptualSettings, TrunkSettings, UNetArchitecture
 from namd.models.weights import has_lpips_vgg
 
-RUNG_METRICS = {"probe": ("probe_auroc",), "reconstruction-validation": ("psnr",)}
-"""Measures on validation that a search may stop trials by, per stage.
+DRAWN = ("followup", "spacing_mm")
+"""Columns that the quick draws of `finetune` are measured against."""
+
+RUNG_METRICS = {
+    "probe": {"probe_auroc": "max"},
+    "reconstruction-validation": {"psnr": "max"},
+    "finetune": {"drawn_diameter_crps_mm": "min"},
+}
+"""Measures on validation that a search may stop trials by, per stage, and which way is better.
 
 Left out: losses, which searched weights redefine; the judge's, which is the same in every trial.
 """
@@ -223,13 +230,13 @@ def _training(config: NAMDConfig) -> list[Stage]:
     found.append(
         Stage(
             name="finetune",
-            code_version=1,
+            code_version=2,
             kind="training",
             body=f"{BODIES}.finetune:run",
-            reads=("finetune", "noise_schedule", "precision", "language"),
-            upstream=("latents", "pretrain", *language),
+            reads=("finetune", "noise_schedule", "precision", "language", "image.size"),
+            upstream=("vae", "latents", "pretrain", *language),
             cohort=CohortSlice(
-                ("case_id", "patient_id", *NODULE_FEATURES, *PATIENT_FEATURES),
+                ("case_id", "patient_id", *DRAWN, *NODULE_FEATURES, *PATIENT_FEATURES),
                 ("train", "validation"),
             ),
             seeds=("train_seed",),

@@ -22,12 +22,12 @@ METHODS = MappingProxyType(
     }
 )
 
-_RUNG_METRICS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
+_RUNG_METRICS: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {"namd": namd.RUNG_METRICS}
 )
 
 
-def rung_metrics(method: Method) -> Mapping[str, tuple[str, ...]] | None:
+def rung_metrics(method: Method) -> Mapping[str, Mapping[str, str]] | None:
     """Return what a method's stages measure that a rung may use; None: the method does not say.
 
     Kept here and not with the stages: it decides nothing about what a body makes.

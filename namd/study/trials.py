@@ -195,7 +195,7 @@ class Configurator:
                 raise ConfigError(f"{place}: no such stage{hint}")
             if offered is None:
                 continue
-            known = offered.get(rung.stage, ())
+            known = offered.get(rung.stage, {})
             if not known:
                 able = ", ".join(f"{name} ({', '.join(told)})" for name, told in offered.items())
                 raise ConfigError(
@@ -206,6 +206,11 @@ class Configurator:
                 raise ConfigError(
                     f"{place}, metric {rung.metric!r}: stage {rung.stage} reports no such "
                     f"metric{nearest(rung.metric, known)}; a rung there may use {', '.join(known)}"
+                )
+            if rung.mode != (better := known[rung.metric]):
+                raise ConfigError(
+                    f"{place}, mode {rung.mode!r}: the best {rung.metric} is the "
+                    f"{'lowest' if better == 'min' else 'highest'}; set mode: {better}"
                 )
 
     def _laid_over(

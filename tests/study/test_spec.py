@@ -199,8 +199,9 @@ def with_rung(method: str, **rung):
         ("probee", "probe_auroc", 1, "probee: no such stage; did you mean probe"),
         ("reconstruction", "psnr", 1, "no such stage; did you mean reconstruction-validation"),
         ("probe", "probe_aurok", 1, "did you mean probe_auroc"),
-        ("finetune", "probe_auroc", 0.5, r"finetune@0\.5, .* these do: probe \(probe_auroc\)"),
-        ("judge", "validation_auroc", 1, "stage judge reports no metric that a rung may use"),
+        ("finetune", "probe_auroc", 0.5, r"finetune@0\.5, .* may use drawn_diameter_crps_mm"),
+        ("finetune", "drawn_diameter_crps_mm", 0.5, "'max': the best .* lowest; set mode: min"),
+        ("judge", "validation_auroc", 1, r"judge reports no metric .* do: probe \(probe_auroc\)"),
     ],
 )
 def test_a_rung_that_no_trial_would_be_told_of_is_refused(stage, metric, fraction, message):
@@ -210,6 +211,8 @@ def test_a_rung_that_no_trial_would_be_told_of_is_refused(stage, metric, fractio
     assert "\n" not in str(caught.value)
     for known in (("probe", "probe_auroc"), ("reconstruction-validation", "psnr")):
         Configurator(with_rung("namd", stage=known[0], metric=known[1])).check()
+    half = {"metric": "drawn_diameter_crps_mm", "fraction": 0.5, "mode": "min"}
+    Configurator(with_rung("namd", stage="finetune", **half)).check()
 
 
 def test_the_rungs_on_offer_are_what_stages_of_a_search_report():
@@ -218,6 +221,8 @@ def test_the_rungs_on_offer_are_what_stages_of_a_search_report():
     for stage, metrics in RUNG_METRICS.items():
         module = Path(__file__).parents[2] / stages[stage].partition(":")[0].replace(".", "/")
         source = module.with_suffix(".py").read_text()
+        if stage == "finetune":
+            source += module.with_name("quick_draws.py").read_text()
         assert all(f'"{metric}"' in source for metric in metrics)
 
 

@@ -3,22 +3,27 @@
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from namd.data.cohort import Cohort
+from namd.data.intensity import to_unit
 from namd.data.report import report_text
+from namd.data.rotation import centre_cut
 from namd.diffusion.conditioning import condition_on_latents
 from namd.diffusion.schedule import noise_schedule
 from namd.methods.base import StageContext, Step
 from namd.methods.settings import ReportSettings
 from namd.methods.stages.crop_set import read_split
 from namd.methods.stages.denoising import BatchSource, DenoisingObjective, validator
-from namd.methods.stages.latents import load_latents
+from namd.methods.stages.latents import PairedLatents, load_latents
 from namd.methods.stages.pretrain import load_denoiser, save_denoiser
+from namd.methods.stages.quick_draws import QuickDraws
 from namd.models.initialisation import initialised_from
 from namd.models.language import SoftPromptContext, build_context
 from namd.models.unet import NullContext
+from namd.models.vae import load_vae
 from namd.train.fit import fit
 from namd.train.loop import TrainState
 
@@ -76,9 +81,7 @@ def run(context: StageContext) -> Iterator[Step]:
     sources, reports = {}, {}
     for split in ("train", "validation"):
         latents = load_latents(context.inputs["latents"], split)
-        cohort = read_split(context.cohort_path, split)
-        cohort = cohort.select(np.flatnonzero(np.asarray(cohort.has_followup)))
-        reports[split] = reports_of(cohort, settings.report)
+        reports[split] = reports_of(_paired(context, split), settings.report)
         sources[split] = BatchSource(
             NAME,
             seed,
@@ -102,9 +105,11 @@ def run(context: StageContext) -> Iterator[Step]:
         objective, sources["validation"].validation(), context.settings.precision, device
     )
 
+    quick_draws = _quick_draws(context, objective, record, sources["validation"].latents)
+
     def validate() -> dict[str, float]:
         record.reports = reports["validation"]
-        metrics = held_out()
+        metrics = held_out() | quick_draws()
         record.reports = reports["train"]
         return metrics
 
@@ -116,3 +121,33 @@ def run(context: StageContext) -> Iterator[Step]:
         name: value.cpu().contiguous() for name, value in soft_prompt.adapter_state().items()
     }
     save_file(adapter, context.out / "adapter.safetensors")
+
+
+def _paired(context: StageContext, split: str) -> Cohort:
+    cohort = read_split(context.cohort_path, split)
+    return cohort.select(np.flatnonzero(np.asarray(cohort.has_followup)))
+
+
+def _quick_draws(
+    context: StageContext,
+    objective: DenoisingObjective,
+    record: RecordContext,
+    latents: PairedLatents,
+) -> QuickDraws:
+    cohort = _paired(context, "validation")
+    vae, scale = load_vae(context.inputs["vae"])
+    device = context.world.device
+    size = context.settings.image.size
+    return QuickDraws(
+        objective.unet,
+        lambda cases: record(cases, torch.zeros(len(cases), device=device)),
+        vae,
+        scale,
+        objective.schedule,
+        condition=latents.baseline.mean[0],
+        followup=to_unit(centre_cut(np.asarray(cohort.followup), size)),
+        spacing_mm=cohort.table["spacing_mm"].to_numpy(float),
+        case_ids=cohort.table["case_id"].tolist(),
+        precision=context.settings.precision,
+        device=device,
+    )

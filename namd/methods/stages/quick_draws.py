@@ -1,0 +1,96 @@
+"""What a half-trained U-Net draws, measured in mm while it trains: the rung of `finetune`.
+
+Unlike a loss it means the same whatever a search varies: its cases, draws and steps are constants,
+images are compared in image space, and no judge is asked.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from namd.config.seeding import Identifier
+from namd.diffusion.conditioning import conditioned_input
+from namd.diffusion.ddim import ddim_sample
+from namd.diffusion.noise import draw_noise
+from namd.diffusion.schedule import NoiseSchedule
+from namd.diffusion.settings import DDIMSettings
+from namd.evaluate.diameter import longest_diameter
+from namd.models.vae import GreyAutoencoder
+from namd.statistics.ensembles import crps
+from namd.train.loop import autocast
+
+METRIC = "drawn_diameter_crps_mm"
+CASES = 32
+DRAWS = 2
+STEPS = 10
+DRAW_SEED = 0
+
+
+class QuickDraws:
+    """CRPS of the diameters of a few draws of a few held-out cases.
+
+    Args:
+        unet: Under training; read as it stands at each call.
+        states_of: From case numbers to encoder_hidden_states.
+        vae: Frozen, with its scaling factor `scale`.
+        condition: Scaled baseline latents of all held-out cases, (N, C, h, w).
+        followup: Their real follow-ups in [-1, 1], (N, H, W).
+        spacing_mm: Of each.
+        case_ids: Of each; the noise of a draw depends on them.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        states_of: Callable[[np.ndarray], Tensor],
+        vae: GreyAutoencoder,
+        scale: float,
+        schedule: NoiseSchedule,
+        *,
+        condition: Float[Tensor, "N C h w"],
+        followup: Num[np.ndarray, "N H W"],
+        spacing_mm: Num[np.ndarray, " N"],
+        case_ids: Sequence[Identifier],
+        precision: str,
+        device: str,
+    ) -> None:
+        self.unet, self.states_of, self.schedule = unet, states_of, schedule
+        self.vae, self.scale = vae.to(device), scale
+        self.precision, self.device = precision, device
+        spread = np.unique(np.linspace(0, len(followup) - 1, CASES).astype(int))
+        measured = longest_diameter(followup[spread], spacing_mm[spread])
+        self.cases, self.truth = spread[~np.isnan(measured)], measured[~np.isnan(measured)]
+        self.spacing_mm = spacing_mm[self.cases]
+        self.case_ids = [case_ids[case] for case in self.cases]
+        self.condition = condition[torch.from_numpy(self.cases)].to(device)
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, float]:
+        """Return the metric in mm; nothing where no follow-up can be measured.
+
+        A draw in which no nodule stands out counts as 0 mm.
+        """
+        if not len(self.cases):
+            return {}
+        steps = min(STEPS, self.schedule.settings.most_inference_steps)
+        settings = DDIMSettings(num_inference_steps=steps)
+        with autocast(self.precision, self.device):
+            states = self.states_of(self.cases)
+            drawn = [self._draw(k, states, settings) for k in range(DRAWS)]
+        diameters = [longest_diameter(images, self.spacing_mm) for images in drawn]
+        draws = np.nan_to_num(np.stack(diameters, 1), nan=0.0)
+        return {METRIC: float(crps(draws, self.truth).mean())}
+
+    def _draw(self, k: int, states: Tensor, settings: DDIMSettings) -> np.ndarray:
+        def predict(latents: Tensor, timestep: int) -> Tensor:
+            joined = conditioned_input(latents, self.condition)
+            return self.unet(joined, timestep, encoder_hidden_states=states).sample
+
+        noise = draw_noise(DRAW_SEED, self.case_ids, k, self.condition.shape[1:]).to(self.device)
+        latents = ddim_sample(predict, noise, self.schedule, settings)
+        images = self.vae.decode(latents / self.scale)
+        return images.float().clamp(-1, 1)[:, 0].cpu().numpy()
