@@ -114,6 +114,15 @@ def test_more_draws_add_draws_only(finished: Finished):
     assert missing(finished, "evaluate.num_draws=1") == []
 
 
+def test_finetune_measures_its_draws_in_mm_at_every_validation(finished: Finished):
+    nodes = {n.label: n for n in plan_run(finished.configuration, finished.cohort).nodes}
+    artifact = finished.store.find("finetune", nodes["finetune"].key)
+    log = (artifact.payload.parent / "metrics.jsonl").read_text().splitlines()
+    lines = [line for line in map(json.loads, log) if "validation_loss" in line]
+    assert [line["index"] for line in lines] == [0, 3, 6]
+    assert all(0 < line["drawn_diameter_crps_mm"] < 50 for line in lines)
+
+
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_a_draw_does_not_depend_on_the_batch_it_is_drawn_in(finished: Finished, eta: float):
     context = finished.context("draws-test[0]")
