@@ -20,19 +20,6 @@ def disc(diameter_mm):
     return np.where(inside, 0.3, -0.9).astype(np.float32)
 
 
-class Decoder(torch.nn.Module):
-    """Whatever the latents: images of this diameter, or none; counts its calls."""
-
-    def __init__(self, diameter_mm):
-        super().__init__()
-        self.image = torch.from_numpy(disc(diameter_mm))
-        self.calls = 0
-
-    def decode(self, latents):
-        self.calls += 1
-        return self.image.expand(len(latents), 1, SIZE, SIZE)
-
-
 class Net(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -48,8 +35,7 @@ def quick_draws(followup_mm, drawn_mm, net=None, count=5, states_of=None):
     return QuickDraws(
         net or Net(),
         states_of or (lambda cases: torch.zeros(len(cases), 2, 3)),
-        Decoder(drawn_mm),
-        1.0,
+        lambda latents: torch.from_numpy(disc(drawn_mm)).expand(len(latents), 1, SIZE, SIZE),
         noise_schedule(NoiseScheduleSettings(prediction_type="v_prediction")),
         condition=torch.zeros(count, 4, 8, 8),
         followup=np.stack([disc(followup_mm)] * count),

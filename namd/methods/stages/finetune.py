@@ -135,14 +135,14 @@ def _quick_draws(
     latents: PairedLatents,
 ) -> QuickDraws:
     cohort = _paired(context, "validation")
-    vae, scale = load_vae(context.inputs["vae"])
     device = context.world.device
+    vae, scale = load_vae(context.inputs["vae"])
+    vae = vae.to(device)
     size = context.settings.image.size
     return QuickDraws(
         objective.unet,
         lambda cases: record(cases, torch.zeros(len(cases), device=device)),
-        vae,
-        scale,
+        lambda latents: vae.decode(latents / scale),
         objective.schedule,
         condition=latents.baseline.mean[0],
         followup=to_unit(centre_cut(np.asarray(cohort.followup), size)),

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 from jaxtyping import Float, Num
-from torch import Tensor
+from torch import Tensor, nn
 
 from namd.config.seeding import Identifier
 from namd.diffusion.conditioning import conditioned_input
@@ -19,7 +18,6 @@ from namd.diffusion.noise import draw_noise
 from namd.diffusion.schedule import NoiseSchedule
 from namd.diffusion.settings import DDIMSettings
 from namd.evaluate.diameter import longest_diameter
-from namd.models.vae import GreyAutoencoder
 from namd.statistics.ensembles import crps
 from namd.train.loop import autocast
 
@@ -34,9 +32,9 @@ class QuickDraws:
     """CRPS of the diameters of a few draws of a few held-out cases.
 
     Args:
-        unet: Under training; read as it stands at each call.
+        unet: A UNet2DConditionModel under training; read as it stands at each call.
         states_of: From case numbers to encoder_hidden_states.
-        vae: Frozen, with its scaling factor `scale`.
+        decode: From scaled latents to images in [-1, 1].
         condition: Scaled baseline latents of all held-out cases, (N, C, h, w).
         followup: Their real follow-ups in [-1, 1], (N, H, W).
         spacing_mm: Of each.
@@ -45,10 +43,9 @@ class QuickDraws:
 
     def __init__(
         self,
-        unet: UNet2DConditionModel,
+        unet: nn.Module,
         states_of: Callable[[np.ndarray], Tensor],
-        vae: GreyAutoencoder,
-        scale: float,
+        decode: Callable[[Tensor], Tensor],
         schedule: NoiseSchedule,
         *,
         condition: Float[Tensor, "N C h w"],
@@ -58,8 +55,7 @@ class QuickDraws:
         precision: str,
         device: str,
     ) -> None:
-        self.unet, self.states_of, self.schedule = unet, states_of, schedule
-        self.vae, self.scale = vae.to(device), scale
+        self.unet, self.states_of, self.decode, self.schedule = unet, states_of, decode, schedule
         self.precision, self.device = precision, device
         spread = np.unique(np.linspace(0, len(followup) - 1, CASES).astype(int))
         measured = longest_diameter(followup[spread], spacing_mm[spread])
@@ -92,5 +88,5 @@ class QuickDraws:
 
         noise = draw_noise(DRAW_SEED, self.case_ids, k, self.condition.shape[1:]).to(self.device)
         latents = ddim_sample(predict, noise, self.schedule, settings)
-        images = self.vae.decode(latents / self.scale)
+        images = self.decode(latents)
         return images.float().clamp(-1, 1)[:, 0].cpu().numpy()
