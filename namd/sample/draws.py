@@ -56,7 +56,8 @@ def map_batches(
     """Return the function of every batch, in order and without gradients.
 
     On a CPU each batch has one thread to itself: a step's operations on small latents are too
-    short to be shared out, and one thread's sums do not depend on how many there are.
+    short to be shared out, and one thread's sums do not depend on how many there are. A single
+    batch has all threads.
     """
 
     @torch.no_grad()
