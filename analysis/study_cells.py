@@ -7,7 +7,7 @@ from analysis.html_page import Table
 from analysis.study_effects import REFERENCE, Effects
 from analysis.study_search import SearchSummary
 from analysis.study_table import StudyTable
-from analysis.wording import count, number, objective_title, p_text, setting, signed, title_of
+from analysis.wording import count, number, p_text, setting, signed, title_of
 
 CONTEXT = "For orientation: rows that need no training, on the same cases"
 
@@ -26,7 +26,7 @@ def report_tables(
             rows = tuple((name, number(share, 3)) for name, share in lines)
             found.append(
                 (
-                    f"Importance for {objective_title(metric)} (PED-ANOVA)",
+                    f"Importance for {title_of(metric)} (PED-ANOVA)",
                     Table(("parameter", ""), rows),
                 )
             )
@@ -205,7 +205,7 @@ def _winner_table(search: SearchSummary) -> Table:
                 (
                     str(winner["proposal"]),
                     "\n".join(setting(n, v) for n, v in winner["point"].items()),
-                    objective_title(metric),
+                    title_of(metric),
                     number(value),
                     "not yet"
                     if mean is None

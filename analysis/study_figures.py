@@ -14,7 +14,7 @@ from analysis.study_cost import StageCost
 from analysis.study_effects import REFERENCE
 from analysis.study_search import Proposed, SearchSummary
 from analysis.study_table import StudyTable
-from analysis.wording import number, objective_title, p_text, signed, title_of
+from analysis.wording import number, p_text, signed, title_of
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -178,7 +178,7 @@ def slice_figure(summary: SearchSummary) -> "Figure | None":
         for axes, name in zip(panels.flat, names, strict=False):
             _slice(axes, done, name, metric, summary)
         for axes in panels[:, 0]:
-            axes.set_ylabel(objective_title(metric))
+            axes.set_ylabel(title_of(metric))
         return figure
 
 
@@ -216,8 +216,8 @@ def pareto_figure(summary: SearchSummary) -> "Figure | None":
                 ha="center",
                 fontsize=8,
             )
-        axes.set_xlabel(f"{objective_title(first)} ({first_mode})")
-        axes.set_ylabel(f"{objective_title(second)} ({second_mode})")
+        axes.set_xlabel(f"{title_of(first)} ({first_mode})")
+        axes.set_ylabel(f"{title_of(second)} ({second_mode})")
         axes.legend(frameon=False, fontsize=8)
         return figure
 
@@ -237,7 +237,7 @@ def _history(axes: "Axes", summary: SearchSummary, metric: str, mode: str) -> No
         )
     axes.set_xlabel("proposal")
     axes.locator_params(axis="x", integer=True)
-    axes.set_ylabel(f"{objective_title(metric)} ({mode})")
+    axes.set_ylabel(f"{title_of(metric)} ({mode})")
     axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
 
 

@@ -22,14 +22,6 @@ def title_of(metric: str) -> str:
     return TITLES.get(metric, metric)
 
 
-def objective_title(metric: str) -> str:
-    """Return what people call a metric that a search reads from the ledger.
-
-    There AUROC and AUPRC rank each draw and are averaged over draws.
-    """
-    return TITLES.get(f"{metric}_per_draw", title_of(metric))
-
-
 def number(value: float | None, digits: int = 3) -> str:
     """Return three decimals, or three significant digits of what is 100 or more."""
     if value is None:

@@ -13,6 +13,8 @@ from namd.pipeline.run import RECORD, RUNS, RunResult, Tabulate, record, run_key
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Artifact, Store
 
+OF_MEAN = "_mean_of_draws"
+
 
 def run_values(
     configuration: RunConfiguration,
@@ -42,16 +44,26 @@ def run_values(
 
 
 def values_of(rows: Sequence[Mapping[str, Any]], method: str, key: str) -> dict[str, Any]:
-    """Return the method's own row as flat numbers: of an interval its mean."""
+    """Return the method's own row as flat numbers, under the names of a study's table.
+
+    Of an interval the point. What a row measures twice, per draw and of the mean over draws, is
+    `auroc_per_draw` and `auroc` here, as in the report.
+    """
     own = [row for row in rows if row.get("row") == method] or list(rows[-1:])
     values: dict[str, Any] = {"run": key}
     for row in own:
         for name, value in row.items():
-            number = value.get("mean") if isinstance(value, Mapping) else value
+            number = value.get("mean", value.get("value")) if isinstance(value, Mapping) else value
             if isinstance(number, int | float) and not isinstance(number, bool):
                 # JSON knows no NaN; what could not be measured is left out.
-                values |= {name: number} if math.isfinite(number) else {}
+                values |= {_told_as(name, row): number} if math.isfinite(number) else {}
     return values
+
+
+def _told_as(name: str, row: Mapping[str, Any]) -> str:
+    if f"{name}{OF_MEAN}" in row:
+        return f"{name}_per_draw"
+    return name.removesuffix(OF_MEAN)
 
 
 def _artifact(store: Store, stage: str, key: str) -> Artifact:

@@ -24,12 +24,11 @@ TRAIN_SEED = "train_seed"
 RESERVED = ("method", TRAIN_SEED, "evaluate.split", "evaluate.num_draws")
 """Paths that the study file sets elsewhere: base.method, seeds, evaluate."""
 COLUMNS = (
-    *("auroc", "auprc", "lpips", "ssim", "psnr", "fid", "kid", "fid_judge", "kid_judge"),
-    *("gap_recovered", "gap_recovered_mean_of_draws", "mean_probability"),
+    *("auroc", "auprc", "auroc_per_draw", "auprc_per_draw"),
+    *("lpips", "ssim", "psnr", "fid", "kid", "fid_judge", "kid_judge"),
+    *("gap_recovered", "gap_recovered_per_draw", "mean_probability"),
 )
 """What a trial completes with, and a search may improve: the numbers of a run's own row."""
-PER_DRAW = ("auroc_per_draw", "auprc_per_draw")
-"""What a study's table has besides."""
 
 MEASURED_BY = {
     "lpips": ("evaluate.lpips", "alex"),
@@ -285,15 +284,13 @@ def confirmation_seeds(spec: StudySpec) -> Iterable[int]:
 
 def _require_metrics(spec: StudySpec) -> None:
     """Refuse a metric that no trial would ever have. Raises ConfigError."""
-    named: list[tuple[str, str, tuple[str, ...]]]
-    named = [(f"evaluate.primary={spec.evaluate.primary!r}", spec.evaluate.primary, PER_DRAW)]
-    named += [(f"evaluate.secondary: {name!r}", name, PER_DRAW) for name in spec.evaluate.secondary]
+    named = [(f"evaluate.primary={spec.evaluate.primary!r}", spec.evaluate.primary)]
+    named += [(f"evaluate.secondary: {name!r}", name) for name in spec.evaluate.secondary]
     for objective in spec.search.objectives if spec.search is not None else ():
-        named.append((f"search.objective.metric={objective.metric!r}", objective.metric, ()))
-    for place, name, besides in named:
-        known = (*COLUMNS, *besides)
-        if name not in known:
-            raise ConfigError(f"{place}: no such metric{nearest(name, known)}")
+        named.append((f"search.objective.metric={objective.metric!r}", objective.metric))
+    for place, name in named:
+        if name not in COLUMNS:
+            raise ConfigError(f"{place}: no such metric{nearest(name, COLUMNS)}")
 
 
 def _identity(configuration: RunConfiguration) -> dict[str, Any]:
