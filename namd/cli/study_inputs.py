@@ -229,7 +229,7 @@ def find_study_cohort(
 ) -> Path:
     """Return the cohort's absolute folder: the command line's, the file's, or the last run's.
 
-    `demands` is what the study's base configuration asks of it.
+    `demands` is what the study's configurations ask of it.
 
     Raises InputError where none is named or there is none, ConfigError where the study file names
     one that is not there.

@@ -52,9 +52,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
         store = open_store(url)
         view = past(url, spec.name)
         recorded = view.about.get("cohort") if view is not None else None
-        cohort = find_study_cohort(
-            arguments.cohort, spec, url, recorded, configurator.base().demands()
-        )
+        cohort = find_study_cohort(arguments.cohort, spec, url, recorded, configurator.demands())
         announce_weights(configurator.base())
         plan = plan_with_costs(
             spec,

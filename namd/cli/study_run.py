@@ -66,7 +66,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     with about(source):
         recorded = None if begun is None else begun.cohort
         base = configurator.base()
-        cohort = find_study_cohort(arguments.cohort, spec, url, recorded, base.demands())
+        cohort = find_study_cohort(arguments.cohort, spec, url, recorded, configurator.demands())
     warm = take_over(earlier, spec, base, cohort)
     announce_weights(base)
     with interruptible(), study_reporter() as reporter, _tracked(arguments, ledger) as trackers:

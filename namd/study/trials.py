@@ -5,7 +5,7 @@ starts.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from namd.config.errors import ConfigError, about
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import merge, nearest, set_path, to_mapping
 from namd.config.presets import load_preset
+from namd.data.settings import CohortDemands
 from namd.ledger.schema import trial_id
 from namd.methods.base import Method, read_path
 from namd.methods.registry import rung_metrics
@@ -120,14 +121,7 @@ class Configurator:
         Raises ConfigError naming its place in the study file.
         """
         _require_metrics(self.spec)
-        seed = self.spec.train_seeds[0]
-        stages = self._try({}, seed, "base")
-        if self.spec.ablation is not None:
-            for name, values in self.spec.ablation.toggles.items():
-                stages |= self._try(values, seed, f"ablation.toggles.{name}")
-        if self.spec.search is not None:
-            for name, overrides in self.spec.search.parsed_space.checks():
-                stages |= self._try(overrides, seed, f"search.space.{name}")
+        stages = {stage.name for each in self._each_alone() for stage in each.stages()}
         self._require_rungs(stages)
         reserved = stages | {name.partition("-")[0] for name in stages}
         for name in self.spec.resources.stages:
@@ -176,10 +170,27 @@ class Configurator:
                     "metric"
                 )
 
-    def _try(self, overrides: Mapping[str, Any], seed: int, place: str) -> set[str]:
-        """Return the names of a configuration's stages."""
-        with about(place):
-            return {stage.name for stage in self.configure(overrides, seed).stages()}
+    def demands(self) -> CohortDemands:
+        """Return what a cohort must have for every trial. Raises ConfigError."""
+        asked = [each.demands() for each in self._each_alone()]
+        return CohortDemands(
+            max(each.image_size for each in asked), any(each.diameters for each in asked)
+        )
+
+    def _each_alone(self) -> Iterator[RunConfiguration]:
+        """Yield the base, then every toggle, bound and choice on its own. Raises ConfigError."""
+        tried: list[tuple[str, Mapping[str, Any]]] = [("base", {})]
+        if self.spec.ablation is not None:
+            toggles = self.spec.ablation.toggles.items()
+            tried += [(f"ablation.toggles.{name}", values) for name, values in toggles]
+        if self.spec.search is not None:
+            checks = self.spec.search.parsed_space.checks()
+            tried += [(f"search.space.{name}", values) for name, values in checks]
+        for place, values in tried:
+            with about(place):
+                configuration = self.configure(values, self.spec.train_seeds[0])
+                configuration.stages()
+            yield configuration
 
     def _require_rungs(self, stages: set[str]) -> None:
         """Refuse a rung that no trial would ever be told of. Raises ConfigError."""

@@ -1,7 +1,7 @@
 """The S3 of a real study on Ray goes away: one line, and the same command continues it later.
 
 Everything is as a user has it: the command line in a process of its own, preset tiny, real stages
-in Ray's builders. Only the server is this machine's, behind a line that the test cuts.
+in Ray's builders. Only the server is this machine's, behind a line that the test cuts or stops.
 """
 
 import json
@@ -59,17 +59,19 @@ def seen(url: str) -> StudyView:
     return read_view(open_storage(url), "clouded")
 
 
+@pytest.mark.parametrize("outage", ["cut", "stop"])
 def test_a_study_on_ray_whose_s3_dies_says_so_in_one_line_and_is_continued(
-    s3_line, s3_url, command, tmp_path
+    s3_line, s3_url, command, tmp_path, outage
 ):
     errors = tmp_path / "errors.txt"
     with errors.open("w") as stream:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stream, text=True)
     try:
         await_stages(process, s3_url, 3)
-        s3_line.cut()
+        getattr(s3_line, outage)()
         began = time.monotonic()
         code = process.wait(PATIENCE_S)
+        line_after_s = time.monotonic() - began
     finally:
         process.kill()
     said = errors.read_text()
@@ -91,6 +93,8 @@ def test_a_study_on_ray_whose_s3_dies_says_so_in_one_line_and_is_continued(
     assert set(after.executions().values()) == {1}
     assert set(before.executions()) <= set(after.executions())
     figures = {
+        "outage": outage,
+        "line_after_s": round(line_after_s, 1),
         "ended_after_s": round(time.monotonic() - began, 1),
         "stages_before": len(before.executions()),
         "stages": len(after.executions()),

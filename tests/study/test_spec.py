@@ -14,6 +14,7 @@ from analysis.study_scores import IMAGE_METRICS, SET_METRICS
 from namd.config.document import parse_yaml
 from namd.config.errors import ConfigError, InputError
 from namd.config.parsing import to_mapping
+from namd.data.settings import CohortDemands
 from namd.methods.namd import RUNG_METRICS
 from namd.study.json_schema import json_schema
 from namd.study.spec import parse_study, require_extension
@@ -63,6 +64,17 @@ def test_an_ablation_is_arms_times_the_same_seeds():
     config = trials[1].configuration.config
     assert (config.encoder.align.weight, config.train_seed) == (0, 0)
     assert (config.evaluate.split, config.evaluate.num_draws) == ("test", 5)
+
+
+def test_a_cohort_must_serve_the_most_demanding_arm_and_not_the_base_alone():
+    wide = {"image.size": 64, "judge.architecture.image_size": 64}
+    raw = {"features.normalisation": "raw"}
+    base = {"method": "namd", "preset": "tiny", "set": raw}
+    toggles = {"wide": wide, "standardised": {"features.normalisation": "standardised"}}
+    spec = ablation(base=base, ablation={"design": "leave-one-out", "toggles": toggles})
+    configurator = Configurator(spec)
+    assert configurator.base().demands() == CohortDemands(32, diameters=False)
+    assert configurator.demands() == CohortDemands(64, diameters=True)
 
 
 def test_a_search_is_evaluated_on_validation():
