@@ -1,4 +1,8 @@
-"""The shipped table ablation on preset tiny: 18 trials, every stage for real, on Ray."""
+"""The shipped table ablation on preset tiny: 18 trials, every stage for real, on Ray.
+
+How much is reserved for it is a measurement, `experiments/benchmarks/reuse.py`, and depends on what
+else the machine does; which stages are executed does not.
+"""
 
 import json
 import sys
@@ -13,7 +17,6 @@ from namd.study.spec import read_study
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CASES = 400
-MOST_RESERVED = 1.25
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -29,4 +32,3 @@ def test_each_stage_of_the_table_ablation_is_executed_once(ray_cluster, tmp_path
     assert shared.trials == 18
     assert shared.most_executions == 1
     assert shared.stages_executed < shared.stages_needed
-    assert shared.reserved_over_summed <= MOST_RESERVED, shared
