@@ -37,6 +37,19 @@ def test_the_search_ships_with_all_that_was_asked_for():
     assert "finetune.soft_prompt.num_sets" in names
 
 
+def test_the_authors_own_ablation_is_an_arm_beside_the_clean_one():
+    spec = read_study(FOLDER / "paper-no-align.yaml")
+    arms = {trial.arm: trial for trial in ablation_trials(spec, Configurator(spec))}
+    assert list(arms) == ["full", *spec.ablation.toggles]
+    assert set(arms["no_align"].overrides) == {"vae.alignment.weight"}
+    clean, theirs = (arms[name].configuration.config for name in ("no_align", "authors_no_align"))
+    assert clean.vae.architecture.weights is not None
+    assert theirs.vae.architecture.weights is None
+    cases = {config.vae.num_steps * config.vae.batch_size for config in (clean, theirs)}
+    assert len(cases) == 1
+    assert theirs.vae.architecture.downsampling == 8
+
+
 def test_the_study_and_ledger_rooms_load_neither_torch_nor_ray():
     program = (
         "import sys, namd.study.record, namd.study.plan, namd.study.json_schema, namd.ledger.view\n"
