@@ -7,7 +7,8 @@ from analysis.html_page import Table
 from analysis.study_effects import REFERENCE, Effects
 from analysis.study_search import SearchSummary
 from analysis.study_table import StudyTable
-from analysis.wording import count, number, p_text, setting, signed, title_of
+from analysis.wording import count, number, p_text, setting, signed
+from namd.statistics.metrics import title_of
 
 CONTEXT = "For orientation: rows that need no training, on the same cases"
 

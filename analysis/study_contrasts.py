@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.study_measures import RANKING, Measured, combine
+from analysis.study_measures import Measured, combine
 from analysis.study_scores import TrialScores
 from namd.ledger.view import StudyView, TrialView
-from namd.statistics.ranges import within_range
+from namd.statistics.metrics import RANKING, within_range
 from namd.statistics.resampling import Estimate
 from namd.statistics.seeds import SeedMean, seed_mean
 from namd.statistics.testing import delong, holm, sign_flip_floor, sign_flip_p

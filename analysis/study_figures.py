@@ -14,7 +14,8 @@ from analysis.study_cost import StageCost
 from analysis.study_effects import REFERENCE
 from analysis.study_search import Proposed, SearchSummary
 from analysis.study_table import StudyTable
-from analysis.wording import number, p_text, signed, title_of
+from analysis.wording import number, p_text, signed
+from namd.statistics.metrics import title_of
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

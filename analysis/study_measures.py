@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analysis.study_scores import IMAGE_METRICS, SET_METRICS, TrialScores
+from analysis.study_scores import TrialScores
 from namd.ledger.view import TrialView
+from namd.statistics.metrics import IMAGE_METRICS, RANKING, SET_METRICS
 from namd.statistics.ranking import weighted_ranking
 from namd.statistics.seeds import weighted_mean
-
-RANKING = ("auroc", "auprc", "auroc_per_draw", "auprc_per_draw")
-"""Of the probability averaged over draws, then of each draw, averaged over draws."""
 
 
 @dataclass(frozen=True)

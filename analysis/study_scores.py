@@ -20,9 +20,7 @@ from namd.data.cohort import CASES_FILE, read_card
 from namd.data.schema import MALIGNANT
 from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView, TrialView
-
-IMAGE_METRICS = ("lpips", "ssim", "psnr")
-SET_METRICS = ("fid", "kid", "fid_judge", "kid_judge")
+from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,5 @@
 """How numbers read in a report."""
 
-from collections.abc import Mapping
-
-TITLES: Mapping[str, str] = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "auroc_per_draw": "AUROC per draw",
-    "auprc_per_draw": "AUPRC per draw",
-    "lpips": "LPIPS",
-    "ssim": "SSIM",
-    "psnr": "PSNR, dB",
-    "fid": "FID",
-    "kid": "KID",
-    "fid_judge": "Frechet distance of judge features",
-    "kid_judge": "kernel distance of judge features",
-}
-
-
-def title_of(metric: str) -> str:
-    """Return what people call a metric."""
-    return TITLES.get(metric, metric)
-
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return three decimals, or three significant digits of what is 100 or more."""

@@ -12,13 +12,12 @@ from namd.cli.study_inputs import Ledger, readable
 from namd.ledger import schema
 from namd.ledger.reading import read_events
 from namd.ledger.view import StatusFold, StudyStatus
-from namd.statistics.ranges import within_range
+from namd.statistics.metrics import fewer_is_better, within_range
 
 if TYPE_CHECKING:
     from namd.ledger.schema import Event, Place
 
 CONFIRM = "confirm_p"
-FEWER_IS_BETTER = frozenset({"lpips", "fid", "kid", "fid_judge", "kid_judge"})
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class StudyFold:
         search = self.specification.get("search")
         if search is None:
             primary = str(self.specification.get("evaluate", {}).get("primary", "auroc"))
-            return [Objective(primary, primary not in FEWER_IS_BETTER)]
+            return [Objective(primary, not fewer_is_better(primary))]
         told = search["objective"]
         several = told if isinstance(told, list | tuple) else [told]
         return [Objective(str(o["metric"]), o.get("mode", "max") == "max") for o in several]
@@ -182,7 +181,7 @@ def best(fold: StudyFold, status: StudyStatus) -> list[dict[str, Any]]:
 def mean_over_seeds(values: Sequence[float], metric: str = "") -> dict[str, float | None]:
     """Return mean and 95% interval (Student's t over seeds); no interval for one seed.
 
-    The interval ends where the metric does (see namd.statistics.ranges).
+    The interval ends where the metric does (see namd.statistics.metrics).
     """
     count = len(values)
     mean = math.fsum(values) / count

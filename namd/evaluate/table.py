@@ -19,6 +19,7 @@ from namd.evaluate.calibration import (
 )
 from namd.evaluate.scores import SetMetrics
 from namd.evaluate.settings import EvaluateSettings
+from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
 from namd.statistics.ranking import weighted_ranking
 from namd.statistics.resampling import (
     Estimate,
@@ -39,8 +40,6 @@ TITLES = {
     IDEAL: "ideal sampler",
     "reconstruction": "reconstructed follow-up",
 }
-IMAGE_METRICS = ("lpips", "ssim", "psnr")
-SET_METRICS = ("fid", "kid", "fid_judge", "kid_judge")
 
 
 @dataclass(frozen=True)

@@ -18,18 +18,13 @@ from namd.ledger.schema import trial_id
 from namd.methods.base import Method, read_path
 from namd.methods.registry import rung_metrics
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping
+from namd.statistics.metrics import METRICS
 from namd.study.designs import Arm, merge_duplicates
 from namd.study.spec import StudySpec
 
 TRAIN_SEED = "train_seed"
 RESERVED = ("method", TRAIN_SEED, "evaluate.split", "evaluate.num_draws")
 """Paths that the study file sets elsewhere: base.method, seeds, evaluate."""
-COLUMNS = (
-    *("auroc", "auprc", "auroc_per_draw", "auprc_per_draw"),
-    *("lpips", "ssim", "psnr", "fid", "kid", "fid_judge", "kid_judge"),
-    *("gap_recovered", "gap_recovered_per_draw", "mean_probability"),
-)
-"""What a trial completes with, and a search may improve: the numbers of a run's own row."""
 
 MEASURED_BY = {
     "lpips": ("evaluate.lpips", "alex"),
@@ -300,8 +295,8 @@ def _require_metrics(spec: StudySpec) -> None:
     for objective in spec.search.objectives if spec.search is not None else ():
         named.append((f"search.objective.metric={objective.metric!r}", objective.metric))
     for place, name in named:
-        if name not in COLUMNS:
-            raise ConfigError(f"{place}: no such metric{nearest(name, COLUMNS)}")
+        if name not in METRICS:
+            raise ConfigError(f"{place}: no such metric{nearest(name, METRICS)}")
 
 
 def _identity(configuration: RunConfiguration) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from dataclasses import fields
 import pytest
 
 from namd.distributed.rows import values_of
+from namd.evaluate.scores import COLUMNS
 from namd.evaluate.table import Row
-from namd.study.trials import COLUMNS
+from namd.statistics.metrics import IMAGE_METRICS, METRICS
 
 OWN = {
     "row": "namd",
@@ -35,8 +36,12 @@ def test_a_trial_completes_with_the_names_of_the_studys_table():
     }
 
 
-@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("name", METRICS)
 def test_a_run_measures_every_name_that_a_study_file_may_use(name):
     row = {field.name: 0.5 for field in fields(Row)} | {"row": "namd"}
     assert name in values_of([row], "namd", "run-1")
     assert f"{name}_of_nothing" not in values_of([row], "namd", "run-1")
+
+
+def test_every_metric_of_an_image_is_a_column_of_the_scores():
+    assert set(IMAGE_METRICS) <= set(COLUMNS)

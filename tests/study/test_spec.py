@@ -9,8 +9,6 @@ import pytest
 import toy
 import yaml
 
-from analysis.study_measures import RANKING
-from analysis.study_scores import IMAGE_METRICS, SET_METRICS
 from namd.config.document import parse_yaml
 from namd.config.errors import ConfigError, InputError
 from namd.config.parsing import to_mapping
@@ -18,7 +16,7 @@ from namd.data.settings import CohortDemands
 from namd.methods.namd import RUNG_METRICS
 from namd.study.json_schema import json_schema
 from namd.study.spec import parse_study, require_extension
-from namd.study.trials import COLUMNS, Configurator, ablation_arms, ablation_trials
+from namd.study.trials import Configurator, ablation_arms, ablation_trials
 
 ABLATION = """
 name: toy-ablation
@@ -273,10 +271,6 @@ def test_an_ablations_primary_metric_must_be_measured_and_a_secondary_need_not()
         toy.configurator(spec).check_measured()
     spec = ablation(base=base, evaluate={"secondary": ["fid", "fid_judge"]})
     toy.configurator(spec).check_measured()
-
-
-def test_what_the_report_measures_a_study_file_may_ask_for():
-    assert {*IMAGE_METRICS, *SET_METRICS, *RANKING} <= set(COLUMNS)
 
 
 def test_an_ablation_is_judged_on_test_or_validation_and_never_on_train():

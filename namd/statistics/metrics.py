@@ -1,0 +1,77 @@
+"""The metrics of a run by name: what people call them, which way is better, what values they take.
+
+Student's t over two or three seeds knows nothing of the last and reaches below a distance of 0 or
+above an AUROC of 1. What lies there is not possible, so intervals end where the metric does: an
+interval cut so covers the true value as often as the whole one.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        title: What people call it.
+        low: Least value that it can take.
+        high: Greatest.
+        fewer_is_better: Whether it is a distance.
+    """
+
+    title: str
+    low: float = -math.inf
+    high: float = math.inf
+    fewer_is_better: bool = False
+
+
+_RANKING = {
+    "auroc": Metric("AUROC", 0, 1),
+    "auprc": Metric("AUPRC", 0, 1),
+    "auroc_per_draw": Metric("AUROC per draw", 0, 1),
+    "auprc_per_draw": Metric("AUPRC per draw", 0, 1),
+}
+_IMAGES = {
+    "lpips": Metric("LPIPS", 0, fewer_is_better=True),
+    "ssim": Metric("SSIM", -1, 1),
+    "psnr": Metric("PSNR, dB"),
+}
+# The unbiased estimate of a kernel distance may be negative.
+_SETS = {
+    "fid": Metric("FID", 0, fewer_is_better=True),
+    "kid": Metric("KID", fewer_is_better=True),
+    "fid_judge": Metric("Frechet distance of judge features", 0, fewer_is_better=True),
+    "kid_judge": Metric("kernel distance of judge features", fewer_is_better=True),
+}
+_OTHERS = {
+    "gap_recovered": Metric("share of the follow-up's gain"),
+    "gap_recovered_per_draw": Metric("share of the follow-up's gain per draw"),
+    "mean_probability": Metric("mean probability", 0, 1),
+}
+
+RANKING = tuple(_RANKING)
+"""Of the probability averaged over draws, then of each draw, averaged over draws."""
+IMAGE_METRICS = tuple(_IMAGES)
+"""Measured of each case and draw against the real follow-up."""
+SET_METRICS = tuple(_SETS)
+"""Measured of all cases of a draw together."""
+METRICS: Mapping[str, Metric] = {**_RANKING, **_IMAGES, **_SETS, **_OTHERS}
+"""All that a trial completes with, and so all that a study file may name."""
+
+
+def title_of(metric: str) -> str:
+    """Return what people call a metric; an unknown one's own name."""
+    return METRICS[metric].title if metric in METRICS else metric
+
+
+def fewer_is_better(metric: str) -> bool:
+    """Return whether a metric is a distance; an unknown one is taken for none."""
+    return metric in METRICS and METRICS[metric].fewer_is_better
+
+
+def within_range(metric: str, value: float) -> float:
+    """Return the value, or the nearest that the metric can take."""
+    known = METRICS.get(metric, Metric(metric))
+    return value if math.isnan(value) else min(max(value, known.low), known.high)
