@@ -4,6 +4,7 @@ import argparse
 import itertools
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,13 +83,21 @@ def plan_with_costs(
     """Return the plan; where no manifest tells a stage's cost and `calibrated`, after a try."""
     from namd.study.plan import make_study_plan
 
-    plan = make_study_plan(spec, configurator, cluster, cohort=cohort, store=store, view=view)
+    planned = partial(
+        make_study_plan,
+        spec,
+        configurator,
+        cluster,
+        cohort=cohort,
+        store=store,
+        view=view,
+        say=tell,
+    )
+    plan = planned()
     if not plan.unknown or not calibrated:
         return plan
     known = _calibrate(spec, configurator, cohort, plan.unknown)
-    return make_study_plan(
-        spec, configurator, cluster, cohort=cohort, store=store, view=view, calibration=known
-    )
+    return planned(calibration=known)
 
 
 def cluster_at(address: str | None) -> "Cluster":

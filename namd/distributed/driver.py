@@ -115,6 +115,7 @@ def run_study(
             store=store,
             view=view,
             cohort_digest=parts.cohort_digest,
+            say=reporter.note,
         )
         if plan.refused is not None:
             raise InputError(f"study {spec.name}: {plan.refused}")

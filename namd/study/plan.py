@@ -3,12 +3,13 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from namd.config.errors import InputError
 from namd.ledger.view import StudyView
@@ -39,6 +40,11 @@ from namd.study.trials import (
 )
 
 SECONDS_PER_HOUR = 3600.0
+SAY_EVERY_S = 5.0
+
+Say = Callable[[str], None]
+
+_Item = TypeVar("_Item")
 
 _RECORDED = 20
 """Manifests read per stage name: the nearest is found among the latest so many keys."""
@@ -238,6 +244,7 @@ def make_study_plan(
     calibration: Mapping[str, float] | None = None,
     cohort_digest: Fingerprint | None = None,
     hash_source: Callable[[Any], str] = source_hash,
+    say: Say | None = None,
 ) -> StudyPlan:
     """Plan a study.
 
@@ -251,18 +258,19 @@ def make_study_plan(
         calibration: Stage name to seconds of one worker, for stages that no manifest tells of.
         cohort_digest: Replaces the cohort's own fingerprint.
         hash_source: Replaces the digest of a stage's source.
+        say: Told every few seconds how far the plan of a large study is.
 
     Raises:
         InputError: A path does not fit, the cohort cannot be read, or weights are missing.
     """
     configurator.check()
     configurator.check_measured()
-    trials, estimated = planned_trials(spec, configurator, view)
+    trials, estimated = planned_trials(spec, configurator, view, say)
     digests = DigestCache()
     nodes: dict[tuple[str, str], Node] = {}
     families: dict[str, list[str]] = {}
     total = 0
-    for trial in trials:
+    for trial in _counted(trials, "keys", say):
         configuration = trial.configuration
         plan = make_plan(
             configuration.stages(),
@@ -313,7 +321,10 @@ def make_study_plan(
 
 
 def planned_trials(
-    spec: StudySpec, configurator: Configurator, view: StudyView | None = None
+    spec: StudySpec,
+    configurator: Configurator,
+    view: StudyView | None = None,
+    say: Say | None = None,
 ) -> tuple[list[Trial], bool]:
     """Return the trials of a study, and whether some of them are guesses.
 
@@ -326,13 +337,23 @@ def planned_trials(
     overrides, guessed = _search_overrides(spec, view)
     found = {
         trial.trial: trial
-        for number, values in enumerate(overrides)
+        for number, values in enumerate(_counted(overrides, "configurations", say))
         for trial in proposal_trials(spec, configurator, number, values)
     }
     for seed in confirmation_seeds(spec):
         trial = configurator.trial(overrides[0], seed)
         found.setdefault(trial.trial, trial)
     return list(found.values()), guessed
+
+
+def _counted(items: Sequence[_Item], what: str, say: Say | None) -> Iterator[_Item]:
+    """Yield the items, and say every few seconds how many there were."""
+    last = time.monotonic()
+    for number, item in enumerate(items):
+        if say is not None and time.monotonic() - last >= SAY_EVERY_S:
+            last = time.monotonic()
+            say(f"planning: {what} of {number:,} of {len(items):,}")
+        yield item
 
 
 def gang_refusal(stages: Iterable[Stage], resources: ResourcesSpec, cluster: Cluster) -> str | None:

@@ -22,6 +22,9 @@ Split = Literal["train", "validation", "test"]
 PLACEHOLDER = "..."
 """What a study file writes where the command line decides."""
 
+MAXIMUM_TRIALS = 10_000
+"""A study of more trials than this is a mistake; a plan of so many takes minutes already."""
+
 
 @dataclass(frozen=True)
 class BaseSpec:
@@ -163,6 +166,11 @@ class SearchSpec:
         for name in ("num_trials", "batch", "seeds", "confirm_seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is 1 or more, not {getattr(self, name)}")
+        if self.num_trials * self.seeds > MAXIMUM_TRIALS:
+            raise ValueError(
+                f"num_trials={self.num_trials}, seeds={self.seeds}: a search has at most "
+                f"{MAXIMUM_TRIALS:,} trials"
+            )
         if self.startup_trials < 0:
             raise ValueError(f"startup_trials is 0 or more, not {self.startup_trials}")
         if self.population < 2:
@@ -338,6 +346,8 @@ class StudySpec:
         if (self.ablation is None) == (self.search is None):
             way = "add one of them" if self.search is None else "remove one of them"
             raise ValueError(f"ablation, search: a study has either `ablation` or `search`; {way}")
+        if isinstance(self.seeds, int) and self.seeds > MAXIMUM_TRIALS:
+            raise ValueError(f"seeds={self.seeds}: a study has at most {MAXIMUM_TRIALS:,} trials")
         seeds = self.train_seeds
         if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
             raise ValueError(

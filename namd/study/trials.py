@@ -20,7 +20,7 @@ from namd.methods.registry import rung_metrics
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping
 from namd.statistics.metrics import METRICS
 from namd.study.designs import Arm, merge_duplicates
-from namd.study.spec import StudySpec
+from namd.study.spec import MAXIMUM_TRIALS, StudySpec
 
 TRAIN_SEED = "train_seed"
 RESERVED = ("method", TRAIN_SEED, "evaluate.split", "evaluate.num_draws")
@@ -116,6 +116,7 @@ class Configurator:
         Raises ConfigError naming its place in the study file.
         """
         _require_metrics(self.spec)
+        _require_few(self.spec)
         stages = {stage.name for each in self._each_alone() for stage in each.stages()}
         self._require_rungs(stages)
         reserved = stages | {name.partition("-")[0] for name in stages}
@@ -286,6 +287,16 @@ def confirmation_seeds(spec: StudySpec) -> Iterable[int]:
     if spec.search is None:
         raise ValueError(f"study {spec.name} is no search")
     return range(spec.search.seeds, spec.search.seeds + spec.search.confirm_seeds)
+
+
+def _require_few(spec: StudySpec) -> None:
+    """Refuse a design that would never end. Raises ConfigError."""
+    arms = len(spec.ablation.arms()) if spec.ablation is not None else 0
+    if arms * len(spec.train_seeds) > MAXIMUM_TRIALS:
+        raise ConfigError(
+            f"seeds={spec.seeds!r}: {arms:,} arms x {len(spec.train_seeds):,} training seeds, "
+            f"where a study has at most {MAXIMUM_TRIALS:,} trials"
+        )
 
 
 def _require_metrics(spec: StudySpec) -> None:

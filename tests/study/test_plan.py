@@ -62,6 +62,17 @@ def test_shared_stages_are_counted_once():
     assert list(found.arms) == ["full", "no_align", "no_record"]
 
 
+def test_a_long_plan_says_how_far_it_is(monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("namd.study.plan.SAY_EVERY_S", 0.0)
+    plan(spec(), say=said.append)
+    assert said == [f"planning: keys of {number} of 6" for number in range(6)]
+    said.clear()
+    monkeypatch.setattr("namd.study.plan.SAY_EVERY_S", 3600.0)
+    plan(spec(), say=said.append)
+    assert said == []
+
+
 def test_what_the_store_holds_is_not_paid_for_again(tmp_path):
     store = open_store(str(tmp_path / "store"))
     study = spec()

@@ -152,6 +152,7 @@ def changed(path: str, value: object) -> dict:
         ("seeds", 3, "search.seeds"),
         ("search.sampler", "tpee", "expected one of"),
         ("search.num_trials", 0, "1 or more"),
+        ("search.num_trials", 10**9, r"num_trials=1000000000, seeds=1: .* at most 10,000 trials"),
         ("search.numtrials", 3, "did you mean search.num_trials"),
         ("search.stop_early.asha.rungs", [{"stage": "vae", "metric": "loss"}], "a loss"),
         ("ablation", {"design": "arms", "toggles": {"a": {"b.c": 1}}}, "either"),
@@ -279,6 +280,14 @@ def test_an_ablation_is_judged_on_test_or_validation_and_never_on_train():
     for split in ("test", "validation"):
         assert ablation(evaluate={"split": split}).split == split
     assert ablation(evaluate={}).split == "test"
+
+
+def test_a_study_has_at_most_ten_thousand_trials():
+    with pytest.raises(ConfigError, match=r"seeds=1000000000: .* at most 10,000 trials"):
+        ablation(seeds=10**9)
+    with pytest.raises(ConfigError, match=r"seeds=3000: 4 arms x 3,000 training seeds, .*10,000"):
+        toy.configurator(ablation(seeds=3000)).check()
+    toy.configurator(ablation(seeds=2500)).check()
 
 
 def test_a_resolution_belongs_to_a_fraction():
