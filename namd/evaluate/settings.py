@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+MAXIMUM_DRAWS = 1000
+"""Each draw is an artifact of its own; the paper has 20."""
+
 
 @dataclass(frozen=True)
 class EvaluateSettings:
@@ -37,8 +40,8 @@ class EvaluateSettings:
 
     def __post_init__(self) -> None:
         """Reject impossible counts and shares."""
-        if self.num_draws < 1:
-            raise ValueError(f"num_draws is 1 or more, not {self.num_draws}")
+        if not 1 <= self.num_draws <= MAXIMUM_DRAWS:
+            raise ValueError(f"num_draws lies in 1..{MAXIMUM_DRAWS:,}, not {self.num_draws}")
         if self.num_cases is not None and self.num_cases < 1:
             raise ValueError(f"num_cases is 1 or more or null, not {self.num_cases}")
         if self.minimum_malignant < 0:

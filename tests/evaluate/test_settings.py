@@ -9,6 +9,7 @@ from namd.evaluate.settings import EvaluateSettings
     "wrong",
     [
         {"num_draws": 0},
+        {"num_draws": 10**9},
         {"num_cases": 0},
         {"num_bootstrap": 1},
         {"interval": 1.0},
