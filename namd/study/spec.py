@@ -166,10 +166,10 @@ class SearchSpec:
         for name in ("num_trials", "batch", "seeds", "confirm_seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is 1 or more, not {getattr(self, name)}")
-        if self.num_trials * self.seeds > MAXIMUM_TRIALS:
+        if self.num_trials * self.seeds + self.confirm_seeds > MAXIMUM_TRIALS:
             raise ValueError(
-                f"num_trials={self.num_trials}, seeds={self.seeds}: a search has at most "
-                f"{MAXIMUM_TRIALS:,} trials"
+                f"num_trials={self.num_trials}, seeds={self.seeds}, confirm_seeds="
+                f"{self.confirm_seeds}: a search has at most {MAXIMUM_TRIALS:,} trials"
             )
         if self.startup_trials < 0:
             raise ValueError(f"startup_trials is 0 or more, not {self.startup_trials}")
