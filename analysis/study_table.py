@@ -197,13 +197,18 @@ def _basis(
         notes.append("one class only among the evaluated cases: nothing can be ranked")
         return Basis(view, arms, {a: {} for a in arms}, 0, level, table, scores, tuple(notes))
     patients = table["patient_id"].to_numpy(str)
+    num_patients = class_patients(patients, labels)
+    if num_patients == 1:
+        notes.append(
+            "all cases of one class are one patient's: AUROC and AUPRC have neither intervals nor p"
+        )
     seed = int((view.configuration.get("evaluate") or {}).get("bootstrap_seed", 0))
     weights = arm_weights(patients, labels, num_bootstrap, seed)
     return Basis(
         view=view,
         arms=arms,
         measured={arm: measure(found, labels, weights) for arm, found in scores.items()},
-        num_patients=class_patients(patients, labels),
+        num_patients=num_patients,
         level=level,
         cases=table,
         scores=scores,
@@ -320,7 +325,7 @@ def _notes(
             f"{seeds} training seeds: an exact sign-flip test over seeds cannot give less than "
             f"p = {floor:.4g}" + (", so it can never reach 0.05" if floor > 0.05 else "")
         )
-    if seeds == 2:
+    if seeds == 2 and basis.num_patients != 1:
         notes.append(
             "two training seeds: in simulations such intervals held the truth in 90%, not 95%"
         )

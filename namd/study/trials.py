@@ -308,6 +308,13 @@ def _require_metrics(spec: StudySpec) -> None:
     for place, name in named:
         if name not in METRICS:
             raise ConfigError(f"{place}: no such metric{nearest(name, METRICS)}")
+    for objective in spec.search.objectives if spec.search is not None else ():
+        better = "min" if METRICS[objective.metric].fewer_is_better else "max"
+        if objective.mode != better:
+            raise ConfigError(
+                f"search.objective.mode={objective.mode!r}: the best {objective.metric} is the "
+                f"{'lowest' if better == 'min' else 'highest'}; set mode: {better}"
+            )
 
 
 def _identity(configuration: RunConfiguration) -> dict[str, Any]:

@@ -30,6 +30,16 @@ def finished(tmp_path_factory) -> MadeStudy:
     return study
 
 
+def test_a_table_without_intervals_says_why(tmp_path, finished):
+    study = made_ablation(tmp_path, seeds=2, cases=60, cases_each=20)
+    table = table_of(study)
+    interval = table.row("full")["auroc"]
+    assert (interval["low"], interval["high"]) == (None, None)
+    assert any("one patient's: AUROC and AUPRC have neither" in note for note in table.notes)
+    assert not any("such intervals held" in note for note in table.notes)
+    assert not any("one patient's" in note for note in table_of(finished).notes)
+
+
 def test_values_are_scikit_learns(finished):
     row = table_of(finished).row("no_align")
     labels = finished.cohort.table["label"]

@@ -192,6 +192,17 @@ def test_a_search_improves_what_a_run_measures():
         toy.configurator(parse_study(changed("search.objective.metric", known))).check()
 
 
+@pytest.mark.parametrize(
+    ("metric", "mode", "better"), [("auroc_per_draw", "min", "max"), ("lpips", "max", "min")]
+)
+def test_a_search_for_the_worst_is_refused(metric, mode, better):
+    wrong = parse_study(changed("search.objective", {"metric": metric, "mode": mode}))
+    with pytest.raises(ConfigError, match=rf"mode='{mode}': the best {metric} .* mode: {better}"):
+        toy.configurator(wrong).check()
+    right = parse_study(changed("search.objective", {"metric": metric, "mode": better}))
+    toy.configurator(right).check()
+
+
 def with_rung(method: str, **rung):
     search = {
         "space": {
@@ -250,7 +261,7 @@ def test_what_a_study_is_about_must_be_switched_on(metric, setting):
     path = f"evaluate.{setting}"
     on = {"lpips": "alex", "fid": "inception"}[setting]
     message = rf"metric='{metric}': {path} is off .* set {path}: {on} in base\.set"
-    search = changed("search.objective.metric", metric)
+    search = changed("search.objective", {"metric": metric, "mode": "min"})
     for value, space in ((None, {}), ("off", {}), (on, {}), ("off", {path: {"choice": [on]}})):
         search["base"] = {"method": "toy", "set": {} if value is None else {path: value}}
         search["search"]["space"] = {**toy.SPACE, **space}
