@@ -18,13 +18,13 @@ class Metric:
         title: What people call it.
         low: Least value that it can take.
         high: Greatest.
-        fewer_is_better: Whether it is a distance.
+        fewer_is_better: Whether it is a distance; None: neither way is better by itself.
     """
 
     title: str
     low: float = -math.inf
     high: float = math.inf
-    fewer_is_better: bool = False
+    fewer_is_better: bool | None = False
 
 
 _RANKING = {
@@ -48,7 +48,7 @@ _SETS = {
 _OTHERS = {
     "gap_recovered": Metric("share of the follow-up's gain"),
     "gap_recovered_per_draw": Metric("share of the follow-up's gain per draw"),
-    "mean_probability": Metric("mean probability", 0, 1),
+    "mean_probability": Metric("mean probability", 0, 1, fewer_is_better=None),
 }
 
 RANKING = tuple(_RANKING)
@@ -68,7 +68,7 @@ def title_of(metric: str) -> str:
 
 def fewer_is_better(metric: str) -> bool:
     """Return whether a metric is a distance; an unknown one is taken for none."""
-    return metric in METRICS and METRICS[metric].fewer_is_better
+    return metric in METRICS and bool(METRICS[metric].fewer_is_better)
 
 
 def within_range(metric: str, value: float) -> float:

@@ -309,8 +309,9 @@ def _require_metrics(spec: StudySpec) -> None:
         if name not in METRICS:
             raise ConfigError(f"{place}: no such metric{nearest(name, METRICS)}")
     for objective in spec.search.objectives if spec.search is not None else ():
-        better = "min" if METRICS[objective.metric].fewer_is_better else "max"
-        if objective.mode != better:
+        fewer = METRICS[objective.metric].fewer_is_better
+        better = "min" if fewer else "max"
+        if fewer is not None and objective.mode != better:
             raise ConfigError(
                 f"search.objective.mode={objective.mode!r}: the best {objective.metric} is the "
                 f"{'lowest' if better == 'min' else 'highest'}; set mode: {better}"

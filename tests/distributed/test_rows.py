@@ -40,7 +40,8 @@ def test_a_trial_completes_with_the_names_of_the_studys_table():
 def test_a_run_measures_every_name_that_a_study_file_may_use(name):
     row = {field.name: 0.5 for field in fields(Row)} | {"row": "namd"}
     assert name in values_of([row], "namd", "run-1")
-    assert f"{name}_of_nothing" not in values_of([row], "namd", "run-1")
+    unmeasured = dict.fromkeys(row) | {"row": "namd"}
+    assert name not in values_of([unmeasured], "namd", "run-1")
 
 
 def test_every_metric_of_an_image_is_a_column_of_the_scores():

@@ -203,6 +203,12 @@ def test_a_search_for_the_worst_is_refused(metric, mode, better):
     toy.configurator(right).check()
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_metric_that_no_way_makes_better_is_searched_either_way(mode):
+    objective = {"metric": "mean_probability", "mode": mode}
+    toy.configurator(parse_study(changed("search.objective", objective))).check()
+
+
 def with_rung(method: str, **rung):
     search = {
         "space": {
