@@ -4,7 +4,7 @@ What its paths mean to a method is checked in namd.study.trials; nothing here im
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -244,13 +244,13 @@ class StageResources:
         workers: Size of the gang of a training stage and of the pools that draw; every other
             stage is built by one.
         minimum_workers: An elastic gang may shrink to so many; None: it may not.
-        cpus: Cores per worker.
+        cpus: Cores per worker; None: the configuration's `num_threads`.
         gpus: Accelerators per worker; a fraction where several stages fit on one.
     """
 
     workers: int = 1
     minimum_workers: int | None = None
-    cpus: float = 1.0
+    cpus: float | None = None
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
@@ -261,7 +261,7 @@ class StageResources:
             raise ValueError(
                 f"minimum_workers lies in 1..{self.workers}, not {self.minimum_workers}"
             )
-        if self.cpus <= 0 or self.gpus < 0:
+        if (self.cpus is not None and self.cpus <= 0) or self.gpus < 0:
             raise ValueError(f"cpus {self.cpus} is above 0 and gpus {self.gpus} is 0 or more")
         if self.gpus > 1 and self.gpus != int(self.gpus):
             raise ValueError(f"gpus above 1 are whole, not {self.gpus}")
@@ -270,6 +270,15 @@ class StageResources:
     def least(self) -> int:
         """The smallest gang it runs with."""
         return self.minimum_workers or self.workers
+
+    @property
+    def cores(self) -> float:
+        """Cores that one worker reserves."""
+        return 1.0 if self.cpus is None else self.cpus
+
+    def for_threads(self, num_threads: int) -> "StageResources":
+        """Return these with a core for each thread if the number of cores is left open."""
+        return self if self.cpus is not None else replace(self, cpus=float(num_threads))
 
 
 @dataclass(frozen=True)
@@ -296,6 +305,11 @@ class ResourcesSpec:
         """Return what a stage's builder reserves."""
         family = stage.partition("-")[0]
         return self.stages.get(stage, self.stages.get(family, self.default))
+
+    def for_threads(self, num_threads: int) -> "ResourcesSpec":
+        """Return these with a core for each thread wherever the number of cores is left open."""
+        stages = {name: each.for_threads(num_threads) for name, each in self.stages.items()}
+        return replace(self, default=self.default.for_threads(num_threads), stages=stages)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ starts.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,12 @@ from namd.config.parsing import merge, nearest, set_path, to_mapping
 from namd.config.presets import load_preset
 from namd.data.settings import CohortDemands
 from namd.ledger.schema import trial_id
-from namd.methods.base import Method, read_path
+from namd.methods.base import Method, num_threads, read_path
 from namd.methods.registry import rung_metrics
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping
 from namd.statistics.metrics import METRICS
 from namd.study.designs import Arm, merge_duplicates
-from namd.study.spec import MAXIMUM_TRIALS, StudySpec
+from namd.study.spec import MAXIMUM_TRIALS, ResourcesSpec, StudySpec
 
 TRAIN_SEED = "train_seed"
 RESERVED = ("method", TRAIN_SEED, "evaluate.split", "evaluate.num_draws")
@@ -124,6 +125,26 @@ class Configurator:
             if name not in reserved:
                 hint = nearest(name, sorted(reserved))
                 raise ConfigError(f"resources.stages.{name}: no such stage{hint}")
+        self._require_cores()
+
+    def resources(self) -> ResourcesSpec:
+        """Return what stages reserve: a core for each thread if the file does not say."""
+        return self.spec.resources.for_threads(self._most_threads())
+
+    def _most_threads(self) -> int:
+        return max(num_threads(each.config) for each in self._each_alone())
+
+    def _require_cores(self) -> None:
+        """Refuse threads that would share cores. Raises ConfigError."""
+        threads, resources = self._most_threads(), self.spec.resources
+        named = {"default": resources.default}
+        named |= {f"stages.{name}": each for name, each in resources.stages.items()}
+        for name, each in named.items():
+            if each.cpus is not None and max(1, math.ceil(each.cpus)) < threads:
+                raise ConfigError(
+                    f"resources.{name}.cpus {each.cpus:g} is below num_threads {threads}, which "
+                    "results depend on: reserve that many, leave cpus out, or set num_threads"
+                )
 
     def check_measured(self) -> None:
         """Check that trials measure what the study is about, on this machine as it is.

@@ -184,6 +184,26 @@ def test_metrics_and_stages_that_no_trial_has_are_refused(changes, message):
     toy.configurator(spec).check()
 
 
+def test_cores_are_as_many_as_threads_and_never_fewer():
+    base = {"preset": "tiny", "method": "namd", "set": {"num_threads": 3}}
+    toggles = {"one": {"num_threads": 4}}
+    many = {"base": base, "ablation": {"design": "arms", "toggles": toggles}}
+    open_cores = Configurator(ablation(**many, resources={"stages": {"vae": {"cpus": 5}}}))
+    open_cores.check()
+    assert open_cores.resources().of("finetune").cores == 4
+    assert open_cores.resources().of("vae").cores == 5
+    few = ablation(**many, resources={"stages": {"vae": {"cpus": 2}}})
+    with pytest.raises(ConfigError, match=r"stages\.vae\.cpus 2 is below num_threads 4"):
+        Configurator(few).check()
+
+
+def test_a_stage_of_one_thread_may_share_a_core():
+    tiny = {"preset": "tiny", "method": "namd"}
+    spec = ablation(base=tiny, resources={"default": {"cpus": 0.25}})
+    Configurator(spec).check()
+    assert Configurator(spec).resources().default.cores == 0.25
+
+
 def test_a_search_improves_what_a_run_measures():
     spec = parse_study(changed("search.objective.metric", "auroc_per_drawing"))
     with pytest.raises(ConfigError, match=r"objective\.metric='auroc_per_drawing': no such metric"):
