@@ -198,8 +198,12 @@ def test_cores_are_as_many_as_threads_and_never_fewer():
 
 
 def test_a_stage_of_one_thread_may_share_a_core():
-    tiny = {"preset": "tiny", "method": "namd"}
-    spec = ablation(base=tiny, resources={"default": {"cpus": 0.25}})
+    toggles = {"align": {"vae.alignment.weight": 0}}
+    spec = ablation(
+        base={"preset": "tiny", "method": "namd"},
+        ablation={"design": "leave-one-out", "toggles": toggles},
+        resources={"default": {"cpus": 0.25}},
+    )
     Configurator(spec).check()
     assert Configurator(spec).resources().default.cores == 0.25
 
