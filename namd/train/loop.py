@@ -20,7 +20,10 @@ from namd.train.settings import TrainingSettings
 from namd.train.workers import World
 
 Objective = nn.Module
-"""A module whose forward(batch) returns a StepOutput; its trainable parameters are trained."""
+"""A module whose forward(batch) returns a StepOutput; its trainable parameters are trained.
+
+With several updates it is forward(batch, name of the update).
+"""
 
 
 class DivergedError(NotFiniteError):
@@ -77,6 +80,36 @@ def adamw(parameters: list[nn.Parameter], settings: TrainingSettings) -> torch.o
     )
 
 
+@dataclass(frozen=True)
+class Update:
+    """One optimiser's part of a training step.
+
+    Attributes:
+        name: Says which loss the objective returns; empty for a training with one optimiser.
+        parts: Attributes of the objective whose trainable parameters it changes; empty: all.
+        repeats: How often it is made in a step, each time on a batch of its own.
+        settings: Learning rate, betas and clipping; None: the training's.
+    """
+
+    name: str = ""
+    parts: tuple[str, ...] = ()
+    repeats: int = 1
+    settings: TrainingSettings | None = None
+
+    def __post_init__(self) -> None:
+        """Reject an update that is never made."""
+        if self.repeats < 1:
+            raise ValueError(f"update {self.name!r}: repeats is 1 or more, not {self.repeats}")
+
+    def owns(self, parameter: str) -> bool:
+        """Return whether it changes the objective's parameter of this dotted name."""
+        return not self.parts or parameter.partition(".")[0] in self.parts
+
+    def measured(self, name: str) -> str:
+        """Return the name under which this optimiser's own measurements are logged."""
+        return f"{self.name}_{name}" if self.name else name
+
+
 @dataclass
 class TrainState:
     """All that a training carries from step to step.
@@ -90,6 +123,7 @@ class TrainState:
         precision: `fp32` or `bf16` (autocast).
         seed: Feeds torch's global generator, which dropout alone uses.
         make_optimizer: From trained parameters to their optimiser.
+        updates: What a step consists of, in order; each has an optimiser of its own.
     """
 
     name: str
@@ -100,22 +134,50 @@ class TrainState:
     precision: str
     seed: int
     make_optimizer: Callable[[list[nn.Parameter], TrainingSettings], torch.optim.Optimizer] = adamw
+    updates: tuple[Update, ...] = (Update(),)
     step: int = 0
     last_checkpoint: int | None = None
-    optimizer: torch.optim.Optimizer = field(init=False)
+    optimizers: list[torch.optim.Optimizer] = field(init=False)
     average: dict[str, Tensor] | None = field(init=False, default=None)
     wrapped: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
-        """Build the optimiser and, for several workers, the gang's wrapper."""
-        trained = [p for p in self.objective.parameters() if p.requires_grad]
-        self.optimizer = self.make_optimizer(trained, self.settings)
+        """Build the optimisers and, for several workers, the wrapper that averages gradients.
+
+        Raises ValueError unless every trainable parameter belongs to exactly one update.
+        """
+        self._require_one_owner_each()
+        self.optimizers = [
+            self.make_optimizer(self.parameters_of(update), update.settings or self.settings)
+            for update in self.updates
+        ]
         self.wrapped = self.objective
         if self.world.size > 1:
             self.objective = with_global_batch_norm(self.objective)
             self.wrapped = DistributedDataParallel(self.objective, find_unused_parameters=True)
         if self.settings.ema_decay:
             self.average = {k: v.detach().clone() for k, v in self.trained().items()}
+
+    def _require_one_owner_each(self) -> None:
+        for name in self.trained():
+            owners = [update.name for update in self.updates if update.owns(name)]
+            if len(owners) != 1:
+                raise ValueError(
+                    f"{self.name}: parameter {name} belongs to {len(owners)} updates, not one"
+                )
+
+    @property
+    def batches_per_step(self) -> int:
+        """How many batches a step takes."""
+        return sum(update.repeats for update in self.updates)
+
+    def parameters_of(self, update: Update) -> list[nn.Parameter]:
+        """Return the trainable parameters that an update changes."""
+        return [
+            parameter
+            for name, parameter in self.objective.named_parameters()
+            if parameter.requires_grad and update.owns(name)
+        ]
 
     def trained(self) -> dict[str, Tensor]:
         """Return the tensors that training changes, by name."""
@@ -153,7 +215,7 @@ class TrainState:
         return {
             "step": self.step,
             "weights": {k: v.detach().cpu() for k, v in (self.trained() | self.buffers()).items()},
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "optimizers": [copy.deepcopy(each.state_dict()) for each in self.optimizers],
             "average": self.average,
         }
 
@@ -167,7 +229,8 @@ class TrainState:
     def restore(self, shared: Mapping[str, Any], own: Mapping[str, Any] | None) -> None:
         """Continue from saved state, bit for bit; a rank that is new has no dropout state yet."""
         self.put(shared["weights"])
-        self.optimizer.load_state_dict(shared["optimizer"])
+        for optimizer, saved in zip(self.optimizers, shared["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step = self.last_checkpoint = int(shared["step"])
         if self.average is not None:
             self.average = {k: v.to(self.world.device) for k, v in shared["average"].items()}
@@ -194,39 +257,61 @@ def _never() -> bool:
 def train(
     state: TrainState, batches: Callable[[int], Any], leaving: Callable[[], bool] = _never
 ) -> Iterator[TrainedStep]:
-    """Train from `state.step` to `state.num_steps`, yielding after every optimiser step.
+    """Train from `state.step` to `state.num_steps`, yielding after every step.
 
-    `batches(step)` returns this rank's part of the global batch of a step; `leaving` tells whether
-    this worker was asked to stop.
+    `batches(number)` returns this rank's part of a global batch; step s takes the numbers from
+    s * `state.batches_per_step` on, one for each update. `leaving` says whether this worker was
+    asked to stop.
 
-    Raises DivergedError, before the optimiser sees it, at a loss or a gradient that is not finite
+    Raises DivergedError, before an optimiser sees it, at a loss or a gradient that is not finite
     on any worker.
     """
-    settings = state.settings
-    parameters = list(state.trained().values())
     while state.step < state.num_steps:
-        rate = settings.rate_at(state.step, state.num_steps)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
         state.objective.train()
-        with autocast(state.precision, state.world.device):
-            output: StepOutput = state.wrapped(batches(state.step))
-        state.optimizer.zero_grad(set_to_none=True)
-        output.loss.backward()
-        # Without a limit the norm is only measured: every gradient is multiplied by 1.
-        limit = math.inf if settings.max_norm is None else settings.max_norm
-        norm = nn.utils.clip_grad_norm_(parameters, limit).detach()
-        broken, told = _agreed(state.world, output.loss, norm, leaving)
-        if broken is not None:
-            terms = {name: float(value) for name, value in output.metrics.items()}
-            raise DivergedError(state.name, state.step, terms, state.last_checkpoint, broken)
-        metrics = dict(output.metrics) | {"learning_rate": torch.tensor(rate)}
-        if settings.max_norm is not None:
-            metrics["gradient_norm"] = norm
-        state.optimizer.step()
+        metrics: dict[str, Tensor] = {}
+        stopping = False
+        number = state.step * state.batches_per_step
+        for update, optimizer in zip(state.updates, state.optimizers, strict=True):
+            for _ in range(update.repeats):
+                measured, asked = _updated(state, update, optimizer, batches(number), leaving)
+                metrics |= measured
+                stopping = stopping or asked
+                number += 1
         state.step += 1
         _average(state)
-        yield TrainedStep(state.step, metrics, told or (state.world.size == 1 and leaving()))
+        yield TrainedStep(state.step, metrics, stopping or (state.world.size == 1 and leaving()))
+
+
+def _updated(
+    state: TrainState,
+    update: Update,
+    optimizer: torch.optim.Optimizer,
+    batch: Any,  # noqa: ANN401 - the objective's
+    leaving: Callable[[], bool],
+) -> tuple[dict[str, Tensor], bool]:
+    """Make one update; return what it measured, and whether any worker was asked to stop."""
+    settings = update.settings or state.settings
+    rate = settings.rate_at(state.step, state.num_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with autocast(state.precision, state.world.device):
+        output: StepOutput = state.wrapped(batch, *([update.name] if update.name else []))
+    # Of all parameters: a generator's loss leaves gradients in its critic.
+    state.objective.zero_grad(set_to_none=True)
+    output.loss.backward()
+    # Without a limit the norm is only measured: every gradient is multiplied by 1.
+    limit = math.inf if settings.max_norm is None else settings.max_norm
+    changed = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(changed, limit).detach()
+    broken, asked = _agreed(state.world, output.loss, norm, leaving)
+    if broken is not None:
+        terms = {name: float(value) for name, value in output.metrics.items()}
+        raise DivergedError(state.name, state.step, terms, state.last_checkpoint, broken)
+    metrics = dict(output.metrics) | {update.measured("learning_rate"): torch.tensor(rate)}
+    if settings.max_norm is not None:
+        metrics[update.measured("gradient_norm")] = norm
+    optimizer.step()
+    return metrics, asked
 
 
 def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[Any]:

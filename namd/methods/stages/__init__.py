@@ -1,1 +1,0 @@
-"""Bodies of stages, shared by methods. A body reads its context and writes its outputs."""
