@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from namd.config.parsing import parse
-from namd.config.presets import load_preset
 from namd.methods.base import Method, Stage
 from namd.methods.source_hash import code_places, source_hash
 
@@ -78,7 +77,7 @@ def current_record(methods: Iterable[Method]) -> Record:
 def stages_of(method: Method) -> list[Stage]:
     """Return the stages of a method's default configuration and of all its presets."""
     configurations = [method.config_class()]
-    configurations += [parse(method.config_class, load_preset(name)) for name in method.presets]
+    configurations += [parse(method.config_class, method.preset(name)) for name in method.presets]
     return [stage for config in configurations for stage in method.stages(config)]
 
 

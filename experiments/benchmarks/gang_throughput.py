@@ -26,14 +26,14 @@ from torch import Tensor, nn
 
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import parse
-from namd.config.presets import load_preset
 from namd.config.seeding import generator
 from namd.distributed.gang import build_with_gang
 from namd.losses.kl import kl_loss
 from namd.losses.reconstruction import reconstruction_loss
 from namd.losses.total import LossTerm, StepOutput, weighted_sum
 from namd.methods.base import Stage, StageContext, Step
-from namd.methods.namd import NAMDConfig
+from namd.methods.namd.method import METHOD
+from namd.methods.namd.settings import NAMDConfig
 from namd.models.initialisation import initialised_from
 from namd.models.vae import GreyAutoencoder, build_vae
 from namd.pipeline.graph import Node
@@ -122,7 +122,7 @@ def body(context: StageContext) -> Iterator[Step]:
 
 def measure(preset: str, num_steps: int, threads: int) -> Throughput:
     """Return both throughputs; starts a Ray cluster of its own."""
-    config = parse(NAMDConfig, load_preset(preset))
+    config = parse(NAMDConfig, METHOD.preset(preset))
     settings = SimpleNamespace(config=config, num_steps=num_steps)
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as place:
@@ -162,7 +162,7 @@ def _bare(settings: SimpleNamespace, place: Path) -> list[float]:
 
 
 def _gang(settings: SimpleNamespace, place: Path, threads: int) -> list[float]:
-    stage = Stage(PURPOSE, 1, "training", "experiments.benchmarks.gang_throughput:body")
+    stage = Stage(PURPOSE, 1, "train", "experiments.benchmarks.gang_throughput:body")
     node = Node(stage, fingerprint(PURPOSE), {}, {}, settings)
     ray.init(
         num_cpus=max(2, threads),

@@ -48,7 +48,7 @@ class OneProcess:
 def stages(config: NoopConfig) -> tuple[Stage, ...]:  # noqa: ARG001 - a method's signature
     """Return the one stage."""
     body = "experiments.benchmarks.noop_method:body"
-    return (Stage(NAME, 1, "mapping", body, reads=("knob",), seeds=("train_seed",)),)
+    return (Stage(NAME, 1, "map", body, reads=("knob",), seeds=("train_seed",)),)
 
 
 def body(context: StageContext) -> Iterator[Step]:

@@ -27,14 +27,14 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from namd.config.parsing import parse
-from namd.config.presets import load_preset
 from namd.config.seeding import generator
 from namd.data.report import report_text
 from namd.diffusion.conditioning import condition_on_latents
 from namd.diffusion.ddim import ddim_sample, inference_timesteps
 from namd.diffusion.noise import draw_noise
 from namd.diffusion.schedule import diffusers_scheduler, noise_schedule
-from namd.methods.namd import NAMDConfig
+from namd.methods.namd.method import METHOD
+from namd.methods.namd.settings import NAMDConfig
 from namd.models.embedded_language import build_embedded, train_tokenizer
 from namd.models.initialisation import initialised_from
 from namd.models.judge import Judge
@@ -291,7 +291,7 @@ def _configuration(preset: str, steps: int) -> NAMDConfig:
 
     Raises SystemExit for a preset whose shapes lie in external weights.
     """
-    config = parse(NAMDConfig, load_preset(preset))
+    config = parse(NAMDConfig, METHOD.preset(preset))
     external = (config.unet.weights, config.vae.architecture.weights)
     if any(external) or not config.language.is_embedded:
         sys.stderr.write(f"preset {preset} takes its shapes from external weights; try base\n")

@@ -17,12 +17,13 @@ def list_presets(arguments: argparse.Namespace) -> int:
     """List the names, or print one preset with what it extends laid under it."""
     import yaml
 
-    from namd.config.presets import load_preset, preset_names
+    from namd.methods.registry import METHODS
+    from namd.pipeline.run_configuration import method_of
 
     if arguments.name is None:
-        names = preset_names()
+        names = sorted({name for method in METHODS.values() for name in method.presets})
         answer(arguments, {"presets": names}, "\n".join(names))
         return 0
-    mapping = load_preset(arguments.name)
+    mapping = method_of({}, None).preset(arguments.name)
     answer(arguments, mapping, yaml.safe_dump(mapping, sort_keys=False).rstrip())
     return 0

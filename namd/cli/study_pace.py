@@ -152,11 +152,11 @@ class Pace:
         known = {name: seconds * off for name, seconds in planned.items()} | known
         kinds: dict[str, list[float]] = {}
         for name, seconds in known.items():
-            kinds.setdefault(self._stages[name].kind, []).append(seconds)
-        if any(stage.kind not in kinds for stage in self._stages.values()):
+            kinds.setdefault(self._stages[name].role, []).append(seconds)
+        if any(stage.role not in kinds for stage in self._stages.values()):
             return {}
         return {
-            name: known[name] if name in known else fmean(kinds[stage.kind])
+            name: known[name] if name in known else fmean(kinds[stage.role])
             for name, stage in self._stages.items()
         }
 

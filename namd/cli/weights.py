@@ -3,7 +3,6 @@
 import argparse
 
 from namd.cli.output import add_json_option, answer
-from namd.config.presets import load_preset
 from namd.models.weights import WeightStatus, describe
 
 SUMMARY = "list the external weights a preset wants: found or not, licence, how to fetch them"
@@ -22,7 +21,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises InputError where the preset is unknown.
     """
-    config = load_preset(arguments.preset) if arguments.preset else {}
+    from namd.pipeline.run_configuration import method_of
+
+    config = method_of({}, None).preset(arguments.preset) if arguments.preset else {}
     statuses = describe(arguments.preset, config)
     value = {
         "preset": arguments.preset,

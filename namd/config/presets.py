@@ -1,6 +1,5 @@
-"""Finding and reading the presets that the package carries; their contents are YAML files."""
+"""Reading of presets: YAML files in one folder, which may extend each other."""
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +7,16 @@ from namd.config.document import read_yaml_mapping
 from namd.config.errors import ConfigError
 from namd.config.parsing import merge, nearest
 
-FOLDER = Path(str(resources.files("namd.config"))) / "presets"
 
-
-def preset_names(folder: Path = FOLDER) -> list[str]:
-    """Return the names of the presets, sorted."""
+def preset_names(folder: Path) -> list[str]:
+    """Return the names of the presets in a folder, sorted."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def load_preset(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+def load_preset(name: str, folder: Path) -> dict[str, Any]:
     """Return a preset's mapping, laid over the preset that it `extends`, if any.
 
-    Raises ConfigError where the name is unknown or presets extend each other in a ring.
+    Raises ConfigError if the name is unknown or presets extend each other in a ring.
     """
     return _load(name, folder, ())
 

@@ -89,7 +89,7 @@ class Work:
 
         return StageContext(
             settings=self.node.settings,
-            values=self.node.stage.values,
+            values=self.node.stage.constants,
             cohort_path=self.cohort,
             inputs={label: payload(store, *place) for label, place in inputs.items()},
             outputs={},
@@ -152,7 +152,7 @@ class DrawWorker:
 
     @cached_property
     def _cases(self) -> Any:  # noqa: ANN401 - naming a cohort here would import pandas early
-        from namd.methods.stages.draws import evaluation_cases
+        from namd.methods.shared.draws import evaluation_cases
 
         return evaluation_cases(self.work.context(self._store, {}))
 
@@ -162,7 +162,7 @@ class DrawWorker:
 
     @cached_property
     def _drawer(self) -> Any:  # noqa: ANN401 - a Drawer; its module imports torch
-        module, _, attribute = str(self.work.node.stage.values["drawer"]).partition(":")
+        module, _, attribute = str(self.work.node.stage.constants["drawer"]).partition(":")
         context = self.work.context(self._store, self.work.node.inputs)
         return getattr(importlib.import_module(module), attribute)(context, self._cases)
 
@@ -229,8 +229,8 @@ class JudgeWorker:
 
     @cached_property
     def _scorer(self) -> Any:  # noqa: ANN401 - a Scorer; its module imports torch
-        from namd.methods.stages.draws import evaluation_cases
-        from namd.methods.stages.scores import make_scorer
+        from namd.methods.shared.draws import evaluation_cases
+        from namd.methods.shared.scores import make_scorer
 
         store = open_store(self.work.store_url, create=False, answered=True)
         inputs = {"judge": self.work.node.inputs["judge"]}

@@ -21,7 +21,7 @@ from namd.config.errors import ConfigError, InputError, StageError
 from namd.distributed.draw_files import Block, DrawnFiles, IndexFiles, ScoreFiles
 from namd.distributed.draw_workers import DrawWorker, JudgeWorker, Tries, Work
 from namd.distributed.pairs import Coverage, block_rows, evaluated_case_ids, pair_blocks
-from namd.methods.base import StageContext, Step
+from namd.methods.base import StageContext, Step, label_of
 from namd.pipeline.backend import StoreError, explained
 from namd.pipeline.graph import Node
 from namd.pipeline.launcher import Launcher, LeaseLost, LeaseWatch, Task
@@ -34,8 +34,6 @@ Relay = Callable[[str, str, Step], None]
 OpenTasks = dict[int | None, Task]
 """Nodes leased to this process and not yet published, by draw index."""
 
-SCORES_BODY = "namd.methods.stages.scores:run"
-DRAWER = "drawer"
 
 JUDGE_SHARE = 0.25
 """Of a worker's reservation, what its judge takes: one forward pass beside dozens."""
@@ -125,8 +123,8 @@ class Drawing:
 
     def build(self, nodes: Sequence[Node]) -> None:
         """Build or await every node."""
-        draws = [node for node in nodes if DRAWER in node.stage.values]
-        scores = [node for node in nodes if node.stage.body == SCORES_BODY]
+        draws = [node for node in nodes if node.stage.role == "draw"]
+        scores = [node for node in nodes if node.stage.role == "score"]
         others = [node.label for node in nodes if node not in draws and node not in scores]
         if others:
             raise ValueError(f"{', '.join(others)}: neither draws nor scores of draws")
@@ -158,7 +156,7 @@ class Drawing:
 
     def _carry(self, tasks: Mapping[str, OpenTasks]) -> None:
         first = next(task.node for family in tasks.values() for task in family.values())
-        split = str(first.stage.values["split"])
+        split = str(first.stage.split)
         case_ids = evaluated_case_ids(self.cohort, split, first.settings.evaluate)
         families = self._families(tasks, case_ids)
         nodes = {word: _nodes(family) for word, family in tasks.items()}
@@ -192,7 +190,7 @@ class Drawing:
         """Return what a manifest tells of the workers; no body runs in this process."""
         return StageContext(
             settings=node.settings,
-            values=node.stage.values,
+            values=node.stage.constants,
             cohort_path=self.cohort,
             inputs={},
             outputs={},
@@ -288,8 +286,7 @@ def stream(
 
 def drawn_by(score: Node) -> tuple[str, str]:
     """Return stage name and key of the draw that a score reads."""
-    label = f"draws-{score.stage.values['split']}[{score.stage.index}]"
-    return score.inputs[label]
+    return score.inputs[label_of(str(score.stage.values["scored"]), score.stage.index)]
 
 
 def _nodes(tasks: OpenTasks) -> dict[int, Node]:

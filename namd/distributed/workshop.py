@@ -321,7 +321,7 @@ class Workshop:
     def _stage_entry(self, node: Node) -> dict[str, Any]:
         artifact = self._find(node)
         manifest = artifact.manifest() if artifact is not None else {}
-        resources = self._resources.of(node.stage.name)
+        resources = self._resources.of(node.stage.name, node.stage.family)
         seconds = float(manifest.get("wall_seconds", 0.0))
         charged = device_seconds(float(manifest.get("device_seconds", seconds)), resources)
         paid = self._reserved.get(node.key)
@@ -370,12 +370,13 @@ class Workshop:
 
     def _begin(self, nodes: Sequence[Node], plan: Plan) -> None:
         """Start to build nodes that nobody builds yet."""
-        resources = self._resources.of(nodes[0].stage.name)
+        stage = nodes[0].stage
+        resources = self._resources.of(stage.name, stage.family)
         manner: Manner = "alone"
         together = tuple(nodes)
-        if resources.workers > 1 and nodes[0].stage.kind == "training":
+        if resources.workers > 1 and stage.role == "train":
             manner = "gang"
-        elif resources.workers > 1 and nodes[0].stage.name.partition("-")[0] == "draws":
+        elif resources.workers > 1 and stage.role == "draw":
             manner, together = "drawing", self._with_scores(nodes, plan)
         self._numbers += 1
         build = _Build(self._numbers, together, manner, resources)
@@ -392,7 +393,7 @@ class Workshop:
         readers = [
             node
             for node in plan.nodes
-            if node.stage.name.partition("-")[0] == "scores"
+            if node.stage.role == "score"
             and any(key in keys for _, key in node.inputs.values())
             and all(
                 key in keys or self._store.find(name, key) for name, key in node.inputs.values()

@@ -8,10 +8,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+from namd.config.errors import ConfigError
+from namd.config.parsing import nearest
+from namd.config.presets import load_preset
 from namd.data.settings import CohortDemands
 from namd.train.workers import World
 
-StageKind = Literal["training", "mapping"]
+StageRole = Literal["train", "map", "draw", "score", "reference"]
+"""What a stage is for. `train` is built by a worker group, `draw` also by a pool of workers.
+
+`draw` and `score` have one artifact per draw index; `reference` makes rows of the table without a
+model.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,40 +44,74 @@ class CohortSlice:
     splits: tuple[str, ...]
 
 
+def label_of(name: str, index: int | None) -> str:
+    """Return the name under which a stage, or one member of a family, is read and shown."""
+    return name if index is None else f"{name}[{index}]"
+
+
+@dataclass(frozen=True)
+class DrawerCode:
+    """Where a method's drawer is defined.
+
+    Attributes:
+        path: Import path `module:Class` of a `namd.sample.draws.Drawer`.
+        code_version: Bumped when its images would change; moves the keys of these draws alone.
+    """
+
+    path: str
+    code_version: int
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of a run.
 
     Attributes:
-        name: Unique within a run; draws and scores carry their split, e.g. `draws-test`.
+        family: What is made, without split and draw index: `vae`, `draws`, `scores`.
         code_version: Bumped when the stage's output would change for the same inputs.
-        kind: `training` is built by a gang of workers, `mapping` by independent workers.
+        role: What the stage is for.
         body: Import path `module:function` of `run(context) -> Iterator[Step]`.
         reads: Dotted paths of the configuration sections that the body may read.
         upstream: Names of the stages whose artifacts the body reads.
         cohort: What the body reads of the cohort; None: nothing.
         seeds: Dotted paths of the seeds that the body uses.
         weights: Dotted paths of configuration values that name external weights.
+        split: The one split whose cases are drawn, scored or measured; None: no single one.
         index: Draw index for a stage of which there is one artifact per draw.
-        values: Extra constants that distinguish stages sharing a body (a split's name, say).
+        drawer: The model that a stage of role `draw` draws with.
+        values: Extra constants that distinguish stages sharing a body.
     """
 
-    name: str
+    family: str
     code_version: int
-    kind: StageKind
+    role: StageRole
     body: str
     reads: tuple[str, ...] = ()
     upstream: tuple[str, ...] = ()
     cohort: CohortSlice | None = None
     seeds: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
+    split: str | None = None
     index: int | None = None
+    drawer: DrawerCode | None = None
     values: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of its folder, unique within a run but for the index: `draws-test`."""
+        return self.family if self.split is None else f"{self.family}-{self.split}"
+
+    @property
+    def constants(self) -> dict[str, str | int | float | bool]:
+        """What the body finds in `context.values`: its own, its split and its drawer's path."""
+        split = {} if self.split is None else {"split": self.split}
+        drawer = {} if self.drawer is None else {"drawer": self.drawer.path}
+        return {**self.values, **split, **drawer}
 
     @property
     def label(self) -> str:
         """The name shown to people: `draws-test[7]` for one of a family."""
-        return self.name if self.index is None else f"{self.name}[{self.index}]"
+        return label_of(self.name, self.index)
 
     def load_body(self) -> Callable[["StageContext"], Generator[Step, None, None]]:
         """Import the body. Raises ImportError or AttributeError where the path is wrong."""
@@ -161,10 +203,13 @@ class Method:
         stochastic: Whether K matters; deterministic rows report no spread.
         config_class: Frozen dataclass that its configuration is parsed into.
         stages: From a configuration to its stages, upstream first.
-        presets: Names of the presets that fit it.
+        presets: Names of its presets, the smallest first; each a YAML file in `preset_folder`.
+        preset_folder: Where they lie.
         resolve: Replaces every automatic choice of a configuration by what this machine will
             do; runs before any key is formed, so that keys say what was done.
         demands: What a configuration asks of a cohort; None: nothing beyond what every run does.
+        rung_metrics: What its stages measure on validation that a rung of a search may stop trials
+            by, per stage name, and which way is better; None: unrestricted.
     """
 
     name: str
@@ -173,9 +218,21 @@ class Method:
     stochastic: bool
     config_class: type
     stages: Callable[[Any], tuple[Stage, ...]]
-    presets: tuple[str, ...]
+    presets: tuple[str, ...] = ()
+    preset_folder: Path | None = None
     resolve: Callable[[Any], Any] | None = None
     demands: Callable[[Any], CohortDemands] | None = None
+    rung_metrics: Mapping[str, Mapping[str, str]] | None = None
+
+    def preset(self, name: str) -> dict[str, Any]:
+        """Return the configuration that a preset states. Raises ConfigError for another's name."""
+        if name not in self.presets or self.preset_folder is None:
+            fitting = ", ".join(self.presets) or "none"
+            raise ConfigError(
+                f"preset {name!r} does not exist for method {self.name}"
+                f"{nearest(name, self.presets)}; those that do: {fitting}"
+            )
+        return load_preset(name, self.preset_folder)
 
 
 def require_frozen(config_class: type) -> None:

@@ -44,7 +44,7 @@ def code_places(stage: Stage) -> tuple[str, ...]:
     A body that is told by a value which class to use (the drawer of a method) reaches that
     class's module as well, although it imports no such name.
     """
-    named = (value for _, value in sorted(stage.values.items()) if isinstance(value, str))
+    named = (value for _, value in sorted(stage.constants.items()) if isinstance(value, str))
     return (stage.body, *(value for value in named if _IMPORT_PATH.fullmatch(value)))
 
 

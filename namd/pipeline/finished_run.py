@@ -68,7 +68,7 @@ def require_drawable(store: Store, run: FinishedRun) -> None:
 def draw_stage(run: FinishedRun) -> Stage:
     """Return the stage that draws. Raises InputError where the method has none."""
     for stage in run.configuration.stages():
-        if "drawer" in stage.values:
+        if stage.role == "draw":
             return stage
     raise InputError(f"--run {run.key[:12]}: its method has no model that draws")
 

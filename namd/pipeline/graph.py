@@ -139,6 +139,7 @@ def _node(
         "code_version": stage.code_version,
         "index": stage.index,
         "values": dict(stage.values),
+        "drawer": None if stage.drawer is None else dataclasses.asdict(stage.drawer),
         "slice": {path: _slice(config, path, stage.weights) for path in stage.reads},
         "seeds": {path: read_path(config, path) for path in stage.seeds},
         "num_threads": num_threads(config),

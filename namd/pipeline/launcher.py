@@ -229,7 +229,7 @@ class Launcher:
 
         context = StageContext(
             settings=first.settings,
-            values=first.stage.values,
+            values=first.stage.constants,
             cohort_path=self.cohort,
             inputs=inputs,
             outputs={task.node.stage.index: task.attempt.payload for task in tasks},

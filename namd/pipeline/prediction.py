@@ -105,7 +105,7 @@ def _predicted(
 ) -> Prediction:
     stage = draw_stage(run)
     context = _context(store, run, stage)
-    module, _, attribute = str(stage.values["drawer"]).partition(":")
+    module, _, attribute = str(stage.constants["drawer"]).partition(":")
     drawer: Drawer = getattr(importlib.import_module(module), attribute)(context, case)
     drawn = []
     for index in range(num_draws):
@@ -139,7 +139,7 @@ def _context(store: Store, run: FinishedRun, stage: Stage) -> StageContext:
     inputs = {name: find_artifact(store, run, name).payload for name in stage.upstream}
     return StageContext(
         settings=cut(run.configuration.config, (*stage.reads, *stage.seeds)),
-        values=stage.values,
+        values=stage.constants,
         cohort_path=store.backend.working_folder("cache"),
         inputs=inputs,
         outputs={},

@@ -10,11 +10,8 @@ from typing import Any
 from namd.config.document import read_yaml_mapping
 from namd.config.errors import ConfigError, about
 from namd.config.parsing import apply_overrides, merge, nearest, parse
-from namd.config.presets import load_preset
 from namd.data.settings import CohortDemands
 from namd.methods.base import Method, Stage
-
-DEFAULT_METHOD = "namd"
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,12 @@ def resolve(
 
     Raises InputError where a file cannot be read and ConfigError for everything inside it.
     """
-    mapping = load_preset(preset) if preset is not None else {}
-    if config_file is not None:
-        mapping = merge(mapping, read_yaml_mapping(config_file))
+    mapping = read_yaml_mapping(config_file) if config_file is not None else {}
     overrides = list(overrides)
+    if preset is not None:
+        # The file or an override may name the method, and the method has the presets.
+        method = method_of(apply_overrides(mapping, overrides), methods)
+        mapping = merge({**method.preset(preset), "method": method.name}, mapping)
     # What is wrong may as well be an override's, where there is one.
     with about(str(config_file)) if config_file and not overrides else nullcontext():
         return from_mapping(apply_overrides(mapping, overrides), preset, methods)
@@ -65,21 +64,27 @@ def from_mapping(
     methods: Mapping[str, Method] | None = None,
 ) -> RunConfiguration:
     """Parse a whole configuration and make the automatic choices. Raises ConfigError."""
-    if methods is None:
-        from namd.methods.registry import METHODS
-
-        methods = METHODS
-    name = mapping.get("method", DEFAULT_METHOD)
-    if name not in methods:
-        raise ConfigError(f"method={name!r} does not exist{nearest(str(name), methods)}")
-    method = methods[name]
+    method = method_of(mapping, methods)
     if preset is not None and preset not in method.presets:
         fitting = ", ".join(method.presets)
-        raise ConfigError(f"preset {preset!r} does not fit method {name}; those that do: {fitting}")
+        raise ConfigError(
+            f"preset {preset!r} does not fit method {method.name}; those that do: {fitting}"
+        )
     mapping = {key: value for key, value in mapping.items() if key != "method"}
     if any(spec.name == "method" for spec in dataclasses.fields(method.config_class)):
-        mapping["method"] = name
+        mapping["method"] = method.name
     config: Any = parse(method.config_class, mapping)
     if method.resolve is not None:
         config = method.resolve(config)
     return RunConfiguration(method, config, preset)
+
+
+def method_of(mapping: Mapping[str, Any], methods: Mapping[str, Method] | None) -> Method:
+    """Return the method that a configuration names, or the default one. Raises ConfigError."""
+    from namd.methods.registry import DEFAULT_METHOD, METHODS
+
+    methods = METHODS if methods is None else methods
+    name = mapping.get("method", DEFAULT_METHOD)
+    if name not in methods:
+        raise ConfigError(f"method={name!r} does not exist{nearest(str(name), methods)}")
+    return methods[name]

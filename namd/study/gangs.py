@@ -11,11 +11,13 @@ from namd.methods.base import Stage
 from namd.pipeline.graph import Node
 from namd.study.spec import ResourcesSpec, StageResources
 
+TOGETHER = ("train", "draw")
+"""Roles of the stages that several workers build."""
+
 
 def num_workers(stage: Stage, resources: StageResources) -> int:
     """Return how many workers build a stage: gangs train and pools draw, all else is done alone."""
-    together = stage.kind == "training" or stage.name.partition("-")[0] == "draws"
-    return resources.workers if together else 1
+    return resources.workers if stage.role in TOGETHER else 1
 
 
 def occupied(stage: Stage, resources: StageResources) -> StageResources:
@@ -42,7 +44,7 @@ def device_seconds(worker_seconds: float, resources: StageResources) -> float:
 
 def global_batch(node: Node) -> int | None:
     """Return the batch size in a training stage's own section; None where it names none."""
-    section = getattr(node.settings, node.stage.name, None)
+    section = getattr(node.settings, node.stage.family, None)
     section = getattr(section, "embedded", section)
     size = getattr(section, "batch_size", None)
     return size if isinstance(size, int) else None
@@ -72,8 +74,8 @@ def shareable(label: str, batch: int | None, resources: StageResources) -> int:
 def batch_refusal(nodes: Iterable[Node], resources: ResourcesSpec) -> str | None:
     """Return why a gang cannot share the batch of one of the nodes to build, or None."""
     for node in nodes:
-        need = resources.of(node.stage.name)
-        if node.stage.kind == "training" and need.workers > 1:
+        need = resources.of(node.stage.name, node.stage.family)
+        if node.stage.role == "train" and need.workers > 1:
             try:
                 shareable(f"stage {node.label}", global_batch(node), need)
             except InputError as error:

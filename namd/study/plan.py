@@ -79,7 +79,7 @@ class StageEstimate:
         source: Where that number comes from: `recorded`, `calibration`, `nothing to build` or
             `unknown`.
         other_source: How many of those in the store were made by other project source.
-        kind: The stage's kind; those of one kind cost alike sooner than others.
+        role: The stage's role; those of one role cost alike sooner than others.
         devices: Devices that are occupied while one is built.
     """
 
@@ -89,7 +89,7 @@ class StageEstimate:
     seconds_each: float | None
     source: str
     other_source: int = 0
-    kind: str = ""
+    role: str = ""
     devices: float = 1.0
 
     @property
@@ -293,7 +293,7 @@ def make_study_plan(
             [nodes[name, key] for key in keys],
             holdings,
             calibration or {},
-            resources.of(name),
+            resources.of(name, nodes[name, keys[0]].stage.family),
             hash_source,
         )
         for name, keys in families.items()
@@ -363,7 +363,7 @@ def _counted(items: Sequence[_Item], what: str, say: Say | None) -> Iterator[_It
 def gang_refusal(stages: Iterable[Stage], resources: ResourcesSpec, cluster: Cluster) -> str | None:
     """Return why a stage's smallest gang can never be placed, or None."""
     for stage in stages:
-        need = occupied(stage, resources.of(stage.name))
+        need = occupied(stage, resources.of(stage.name, stage.family))
         for word, per_worker, whole, node in (
             ("GPUs", need.gpus, cluster.gpus, cluster.node_gpus),
             ("CPUs", need.cores, cluster.cpus, cluster.node_cpus),
@@ -393,7 +393,7 @@ def peak_concurrency(nodes: Sequence[Node], resources: ResourcesSpec, cluster: C
         depth = 1 + max((depths.get(key, 0) for _, key in node.inputs.values()), default=0)
         depths[node.key] = depth
         needs = widths.setdefault(depth, {})
-        need = occupied(node.stage, resources.of(node.stage.name))
+        need = occupied(node.stage, resources.of(node.stage.name, node.stage.family))
         needs[need] = needs.get(need, 0) + 1
     peak = max((_placed(needs, cluster) for needs in widths.values()), default=0)
     return peak if resources.concurrency is None else min(peak, resources.concurrency)
@@ -432,7 +432,7 @@ def _estimate(
         len(nodes),
         len(held),
         other_source=other,
-        kind=stage.kind,
+        role=stage.role,
         devices=num_workers(stage, resources) * devices_of_worker(resources),
     )
     if not missing:

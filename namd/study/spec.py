@@ -301,9 +301,8 @@ class ResourcesSpec:
         if self.concurrency is not None and self.concurrency < 1:
             raise ValueError(f"concurrency is 1 or more, not {self.concurrency}")
 
-    def of(self, stage: str) -> StageResources:
-        """Return what a stage's builder reserves."""
-        family = stage.partition("-")[0]
+    def of(self, stage: str, family: str) -> StageResources:
+        """Return what a stage's builder reserves: by its name, else its family's."""
         return self.stages.get(stage, self.stages.get(family, self.default))
 
     def for_threads(self, num_threads: int) -> "ResourcesSpec":

@@ -13,12 +13,10 @@ from typing import Any
 from namd.config.errors import ConfigError, about
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import merge, nearest, set_path, to_mapping
-from namd.config.presets import load_preset
 from namd.data.settings import CohortDemands
 from namd.ledger.schema import trial_id
 from namd.methods.base import Method, num_threads, read_path
-from namd.methods.registry import rung_metrics
-from namd.pipeline.run_configuration import RunConfiguration, from_mapping
+from namd.pipeline.run_configuration import RunConfiguration, from_mapping, method_of
 from namd.statistics.metrics import METRICS
 from namd.study.designs import Arm, merge_duplicates
 from namd.study.spec import MAXIMUM_TRIALS, ResourcesSpec, StudySpec
@@ -85,7 +83,7 @@ class Configurator:
         base = dict(preset) if preset is not None else {}
         if preset is None and spec.base.preset is not None:
             with about("base"):
-                base = load_preset(spec.base.preset)
+                base = method_of({"method": spec.base.method}, methods).preset(spec.base.preset)
         evaluate: dict[str, Any] = {"split": spec.split}
         if spec.evaluate.num_draws is not None:
             evaluate["num_draws"] = spec.evaluate.num_draws
@@ -118,9 +116,10 @@ class Configurator:
         """
         _require_metrics(self.spec)
         _require_few(self.spec)
-        stages = {stage.name for each in self._each_alone() for stage in each.stages()}
+        found = [stage for each in self._each_alone() for stage in each.stages()]
+        stages = {stage.name for stage in found}
         self._require_rungs(stages)
-        reserved = stages | {name.partition("-")[0] for name in stages}
+        reserved = stages | {stage.family for stage in found}
         for name in self.spec.resources.stages:
             if name not in reserved:
                 hint = nearest(name, sorted(reserved))
@@ -214,7 +213,7 @@ class Configurator:
         search = self.spec.search
         if search is None or search.stop_early is None:
             return
-        offered = rung_metrics(self.base().method)
+        offered = self.base().method.rung_metrics
         for rung in search.stop_early.asha.rungs:
             place = f"search.stop_early.asha.rungs: {rung.name}"
             if rung.stage not in stages:

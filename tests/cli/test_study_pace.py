@@ -12,9 +12,9 @@ from namd.cli.study_progress import PlainStudyReporter
 from namd.study.plan import StageEstimate, StudyPlan
 
 
-def estimate(stage, number=6, in_store=2, seconds=None, kind="training"):
+def estimate(stage, number=6, in_store=2, seconds=None, role="train"):
     source = "unknown" if seconds is None else "recorded"
-    return StageEstimate(stage, number, in_store, seconds, source, kind=kind)
+    return StageEstimate(stage, number, in_store, seconds, source, role=role)
 
 
 def pace(*stages, trials=4, at_once=2):
@@ -40,15 +40,13 @@ def test_the_plans_costs_are_told_until_one_is_measured():
 
 
 def test_a_plan_is_as_wrong_of_the_rest_as_of_what_was_measured():
-    found = pace(estimate("vae", seconds=100.0), estimate("draws", seconds=10.0, kind="mapping"))
+    found = pace(estimate("vae", seconds=100.0), estimate("draws", seconds=10.0, role="map"))
     found.finish("vae", 300.0)
     assert found.left({}, 4) == pytest.approx((3 * 300 + 4 * 30) / 2)
 
 
 def test_a_name_not_yet_seen_costs_what_its_kind_does():
-    found = pace(
-        estimate("vae"), estimate("latents", kind="mapping"), estimate("draws", kind="mapping")
-    )
+    found = pace(estimate("vae"), estimate("latents", role="map"), estimate("draws", role="map"))
     assert found.left({}, 4) is None
     found.finish("vae", 60.0)
     # Nothing tells yet what a mapping stage takes, certainly not a training.

@@ -3,7 +3,8 @@ import pytest
 from namd.config.errors import ConfigError
 from namd.config.parsing import parse
 from namd.config.presets import load_preset, preset_names
-from namd.methods.namd import NAMDConfig
+from namd.methods.namd.method import METHOD
+from namd.methods.namd.settings import NAMDConfig
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_a_preset_that_cannot_be_is_refused(folder, name, word):
 
 def test_the_authors_code_reads_the_last_token_of_the_text_and_the_paper_eos():
     found = {
-        name: parse(NAMDConfig, load_preset(name)).finetune.readout
+        name: parse(NAMDConfig, METHOD.preset(name)).finetune.readout
         for name in ("paper", "paper-authors-code")
     }
     assert found == {"paper": "eos", "paper-authors-code": "last_text"}

@@ -27,7 +27,7 @@ class Bench:
         self.relayed: list[tuple[str, str, Step]] = []
 
     def node(self, body: str) -> Node:
-        stage = Stage("vae", 1, "training", f"tests.parity.gang_bodies:{body}")
+        stage = Stage("vae", 1, "train", f"tests.parity.gang_bodies:{body}")
         inputs = {"perceptual": ("perceptual", fingerprint("perceptual"))}
         return Node(stage, fingerprint(body), {}, inputs, bodies.settings())
 

@@ -80,7 +80,7 @@ def test_a_diverged_loss_crosses_processes_as_itself():
 def test_the_batch_of_every_training_section_is_found():
     settings = bodies.settings()
     for name, expected in (("vae", 8), ("judge", 8), ("language", 8), ("latents", None)):
-        node = Node(Stage(name, 1, "training", "no:body"), "key", {}, {}, settings)
+        node = Node(Stage(name, 1, "train", "no:body"), "key", {}, {}, settings)
         assert global_batch(node) == expected
 
 

@@ -8,9 +8,7 @@ from namd.pipeline.graph import Node
 
 
 def node(index: int | None) -> Node:
-    return Node(
-        Stage("draws", 1, "mapping", "no:body", index=index), "k", {}, {}, SimpleNamespace()
-    )
+    return Node(Stage("draws", 1, "map", "no:body", index=index), "k", {}, {}, SimpleNamespace())
 
 
 def test_members_that_are_finished_are_done_and_the_rest_is_not():

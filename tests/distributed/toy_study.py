@@ -62,18 +62,25 @@ def stages(config: ToyConfig) -> tuple[Stage, ...]:
     split = config.evaluate.split
     seed = ("train_seed",)
     found = [
-        Stage("vae", 1, "training", f"{HERE}:vae", ("encoder",), seeds=seed),
-        Stage("probe", 1, "mapping", f"{HERE}:probe", ("encoder.weight",), ("vae",), seeds=seed),
-        Stage("finetune", 1, "training", f"{HERE}:finetune", ("finetune",), ("vae",), seeds=seed),
+        Stage("vae", 1, "train", f"{HERE}:vae", ("encoder",), seeds=seed),
+        Stage("probe", 1, "map", f"{HERE}:probe", ("encoder.weight",), ("vae",), seeds=seed),
+        Stage("finetune", 1, "train", f"{HERE}:finetune", ("finetune",), ("vae",), seeds=seed),
     ]
     for k in range(config.evaluate.num_draws):
         found.append(
-            Stage(f"draws-{split}", 1, "mapping", f"{HERE}:draw", (), ("finetune",), index=k)
+            Stage("draws", 1, "draw", f"{HERE}:draw", (), ("finetune",), split=split, index=k)
         )
     for k in range(config.evaluate.num_draws):
         found.append(
             Stage(
-                f"scores-{split}", 1, "mapping", f"{HERE}:score", (), (f"draws-{split}",), index=k
+                "scores",
+                1,
+                "score",
+                f"{HERE}:score",
+                (),
+                (f"draws-{split}",),
+                split=split,
+                index=k,
             )
         )
     return tuple(found)

@@ -12,8 +12,8 @@ import torch
 from namd.cli.main import main
 from namd.data.cohort import Cohort
 from namd.methods.base import StageContext
-from namd.methods.stages.draws import evaluation_cases
-from namd.methods.stages.latent_diffusion import LatentDiffusionDrawer
+from namd.methods.namd.latent_diffusion import LatentDiffusionDrawer
+from namd.methods.shared.draws import evaluation_cases
 from namd.pipeline.run import RunResult, plan_run, run
 from namd.pipeline.run_configuration import RunConfiguration, resolve
 from namd.pipeline.store import Store, open_store
@@ -42,7 +42,7 @@ class Finished:
         found = {name: self.store.find(*pair) for name, pair in node.inputs.items()}
         return StageContext(
             settings=node.settings,
-            values=node.stage.values,
+            values=node.stage.constants,
             cohort_path=self.cohort,
             inputs={name: item.payload for name, item in found.items() if item is not None},
             outputs={},

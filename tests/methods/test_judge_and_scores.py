@@ -16,9 +16,9 @@ from namd.data.cohort import Cohort
 from namd.evaluate.scores import load_rows, load_scores
 from namd.evaluate.settings import EvaluateSettings
 from namd.methods.base import StageContext
-from namd.methods.judge_settings import JudgeSettings
-from namd.methods.settings import ImageSettings
-from namd.methods.stages import ideal, judge, reference, scores
+from namd.methods.shared import ideal, judge, reference, scores
+from namd.methods.shared.judge_settings import JudgeSettings
+from namd.methods.shared.settings import ImageSettings
 from namd.models.judge_settings import JudgeArchitecture
 from namd.train.world import LocalWorld
 

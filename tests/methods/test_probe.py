@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from namd.methods.base import StageContext
-from namd.methods.stages import probe
+from namd.methods.namd import probe
 
 
 def rows(seed: int, strength: float) -> tuple[np.ndarray, np.ndarray]:

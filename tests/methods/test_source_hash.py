@@ -107,14 +107,14 @@ def test_fields_that_only_newer_pythons_have_do_not_enter():
 
 
 def test_a_missing_module_is_said_and_an_existing_one_is_hashed():
-    stage = Stage("s", 1, "mapping", "namd.methods.base:run")
+    stage = Stage("s", 1, "map", "namd.methods.base:run")
     assert len(source_hash(stage)) == 64
     with pytest.raises(ModuleNotFoundError, match=r"namd\.no_such"):
         source_hash(replace(stage, body="namd.no_such:run"))
 
 
 def test_code_that_a_value_names_is_reached_too():
-    stage = Stage("draws", 1, "mapping", "namd.methods.base:run", values={"split": "test"})
+    stage = Stage("draws", 1, "map", "namd.methods.base:run", values={"split": "test"})
     drawn = replace(stage, values={"split": "test", "drawer": "namd.losses.kl:kl_loss"})
     assert code_places(drawn) == ("namd.methods.base:run", "namd.losses.kl:kl_loss")
     assert source_hash(drawn) != source_hash(stage)
@@ -130,8 +130,8 @@ def test_a_body_outside_the_project_is_followed_too():
 def test_hashing_imports_neither_the_body_nor_torch():
     program = (
         "import sys; from namd.methods.source_hash import module_hash;"
-        "module_hash('namd.methods.stages.vae'); "
-        "assert not {'torch', 'namd.methods.stages.vae'} & set(sys.modules)"
+        "module_hash('namd.methods.shared.vae'); "
+        "assert not {'torch', 'namd.methods.shared.vae'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -174,7 +174,7 @@ def test_only_equal_outputs_are_accepted(stage_versions):
 def test_stages_that_share_a_body_share_its_version(stage_versions):
     def method(*versions: int) -> Method:
         stages = tuple(
-            Stage(f"s{number}", version, "mapping", "namd.methods.base:run")
+            Stage(f"s{number}", version, "map", "namd.methods.base:run")
             for number, version in enumerate(versions)
         )
         return Method("m", "M", "", False, dict, lambda config: stages, ())

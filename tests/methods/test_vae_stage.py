@@ -7,7 +7,7 @@ import pytest
 
 from namd.data.schema import FOLLOWUP_DIAMETERS
 from namd.methods.base import StageContext
-from namd.methods.stages import vae
+from namd.methods.shared import vae
 from namd.pipeline.run_configuration import resolve
 from namd.train.world import LocalWorld
 from tests.data.conftest import make_cohort

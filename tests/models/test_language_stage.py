@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from namd.methods.base import StageContext
-from namd.methods.stages.language import run
+from namd.methods.namd.language import run
 from namd.models.language import build_context
 from namd.models.language_settings import (
     EmbeddedLanguageSettings,

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from namd.config.errors import InputError
-from namd.config.presets import load_preset
+from namd.methods.namd.method import METHOD
 from namd.models import weights
 from namd.models.settings import UNetArchitecture, VAEArchitecture
 from namd.models.unet import build_unet
@@ -277,7 +277,7 @@ def test_a_named_folder_that_fails_is_not_silently_replaced_by_another(bare):
 
 def test_presets_name_the_folder_that_the_fetch_command_fills(bare):
     for preset in ("paper", "paper-authors-code"):
-        config = load_preset(preset)
+        config = METHOD.preset(preset)
         for weight in WEIGHTS.values():
             if weight.config_path and weight.folder:
                 assert weights.configured_value(config, weight) == weight.preset_folder

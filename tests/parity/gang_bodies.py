@@ -21,15 +21,16 @@ from namd.config.seeding import generator
 from namd.data.cohort import Cohort
 from namd.losses.gather import gather_rows
 from namd.methods.base import StageContext, Step
-from namd.methods.judge_settings import JudgeSettings
-from namd.methods.settings import (
+from namd.methods.namd import language
+from namd.methods.shared import judge, vae
+from namd.methods.shared.judge_settings import JudgeSettings
+from namd.methods.shared.settings import (
     AlignmentSettings,
     FeatureSettings,
     ImageSettings,
     VAESettings,
     WeightedTerm,
 )
-from namd.methods.stages import judge, language, vae
 from namd.models.initialisation import initialised_from
 from namd.models.judge_settings import JudgeArchitecture
 from namd.models.language_settings import EmbeddedLanguageSettings, LanguageSettings

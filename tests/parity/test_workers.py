@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from namd.data.features import NoduleFeatures
-from namd.methods.stages.crop_set import CropSet, read_split
+from namd.methods.shared.crop_set import CropSet, read_split
 from namd.train.checkpoints import Checkpoints
 from namd.train.loop import DivergedError
 from namd.train.order import CaseOrder

@@ -50,7 +50,7 @@ def test_members_of_a_family_differ_and_read_the_member_of_their_index():
 
 
 def test_a_stage_without_index_reads_the_whole_family():
-    table = Stage("table", 1, "mapping", "toy_stages:score", upstream=("scores-test",))
+    table = Stage("table", 1, "map", "toy_stages:score", upstream=("scores-test",))
     few = keys(change=lambda found: [*found, table])
     many = keys("evaluate.num_draws=6", change=lambda found: [*found, table])
     assert few["table"] != many["table"]
@@ -76,7 +76,7 @@ def test_the_cohort_enters_only_by_the_slice_that_a_stage_declares():
 
 def test_kind_of_launch_does_not_enter():
     def change(found):
-        return [replace(s, kind="training") for s in found]
+        return [replace(s, role="train") for s in found]
 
     assert keys(change=change) == keys()
 
@@ -129,7 +129,7 @@ def test_a_cohort_slice_is_read_once_for_all_stages_that_share_it(tmp_path, monk
     asked = []
     monkeypatch.setattr(cohorts, "cohort_fingerprint", lambda *a: asked.append(a) or "digest")
     slice_ = CohortSlice(("baseline",), ("train",))
-    many = [Stage(f"s{i}", 1, "mapping", "x:y", cohort=slice_) for i in range(5)]
+    many = [Stage(f"s{i}", 1, "map", "x:y", cohort=slice_) for i in range(5)]
     for _ in range(2):
         make_plan(many, object(), tmp_path, digests=DigestCache(tmp_path / "digests.json"))
     assert len(asked) == 1

@@ -64,32 +64,38 @@ def stages(config: ToyConfig) -> tuple[Stage, ...]:
         Stage(
             "train",
             1,
-            "training",
+            "train",
             "toy_stages:train",
             reads=("train", "precision"),
             seeds=("train_seed",),
             weights=("train.weights",),
             cohort=CohortSlice(("baseline",), ("train",)),
         ),
-        Stage("encode", 1, "mapping", "toy_stages:encode", reads=("encode",), upstream=("train",)),
+        Stage("encode", 1, "map", "toy_stages:encode", reads=("encode",), upstream=("train",)),
     ]
     for k in range(config.evaluate.num_draws):
         found.append(
             Stage(
-                "draws-test",
+                "draws",
                 1,
-                "mapping",
+                "draw",
                 "toy_stages:draw",
                 upstream=("encode",),
                 seeds=("draw_seed",),
+                split="test",
                 index=k,
-                values={"split": "test"},
             )
         )
     for k in range(config.evaluate.num_draws):
         found.append(
             Stage(
-                "scores-test", 1, "mapping", "toy_stages:score", upstream=("draws-test",), index=k
+                "scores",
+                1,
+                "score",
+                "toy_stages:score",
+                upstream=("draws-test",),
+                split="test",
+                index=k,
             )
         )
     return tuple(found)

@@ -13,7 +13,7 @@ from namd.config.document import parse_yaml
 from namd.config.errors import ConfigError, InputError
 from namd.config.parsing import to_mapping
 from namd.data.settings import CohortDemands
-from namd.methods.namd import RUNG_METRICS
+from namd.methods.namd.method import RUNG_METRICS
 from namd.study.json_schema import json_schema
 from namd.study.spec import parse_study, require_extension
 from namd.study.trials import Configurator, ablation_arms, ablation_trials

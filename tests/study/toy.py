@@ -42,9 +42,9 @@ class ToyConfig:
 
 def stages(config: ToyConfig) -> tuple[Stage, ...]:
     return (
-        Stage("vae", 1, "training", "toy:vae", reads=("encoder",), seeds=("train_seed",)),
-        Stage("finetune", 1, "training", "toy:finetune", reads=("prompt",), upstream=("vae",)),
-        Stage("scores", 1, "mapping", "toy:scores", reads=("evaluate",), upstream=("finetune",)),
+        Stage("vae", 1, "train", "toy:vae", reads=("encoder",), seeds=("train_seed",)),
+        Stage("finetune", 1, "train", "toy:finetune", reads=("prompt",), upstream=("vae",)),
+        Stage("scores", 1, "score", "toy:scores", reads=("evaluate",), upstream=("finetune",)),
     )
 
 

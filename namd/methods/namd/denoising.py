@@ -15,7 +15,7 @@ from namd.diffusion.noise import training_noise
 from namd.diffusion.schedule import NoiseSchedule, add_noise, prediction_target
 from namd.losses.noise_prediction import noise_prediction_loss
 from namd.losses.total import StepOutput
-from namd.methods.stages.latents import PairedLatents
+from namd.methods.shared.latents import PairedLatents
 from namd.train.loop import autocast
 from namd.train.order import CaseOrder
 from namd.train.workers import World

@@ -14,12 +14,12 @@ from namd.data.rotation import centre_cut
 from namd.diffusion.conditioning import condition_on_latents
 from namd.diffusion.schedule import noise_schedule
 from namd.methods.base import StageContext, Step
-from namd.methods.settings import ReportSettings
-from namd.methods.stages.crop_set import read_split
-from namd.methods.stages.denoising import BatchSource, DenoisingObjective, validator
-from namd.methods.stages.latents import PairedLatents, load_latents
-from namd.methods.stages.pretrain import load_denoiser, save_denoiser
-from namd.methods.stages.quick_draws import QuickDraws
+from namd.methods.namd.denoising import BatchSource, DenoisingObjective, validator
+from namd.methods.namd.pretrain import load_denoiser, save_denoiser
+from namd.methods.namd.quick_draws import QuickDraws
+from namd.methods.namd.settings import ReportSettings
+from namd.methods.shared.crop_set import read_split
+from namd.methods.shared.latents import PairedLatents, load_latents
 from namd.models.initialisation import initialised_from
 from namd.models.language import SoftPromptContext, build_context
 from namd.models.unet import NullContext

@@ -17,7 +17,7 @@ from namd.data.records import RandomRecords
 from namd.losses.gather import uneven_share
 from namd.losses.total import StepOutput
 from namd.methods.base import StageContext, Step
-from namd.methods.stages.language_probes import probe_states
+from namd.methods.namd.language_probes import probe_states
 from namd.models.embedded_language import (
     Rewriting,
     build_embedded,

@@ -12,9 +12,9 @@ from namd.diffusion.ddim import ddim_sample, inference_timesteps
 from namd.diffusion.noise import draw_noise
 from namd.diffusion.schedule import noise_schedule
 from namd.methods.base import StageContext
-from namd.methods.stages.finetune import reports_of
-from namd.methods.stages.latents import encode_crops
-from namd.methods.stages.pretrain import load_denoiser
+from namd.methods.namd.finetune import reports_of
+from namd.methods.namd.pretrain import load_denoiser
+from namd.methods.shared.latents import encode_crops
 from namd.models.language import load_context
 from namd.models.vae import load_vae
 from namd.sample.denoiser import PreparedUNet

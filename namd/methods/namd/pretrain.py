@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from namd.diffusion.schedule import NoiseSchedule, noise_schedule
 from namd.methods.base import StageContext, Step
-from namd.methods.stages.denoising import BatchSource, DenoisingObjective, validator
-from namd.methods.stages.latents import load_latents
+from namd.methods.namd.denoising import BatchSource, DenoisingObjective, validator
+from namd.methods.shared.latents import load_latents
 from namd.models.initialisation import initialised_from
 from namd.models.language import context_width
 from namd.models.unet import NullContext, build_unet

@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from namd.methods.base import StageContext, Step
-from namd.methods.stages.crop_set import read_split
-from namd.methods.stages.latents import load_latents
+from namd.methods.shared.crop_set import read_split
+from namd.methods.shared.latents import load_latents
 from namd.statistics.ranking import auroc
 
 METRIC = "probe_auroc"

@@ -1,104 +1,27 @@
-"""Configuration sections of the stages that methods share. Torch-free."""
+"""NAMD's configuration: its own sections, and those it shares. Torch-free."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from namd.data.report import FEATURES
-from namd.diffusion.settings import DDIMSettings
-from namd.losses.settings import MINIMUM_CASES
-from namd.models.language_settings import LoRASettings, Readout, SoftPromptSettings
-from namd.models.settings import VAEArchitecture
+from namd.diffusion.settings import DDIMSettings, NoiseScheduleSettings
+from namd.evaluate.settings import EvaluateSettings
+from namd.methods.shared.judge_settings import JudgeSettings
+from namd.methods.shared.settings import (
+    MAXIMUM_THREADS,
+    FeatureSettings,
+    ImageSettings,
+    Precision,
+    VAESettings,
+)
+from namd.models.language_settings import (
+    LanguageSettings,
+    LoRASettings,
+    Readout,
+    SoftPromptSettings,
+)
+from namd.models.settings import PerceptualSettings, TrunkSettings, UNetArchitecture
 from namd.train.settings import TrainingSettings
-
-Precision = Literal["auto", "fp32", "bf16"]
-
-
-@dataclass(frozen=True)
-class ImageSettings:
-    """The crops that a model sees.
-
-    Attributes:
-        size: Pixels per side, cut from the middle of the stored crop.
-        rotations: `all` multiples of 45 degrees where the stored crop is large enough, else
-            multiples of 90; `quarter`: multiples of 90; `none`.
-    """
-
-    size: int = 64
-    rotations: Literal["all", "quarter", "none"] = "all"
-
-    def __post_init__(self) -> None:
-        """Reject sizes the networks cannot halve three times."""
-        if self.size < 8 or self.size % 8:
-            raise ValueError(f"size is a multiple of 8, not {self.size}")
-
-
-@dataclass(frozen=True)
-class FeatureSettings:
-    """The vector f of nodule attributes that the latent space is aligned with.
-
-    Attributes:
-        normalisation: `standardised` [ours] or `raw` (NAMD's released code).
-    """
-
-    normalisation: Literal["standardised", "raw"] = "standardised"
-
-
-@dataclass(frozen=True)
-class WeightedTerm:
-    """A loss term that has no number but its weight."""
-
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Reject a negative weight."""
-        if self.weight < 0:
-            raise ValueError(f"weight is 0 or more, not {self.weight}")
-
-
-@dataclass(frozen=True)
-class AlignmentSettings(WeightedTerm):
-    """L_align (NAMD Eq 2-4).
-
-    Attributes:
-        weight: lambda_align.
-        sigma_f: Scale of feature distances.
-        sigma_z: Scale of latent distances.
-        temperature: Divides both logits; 1 gives the paper's equations, the released code has 0.5.
-        pooling: `pooled`: z averaged over positions (released code); `flatten`: all of z.
-    """
-
-    sigma_f: float = 1.0
-    sigma_z: float = 1.0
-    temperature: float = 0.5
-    pooling: Literal["pooled", "flatten"] = "pooled"
-
-    def __post_init__(self) -> None:
-        """Reject scales that are not above 0."""
-        super().__post_init__()
-        for name in ("sigma_f", "sigma_z", "temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is above 0, not {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class VAESettings(TrainingSettings):
-    """Stage `vae`: its training, its network and the five terms of Eq 6."""
-
-    architecture: VAEArchitecture = field(default_factory=VAEArchitecture)
-    reconstruction: WeightedTerm = field(default_factory=WeightedTerm)
-    kl: WeightedTerm = field(default_factory=lambda: WeightedTerm(1e-6))
-    perceptual: WeightedTerm = field(default_factory=WeightedTerm)
-    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
-    prediction: WeightedTerm = field(default_factory=lambda: WeightedTerm(0.2))
-
-    def __post_init__(self) -> None:
-        """Reject batches in which the alignment would never be formed."""
-        super().__post_init__()
-        if self.alignment.weight and self.batch_size < MINIMUM_CASES:
-            raise ValueError(
-                f"batch_size is {MINIMUM_CASES} or more where alignment.weight is above 0, "
-                f"not {self.batch_size}"
-            )
 
 
 @dataclass(frozen=True)
@@ -165,3 +88,59 @@ class DrawSettings:
     ddim: DDIMSettings = field(default_factory=DDIMSettings)
     guidance_scale: float = 1.0
     record: Literal["own", "shuffled"] = "own"
+
+
+@dataclass(frozen=True)
+class NAMDConfig:
+    """Everything that a NAMD run reads. Sections belong to stages of the same name.
+
+    Attributes:
+        method: Always `namd`.
+        precision: Of training and drawing; `auto` is resolved before any key is formed.
+        num_threads: CPU threads of each operation, on any machine: sums depend on their number,
+            so it is part of every key.
+        train_seed: Weights, batches, noise and dropout of vae, pretrain and finetune.
+        draw_seed: Noise of the draws.
+    """
+
+    method: str = "namd"
+    precision: Precision = "auto"
+    num_threads: int = 1
+    train_seed: int = 23
+    draw_seed: int = 0
+    image: ImageSettings = field(default_factory=ImageSettings)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    perceptual: PerceptualSettings = field(default_factory=PerceptualSettings)
+    vae: VAESettings = field(default_factory=VAESettings)
+    language: LanguageSettings = field(default_factory=LanguageSettings)
+    unet: UNetArchitecture = field(default_factory=UNetArchitecture)
+    noise_schedule: NoiseScheduleSettings = field(default_factory=NoiseScheduleSettings)
+    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    draws: DrawSettings = field(default_factory=DrawSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    trunks: TrunkSettings = field(default_factory=TrunkSettings)
+
+    def __post_init__(self) -> None:
+        """Reject combinations that no stage could honour."""
+        if not 1 <= self.num_threads <= MAXIMUM_THREADS:
+            raise ValueError(f"num_threads lies in 1..{MAXIMUM_THREADS}, not {self.num_threads}")
+        if self.image.size % self.vae.architecture.downsampling:
+            raise ValueError(
+                f"image.size {self.image.size} is not a multiple of the VAE's factor "
+                f"{self.vae.architecture.downsampling}"
+            )
+        if self.judge.architecture.image_size != self.image.size:
+            raise ValueError(
+                f"judge.architecture.image_size {self.judge.architecture.image_size} must equal "
+                f"image.size {self.image.size}"
+            )
+        steps, most = self.draws.ddim.num_inference_steps, self.noise_schedule.most_inference_steps
+        if steps > most:
+            raise ValueError(
+                f"draws.ddim.num_inference_steps {steps} is more than the {most} steps that "
+                "noise_schedule allows"
+            )
+        if self.draws.guidance_scale != 1.0 and not self.finetune.condition_dropout:
+            raise ValueError("draws.guidance_scale other than 1 needs finetune.condition_dropout")

@@ -19,7 +19,7 @@ from namd.data.cohort import Cohort
 from namd.data.features import NoduleFeatures
 from namd.data.intensity import to_unit
 from namd.data.rotation import angles_for, rotated_crops
-from namd.methods.settings import ImageSettings
+from namd.methods.shared.settings import ImageSettings
 
 FOLLOWUP_DIAMETERS = ("SCT_LONG_DIA", "SCT_PERP_DIA")
 

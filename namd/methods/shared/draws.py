@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from namd.data.cohort import Cohort
 from namd.data.splits import evaluation_subset
 from namd.methods.base import StageContext, Step
-from namd.methods.stages.crop_set import read_split
+from namd.methods.shared.crop_set import read_split
 from namd.sample.draws import Drawer, draw
 
 

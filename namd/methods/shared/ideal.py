@@ -10,8 +10,8 @@ from namd.data.rotation import centre_cut
 from namd.data.simulation.ideal import redraw
 from namd.evaluate.scores import COLUMNS, save_scores
 from namd.methods.base import StageContext, Step
-from namd.methods.stages.draws import evaluation_cases
-from namd.methods.stages.scores import make_scorer
+from namd.methods.shared.draws import evaluation_cases
+from namd.methods.shared.scores import make_scorer
 
 
 def run(context: StageContext) -> Iterator[Step]:

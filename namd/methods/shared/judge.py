@@ -11,8 +11,8 @@ from namd.config.errors import InputError
 from namd.config.seeding import generator
 from namd.losses.total import StepOutput
 from namd.methods.base import StageContext, Step
-from namd.methods.judge_settings import JudgeSettings
-from namd.methods.stages.crop_set import CropBatch, CropSet, read_split
+from namd.methods.shared.crop_set import CropBatch, CropSet, read_split
+from namd.methods.shared.judge_settings import JudgeSettings
 from namd.models.initialisation import initialised_from
 from namd.models.judge import Judge, save_judge
 from namd.statistics.ranking import auroc

@@ -12,7 +12,7 @@ from namd.data.cohort import Cohort
 from namd.data.intensity import to_unit
 from namd.data.rotation import angles_for, rotated_crops
 from namd.methods.base import StageContext, Step
-from namd.methods.stages.crop_set import read_split
+from namd.methods.shared.crop_set import read_split
 from namd.models.vae import GreyAutoencoder, Posterior, load_vae
 from namd.train.loop import autocast
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from namd.config.seeding import generator
 from namd.losses.total import StepOutput
 from namd.methods.base import StageContext, Step
-from namd.methods.settings import ImageSettings
-from namd.methods.stages.crop_set import CropSet, read_split
+from namd.methods.shared.crop_set import CropSet, read_split
+from namd.methods.shared.settings import ImageSettings
 from namd.models.initialisation import initialised_from
 from namd.models.perceptual import RotationEncoder, quarter_turned, save_encoder
 from namd.train.fit import fit

@@ -12,8 +12,8 @@ from namd.data.intensity import to_unit
 from namd.data.rotation import centre_cut
 from namd.evaluate.scores import save_scores
 from namd.methods.base import StageContext, Step
-from namd.methods.stages.draws import evaluation_cases
-from namd.methods.stages.scores import make_scorer
+from namd.methods.shared.draws import evaluation_cases
+from namd.methods.shared.scores import make_scorer
 from namd.models.vae import GreyAutoencoder, load_vae
 from namd.train.loop import autocast
 

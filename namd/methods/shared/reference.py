@@ -16,9 +16,9 @@ from namd.data.rotation import centre_cut
 from namd.data.schema import EHR_FEATURES
 from namd.evaluate.scores import Scorer, SetMetrics, plain_scores, save_rows
 from namd.methods.base import StageContext, Step
-from namd.methods.stages.crop_set import read_split
-from namd.methods.stages.draws import evaluation_cases
-from namd.methods.stages.scores import make_scorer
+from namd.methods.shared.crop_set import read_split
+from namd.methods.shared.draws import evaluation_cases
+from namd.methods.shared.scores import make_scorer
 
 NUMBERS = ("SCT_LONG_DIA", "SCT_PERP_DIA", "age")
 Row = tuple[pd.DataFrame, list[SetMetrics]]

@@ -11,8 +11,8 @@ from namd.data.cohort import Cohort
 from namd.data.intensity import to_unit
 from namd.data.rotation import centre_cut
 from namd.evaluate.scores import Scorer, save_scores
-from namd.methods.base import StageContext, Step
-from namd.methods.stages.draws import evaluation_cases
+from namd.methods.base import StageContext, Step, label_of
+from namd.methods.shared.draws import evaluation_cases
 from namd.models.judge import load_judge
 
 
@@ -26,7 +26,7 @@ def run(context: StageContext) -> Iterator[Step]:
     scorer = make_scorer(context, cohort)
     indices = sorted(index for index in context.outputs if index is not None)
     for number, index in enumerate(indices):
-        folder = context.inputs[f"draws-{context.values['split']}[{index}]"]
+        folder = context.inputs[label_of(str(context.values["scored"]), index)]
         images = load_file(folder / "images.safetensors")["images"]
         drawn = pd.read_parquet(folder / "cases.parquet")["case_id"].to_numpy()
         if not np.array_equal(drawn, scorer.case_ids):

@@ -1,14 +1,18 @@
-"""The stages that every method shares: the judge, rows without training, draws and their scores."""
+"""Declarations of the stages that methods share: autoencoder, judge, draws, scores, rows.
+
+Two methods that declare one of these with the same settings share its artifact.
+"""
 
 from dataclasses import replace
+from typing import Any
 
-from namd.data.schema import EHR_FEATURES, NODULE_FEATURES
+from namd.data.schema import EHR_FEATURES, FOLLOWUP_DIAMETERS, NODULE_FEATURES
 from namd.evaluate.settings import EvaluateSettings
-from namd.methods.base import CohortSlice, Stage
+from namd.methods.base import CohortSlice, DrawerCode, Stage
 from namd.models.settings import TrunkSettings
 from namd.models.weights import locate
 
-BODIES = "namd.methods.stages"
+BODIES = "namd.methods.shared"
 CROPS = ("case_id", "patient_id", "baseline", "followup")
 TRUNKS = ("evaluate.lpips", "evaluate.fid")
 LPIPS_TRUNK, INCEPTION_TRUNK = "trunks.lpips_alex", "trunks.inception"
@@ -28,17 +32,69 @@ def resolve_evaluation(evaluate: EvaluateSettings, trunks: TrunkSettings) -> Eva
 
 
 def trunk_paths(evaluate: EvaluateSettings) -> tuple[str, ...]:
-    """Return the configuration paths of the trunks that scoring reads; none where all is off."""
+    """Return the configuration paths of the trunks that scoring reads; none if all is off."""
     lpips = (LPIPS_TRUNK,) if evaluate.lpips == "alex" else ()
     return (*lpips, INCEPTION_TRUNK) if evaluate.fid == "inception" else lpips
+
+
+def autoencoder_stages(config: Any) -> list[Stage]:  # noqa: ANN401 - any method's configuration
+    """Return the autoencoder with all that it needs, and the latents of every training pair.
+
+    The configuration has sections `vae`, `features`, `image`, `perceptual` and `trunks`.
+    """
+    perceptual = bool(config.vae.perceptual.weight) and config.perceptual.source != "lpips"
+    lpips = bool(config.vae.perceptual.weight) and not perceptual
+    trunk = ("trunks.lpips_vgg",) if lpips else ()
+    features = (*NODULE_FEATURES, *FOLLOWUP_DIAMETERS, "label")
+    vae = Stage(
+        family="vae",
+        code_version=1,
+        role="train",
+        body=f"{BODIES}.vae:run",
+        reads=(
+            "vae",
+            "features",
+            "image",
+            "precision",
+            "perceptual.source",
+            "perceptual.channels",
+            *trunk,
+        ),
+        upstream=("perceptual",) if perceptual else (),
+        cohort=CohortSlice((*CROPS, *features), ("train", "validation")),
+        seeds=("train_seed",),
+        weights=("vae.architecture.weights", *trunk),
+    )
+    latents = Stage(
+        family="latents",
+        code_version=1,
+        role="map",
+        body=f"{BODIES}.latents:run",
+        reads=("image", "precision"),
+        upstream=("vae",),
+        cohort=CohortSlice(CROPS, ("train", "validation")),
+    )
+    return [*([perceptual_stage()] if perceptual else []), vae, latents]
+
+
+def perceptual_stage() -> Stage:
+    """Return the small encoder, trained without labels, that stands in for LPIPS's trunk."""
+    return Stage(
+        family="perceptual",
+        code_version=1,
+        role="train",
+        body=f"{BODIES}.perceptual:run",
+        reads=("perceptual", "image.size", "precision"),
+        cohort=CohortSlice(CROPS, ("train",)),
+    )
 
 
 def judge_stage() -> Stage:
     """Return the judge: one for all methods and training seeds, with a seed of its own."""
     return Stage(
-        name="judge",
+        family="judge",
         code_version=1,
-        kind="training",
+        role="train",
         body=f"{BODIES}.judge:run",
         reads=("judge", "image", "precision"),
         cohort=CohortSlice((*CROPS, "label"), ("train", "validation")),
@@ -48,96 +104,93 @@ def judge_stage() -> Stage:
 def draw_stages(
     evaluate: EvaluateSettings,
     *,
-    drawer: str,
+    drawer: DrawerCode,
     reads: tuple[str, ...],
     upstream: tuple[str, ...],
     columns: tuple[str, ...],
     weights: tuple[str, ...] = (),
+    num_draws: int | None = None,
 ) -> list[Stage]:
-    """Return one stage per draw of the evaluated split; a draw never depends on their number."""
-    split = evaluate.split
+    """Return one stage per draw of the evaluated split; a draw never depends on their number.
+
+    Args:
+        evaluate: Which split and cases, and how many draws.
+        drawer: The method's own model.
+        reads: Configuration paths of that model.
+        upstream: Stages whose artifacts it reads.
+        columns: Of the cohort.
+        weights: Configuration paths that name external weights.
+        num_draws: Instead of the setting's: 1 for a method whose draws do not differ.
+    """
     return [
         Stage(
-            name=f"draws-{split}",
+            family="draws",
             code_version=3,
-            kind="mapping",
+            role="draw",
             body=f"{BODIES}.draws:run",
             reads=(*reads, *SUBSET),
             upstream=upstream,
-            cohort=CohortSlice(columns, (split,)),
+            cohort=CohortSlice(columns, (evaluate.split,)),
             seeds=("draw_seed",),
             weights=weights,
+            split=evaluate.split,
             index=index,
-            values={"split": split, "drawer": drawer},
+            drawer=drawer,
         )
-        for index in range(evaluate.num_draws)
+        for index in range(evaluate.num_draws if num_draws is None else num_draws)
     ]
 
 
-def score_stages(evaluate: EvaluateSettings) -> list[Stage]:
+def score_stages(evaluate: EvaluateSettings, num_draws: int | None = None) -> list[Stage]:
     """Return one stage per draw: the judge's probabilities and image metrics."""
     split = evaluate.split
     return [
         Stage(
-            name=f"scores-{split}",
+            family="scores",
             code_version=2,
-            kind="mapping",
+            role="score",
             body=f"{BODIES}.scores:run",
             reads=("image", "precision", *SUBSET, *TRUNKS, *trunk_paths(evaluate)),
             weights=trunk_paths(evaluate),
             upstream=(f"draws-{split}", "judge"),
             cohort=CohortSlice(TRUTH, (split,)),
+            split=split,
             index=index,
-            values={"split": split},
+            values={"scored": f"draws-{split}"},
         )
-        for index in range(evaluate.num_draws)
+        for index in range(evaluate.num_draws if num_draws is None else num_draws)
     ]
 
 
 def reference_stages(evaluate: EvaluateSettings) -> list[Stage]:
     """Return the rows without training, and one redraw of the ideal sampler per draw index."""
     split = evaluate.split
-    reference = Stage(
-        name=f"reference-{split}",
-        code_version=1,
-        kind="mapping",
-        body=f"{BODIES}.reference:run",
-        reads=("image", "precision", *SUBSET, *TRUNKS, *trunk_paths(evaluate)),
-        weights=trunk_paths(evaluate),
-        upstream=("judge",),
-        cohort=CohortSlice((*TRUTH, *EHR_FEATURES, "sim_p"), ("train", split)),
-        values={"split": split},
+    reference = _rows("reference", ("judge",), evaluate)
+    columns = (*TRUTH, *EHR_FEATURES, "sim_p")
+    reference = replace(reference, cohort=CohortSlice(columns, ("train", split)))
+    ideal = replace(
+        _rows("ideal", ("judge",), evaluate),
+        cohort=CohortSlice((*TRUTH, *LAW), (split,)),
+        seeds=("evaluate.ideal_seed",),
     )
-    ideal = [
-        Stage(
-            name=f"ideal-{split}",
-            code_version=1,
-            kind="mapping",
-            body=f"{BODIES}.ideal:run",
-            reads=("image", "precision", *SUBSET, *TRUNKS, *trunk_paths(evaluate)),
-            weights=trunk_paths(evaluate),
-            upstream=("judge",),
-            cohort=CohortSlice((*TRUTH, *LAW), (split,)),
-            seeds=("evaluate.ideal_seed",),
-            index=index,
-            values={"split": split},
-        )
-        for index in range(evaluate.num_draws)
-    ]
-    return [reference, *ideal]
+    return [reference, *(replace(ideal, index=index) for index in range(evaluate.num_draws))]
 
 
 def reconstruction_stage(evaluate: EvaluateSettings) -> Stage:
     """Return the row of real follow-ups through the VAE: what the autoencoder alone costs."""
-    split = evaluate.split
+    return _rows("reconstruction", ("vae", "judge"), evaluate)
+
+
+def _rows(family: str, upstream: tuple[str, ...], evaluate: EvaluateSettings) -> Stage:
+    """Return a stage that scores images which no method drew."""
     return Stage(
-        name=f"reconstruction-{split}",
+        family=family,
         code_version=1,
-        kind="mapping",
-        body=f"{BODIES}.reconstruction:run",
+        role="reference",
+        body=f"{BODIES}.{family}:run",
         reads=("image", "precision", *SUBSET, *TRUNKS, *trunk_paths(evaluate)),
         weights=trunk_paths(evaluate),
-        upstream=("vae", "judge"),
-        cohort=CohortSlice(TRUTH, (split,)),
-        values={"split": split},
+        upstream=upstream,
+        cohort=CohortSlice(TRUTH, (evaluate.split,)),
+        split=evaluate.split,
     )

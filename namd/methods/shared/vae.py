@@ -19,8 +19,8 @@ from namd.losses.reconstruction import reconstruction_loss
 from namd.losses.settings import MINIMUM_CASES
 from namd.losses.total import LossTerm, StepOutput, weighted_sum
 from namd.methods.base import StageContext, Step
-from namd.methods.settings import AlignmentSettings, VAESettings
-from namd.methods.stages.crop_set import CropBatch, CropSet, read_split
+from namd.methods.shared.crop_set import CropBatch, CropSet, read_split
+from namd.methods.shared.settings import AlignmentSettings, VAESettings
 from namd.models.initialisation import initialised_from
 from namd.models.perceptual import load_encoder
 from namd.models.trunks import load_lpips

@@ -1,0 +1,1 @@
+"""NAMD (arXiv 2603.15932): aligned VAE, an LLM with soft prompts, latent diffusion."""

@@ -1,0 +1,1 @@
+"""What methods share: crops, autoencoder, judge, draws, scores, rows, and their settings."""

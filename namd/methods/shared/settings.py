@@ -1,0 +1,101 @@
+"""Configuration sections of the stages that methods share. Torch-free."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from namd.losses.settings import MINIMUM_CASES
+from namd.models.settings import VAEArchitecture
+from namd.train.settings import TrainingSettings
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+MAXIMUM_THREADS = 1024
+"""More than any node has cores."""
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """The crops that a model sees.
+
+    Attributes:
+        size: Pixels per side, cut from the middle of the stored crop.
+        rotations: `all` multiples of 45 degrees where the stored crop is large enough, else
+            multiples of 90; `quarter`: multiples of 90; `none`.
+    """
+
+    size: int = 64
+    rotations: Literal["all", "quarter", "none"] = "all"
+
+    def __post_init__(self) -> None:
+        """Reject sizes the networks cannot halve three times."""
+        if self.size < 8 or self.size % 8:
+            raise ValueError(f"size is a multiple of 8, not {self.size}")
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """The vector f of nodule attributes that the latent space is aligned with.
+
+    Attributes:
+        normalisation: `standardised` [ours] or `raw` (NAMD's released code).
+    """
+
+    normalisation: Literal["standardised", "raw"] = "standardised"
+
+
+@dataclass(frozen=True)
+class WeightedTerm:
+    """A loss term that has no number but its weight."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Reject a negative weight."""
+        if self.weight < 0:
+            raise ValueError(f"weight is 0 or more, not {self.weight}")
+
+
+@dataclass(frozen=True)
+class AlignmentSettings(WeightedTerm):
+    """L_align (NAMD Eq 2-4).
+
+    Attributes:
+        weight: lambda_align.
+        sigma_f: Scale of feature distances.
+        sigma_z: Scale of latent distances.
+        temperature: Divides both logits; 1 gives the paper's equations, the released code has 0.5.
+        pooling: `pooled`: z averaged over positions (released code); `flatten`: all of z.
+    """
+
+    sigma_f: float = 1.0
+    sigma_z: float = 1.0
+    temperature: float = 0.5
+    pooling: Literal["pooled", "flatten"] = "pooled"
+
+    def __post_init__(self) -> None:
+        """Reject scales that are not above 0."""
+        super().__post_init__()
+        for name in ("sigma_f", "sigma_z", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is above 0, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class VAESettings(TrainingSettings):
+    """Stage `vae`: its training, its network and the five terms of Eq 6."""
+
+    architecture: VAEArchitecture = field(default_factory=VAEArchitecture)
+    reconstruction: WeightedTerm = field(default_factory=WeightedTerm)
+    kl: WeightedTerm = field(default_factory=lambda: WeightedTerm(1e-6))
+    perceptual: WeightedTerm = field(default_factory=WeightedTerm)
+    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
+    prediction: WeightedTerm = field(default_factory=lambda: WeightedTerm(0.2))
+
+    def __post_init__(self) -> None:
+        """Reject batches in which the alignment would never be formed."""
+        super().__post_init__()
+        if self.alignment.weight and self.batch_size < MINIMUM_CASES:
+            raise ValueError(
+                f"batch_size is {MINIMUM_CASES} or more where alignment.weight is above 0, "
+                f"not {self.batch_size}"
+            )
