@@ -22,8 +22,11 @@ from namd.study.designs import Arm, merge_duplicates
 from namd.study.spec import MAXIMUM_TRIALS, ResourcesSpec, StudySpec
 
 TRAIN_SEED = "train_seed"
-RESERVED = ("method", TRAIN_SEED, "evaluate.split", "evaluate.num_draws")
-"""Paths that the study file sets elsewhere: base.method, seeds, evaluate."""
+RESERVED = ("method", "preset", TRAIN_SEED, "evaluate.split", "evaluate.num_draws")
+"""Paths that the study file sets elsewhere: base.method, base.preset, seeds, evaluate."""
+
+ARM_STARTS = ("method", "preset")
+"""What an arm of a comparison may start from instead of the base's."""
 
 MEASURED_BY = {
     "lpips": ("evaluate.lpips", "alex"),
@@ -80,21 +83,55 @@ class Configurator:
     ) -> None:
         self.spec = spec
         self._methods = methods
-        base = dict(preset) if preset is not None else {}
-        if preset is None and spec.base.preset is not None:
-            with about("base"):
-                base = method_of({"method": spec.base.method}, methods).preset(spec.base.preset)
-        evaluate: dict[str, Any] = {"split": spec.split}
-        if spec.evaluate.num_draws is not None:
-            evaluate["num_draws"] = spec.evaluate.num_draws
-        base = merge(base, {"method": spec.base.method, "evaluate": evaluate})
-        self._base = self._laid_over(base, spec.base.set, "base.set")
+        self._preset = preset
+        self._starts: dict[tuple[str, str | None], dict[str, Any]] = {}
+        self._require_comparison()
+        self._start(spec.base.method, spec.base.preset)
 
     def configure(self, overrides: Mapping[str, Any], seed: int) -> RunConfiguration:
-        """Return the resolved configuration. Raises ConfigError naming path and value."""
-        mapping = self._laid_over(self._base, overrides, "a configuration")
+        """Return the resolved configuration. Raises ConfigError naming path and value.
+
+        `method` and `preset` among the overrides replace what the base starts from; all other
+        values, the base's included, are then checked against that method.
+        """
+        method = overrides.get("method", self.spec.base.method)
+        preset = overrides.get("preset", self.spec.base.preset)
+        values = {path: value for path, value in overrides.items() if path not in ARM_STARTS}
+        mapping = self._laid_over(self._start(method, preset), values, "a configuration")
         mapping[TRAIN_SEED] = seed
-        return from_mapping(mapping, self.spec.base.preset, self._methods)
+        return from_mapping(mapping, preset, self._methods)
+
+    def _start(self, method: str, preset: str | None) -> dict[str, Any]:
+        """Return a method's preset under what the study says of every trial. Raises ConfigError."""
+        if (method, preset) not in self._starts:
+            base: Mapping[str, Any] = self._preset or {}
+            if self._preset is None and preset is not None:
+                with about("base" if method == self.spec.base.method else f"method {method}"):
+                    base = method_of({"method": method}, self._methods).preset(preset)
+            evaluate: dict[str, Any] = {"split": self.spec.split}
+            if self.spec.evaluate.num_draws is not None:
+                evaluate["num_draws"] = self.spec.evaluate.num_draws
+            base = merge(base, {"method": method, "evaluate": evaluate})
+            laid = self._laid_over(base, self.spec.base.set, "base.set")
+            self._starts[method, preset] = laid
+        return dict(self._starts[method, preset])
+
+    def _require_comparison(self) -> None:
+        """Refuse another method anywhere but in an arm of its own. Raises ConfigError."""
+        ablation, search = self.spec.ablation, self.spec.search
+        for name in search.space if search is not None else ():
+            if name in ARM_STARTS:
+                raise ConfigError(
+                    f"search.space.{name}: a search has one {name}, base.{name}; compare methods "
+                    "in the arms of an ablation"
+                )
+        for name, values in ablation.toggles.items() if ablation is not None else ():
+            started = [path for path in ARM_STARTS if path in values]
+            if started and ablation is not None and ablation.design != "arms":
+                raise ConfigError(
+                    f"ablation.toggles.{name}.{started[0]}={values[started[0]]!r}: only an arm of "
+                    f"its own can have another {started[0]}; use design: arms"
+                )
 
     def base(self) -> RunConfiguration:
         """Return what the study starts from, at its first seed. Raises ConfigError."""

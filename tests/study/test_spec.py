@@ -190,8 +190,8 @@ def test_cores_are_as_many_as_threads_and_never_fewer():
     many = {"base": base, "ablation": {"design": "arms", "toggles": toggles}}
     open_cores = Configurator(ablation(**many, resources={"stages": {"vae": {"cpus": 5}}}))
     open_cores.check()
-    assert open_cores.resources().of("finetune").cores == 4
-    assert open_cores.resources().of("vae").cores == 5
+    assert open_cores.resources().of("finetune", "finetune").cores == 4
+    assert open_cores.resources().of("vae", "vae").cores == 5
     few = ablation(**many, resources={"stages": {"vae": {"cpus": 2}}})
     with pytest.raises(ConfigError, match=r"stages\.vae\.cpus 2 is below num_threads 4"):
         Configurator(few).check()

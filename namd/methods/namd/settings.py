@@ -5,22 +5,14 @@ from typing import Literal
 
 from namd.data.report import FEATURES
 from namd.diffusion.settings import DDIMSettings, NoiseScheduleSettings
-from namd.evaluate.settings import EvaluateSettings
-from namd.methods.shared.judge_settings import JudgeSettings
-from namd.methods.shared.settings import (
-    MAXIMUM_THREADS,
-    FeatureSettings,
-    ImageSettings,
-    Precision,
-    VAESettings,
-)
+from namd.methods.shared.settings import FeatureSettings, MethodConfig, VAESettings
 from namd.models.language_settings import (
     LanguageSettings,
     LoRASettings,
     Readout,
     SoftPromptSettings,
 )
-from namd.models.settings import PerceptualSettings, TrunkSettings, UNetArchitecture
+from namd.models.settings import PerceptualSettings, UNetArchitecture
 from namd.train.settings import TrainingSettings
 
 
@@ -91,24 +83,10 @@ class DrawSettings:
 
 
 @dataclass(frozen=True)
-class NAMDConfig:
-    """Everything that a NAMD run reads. Sections belong to stages of the same name.
-
-    Attributes:
-        method: Always `namd`.
-        precision: Of training and drawing; `auto` is resolved before any key is formed.
-        num_threads: CPU threads of each operation, on any machine: sums depend on their number,
-            so it is part of every key.
-        train_seed: Weights, batches, noise and dropout of vae, pretrain and finetune.
-        draw_seed: Noise of the draws.
-    """
+class NAMDConfig(MethodConfig):
+    """Everything that a NAMD run reads. Sections belong to stages of the same name."""
 
     method: str = "namd"
-    precision: Precision = "auto"
-    num_threads: int = 1
-    train_seed: int = 23
-    draw_seed: int = 0
-    image: ImageSettings = field(default_factory=ImageSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     perceptual: PerceptualSettings = field(default_factory=PerceptualSettings)
     vae: VAESettings = field(default_factory=VAESettings)
@@ -118,23 +96,14 @@ class NAMDConfig:
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     draws: DrawSettings = field(default_factory=DrawSettings)
-    judge: JudgeSettings = field(default_factory=JudgeSettings)
-    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
-    trunks: TrunkSettings = field(default_factory=TrunkSettings)
 
     def __post_init__(self) -> None:
         """Reject combinations that no stage could honour."""
-        if not 1 <= self.num_threads <= MAXIMUM_THREADS:
-            raise ValueError(f"num_threads lies in 1..{MAXIMUM_THREADS}, not {self.num_threads}")
+        super().__post_init__()
         if self.image.size % self.vae.architecture.downsampling:
             raise ValueError(
                 f"image.size {self.image.size} is not a multiple of the VAE's factor "
                 f"{self.vae.architecture.downsampling}"
-            )
-        if self.judge.architecture.image_size != self.image.size:
-            raise ValueError(
-                f"judge.architecture.image_size {self.judge.architecture.image_size} must equal "
-                f"image.size {self.image.size}"
             )
         steps, most = self.draws.ddim.num_inference_steps, self.noise_schedule.most_inference_steps
         if steps > most:

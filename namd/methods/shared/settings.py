@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from namd.evaluate.settings import EvaluateSettings
 from namd.losses.settings import MINIMUM_CASES
-from namd.models.settings import VAEArchitecture
+from namd.methods.shared.judge_settings import JudgeSettings
+from namd.models.settings import TrunkSettings, VAEArchitecture
 from namd.train.settings import TrainingSettings
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -98,4 +100,42 @@ class VAESettings(TrainingSettings):
             raise ValueError(
                 f"batch_size is {MINIMUM_CASES} or more where alignment.weight is above 0, "
                 f"not {self.batch_size}"
+            )
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """What the shared stages read; a method's configuration adds its own sections.
+
+    Attributes:
+        method: The method's name in the registry.
+        precision: Of training and drawing; `auto` is resolved before any key is formed.
+        num_threads: CPU threads of each operation, on any machine: sums depend on their number,
+            so it is part of every key.
+        train_seed: Weights, batches, noise and dropout of everything but the judge.
+        draw_seed: Noise of the draws.
+        image: The crops.
+        judge: One for all methods.
+        evaluate: What is drawn and scored.
+        trunks: Where pretrained feature extractors lie.
+    """
+
+    method: str = ""
+    precision: Precision = "auto"
+    num_threads: int = 1
+    train_seed: int = 23
+    draw_seed: int = 0
+    image: ImageSettings = field(default_factory=ImageSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    trunks: TrunkSettings = field(default_factory=TrunkSettings)
+
+    def __post_init__(self) -> None:
+        """Reject combinations that no shared stage could honour."""
+        if not 1 <= self.num_threads <= MAXIMUM_THREADS:
+            raise ValueError(f"num_threads lies in 1..{MAXIMUM_THREADS}, not {self.num_threads}")
+        if self.judge.architecture.image_size != self.image.size:
+            raise ValueError(
+                f"judge.architecture.image_size {self.judge.architecture.image_size} must equal "
+                f"image.size {self.image.size}"
             )
