@@ -1,12 +1,12 @@
-"""The methods that exist, as one explicit table: it does not depend on what was imported."""
+"""The methods that exist, as one explicit table: it does not depend on what was imported.
+
+A configuration that names no method means the first.
+"""
 
 from types import MappingProxyType
 
 from namd.methods.base import Method
 from namd.methods.namd.method import METHOD as NAMD
-
-DEFAULT_METHOD = "namd"
-"""The method of a configuration that names none."""
 
 METHODS: MappingProxyType[str, Method] = MappingProxyType(
     {

@@ -80,11 +80,11 @@ def from_mapping(
 
 
 def method_of(mapping: Mapping[str, Any], methods: Mapping[str, Method] | None) -> Method:
-    """Return the method that a configuration names, or the default one. Raises ConfigError."""
-    from namd.methods.registry import DEFAULT_METHOD, METHODS
+    """Return the method that a configuration names, or the first there is. Raises ConfigError."""
+    from namd.methods.registry import METHODS
 
     methods = METHODS if methods is None else methods
-    name = mapping.get("method", DEFAULT_METHOD)
+    name = mapping.get("method", next(iter(methods)))
     if name not in methods:
         raise ConfigError(f"method={name!r} does not exist{nearest(str(name), methods)}")
     return methods[name]

@@ -16,11 +16,9 @@ from namd.methods.shared.stages import (
     CROPS,
     autoencoder_stages,
     draw_stages,
-    judge_stage,
     reconstruction_stage,
     reference_stages,
-    resolve_evaluation,
-    score_stages,
+    resolved,
 )
 from namd.models.weights import has_lpips_vgg
 
@@ -46,9 +44,7 @@ def resolve(config: NAMDConfig) -> NAMDConfig:
         perceptual = replace(
             perceptual, source="lpips" if has_lpips_vgg(config.trunks.lpips_vgg) else "embedded"
         )
-    precision = "fp32" if config.precision == "auto" else config.precision
-    evaluate = resolve_evaluation(config.evaluate, config.trunks)
-    return replace(config, perceptual=perceptual, precision=precision, evaluate=evaluate)
+    return replace(resolved(config), perceptual=perceptual)
 
 
 def demands(config: NAMDConfig) -> CohortDemands:
@@ -79,11 +75,9 @@ def stages(config: NAMDConfig) -> tuple[Stage, ...]:
     return (
         *autoencoder_stages(config),
         *_training(config),
-        judge_stage(),
         *reference_stages(config.evaluate),
         reconstruction_stage(config.evaluate),
         *drawn,
-        *score_stages(config.evaluate),
     )
 
 

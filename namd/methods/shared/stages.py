@@ -4,11 +4,12 @@ Two methods that declare one of these with the same settings share its artifact.
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from namd.data.schema import EHR_FEATURES, FOLLOWUP_DIAMETERS, NODULE_FEATURES
 from namd.evaluate.settings import EvaluateSettings
 from namd.methods.base import CohortSlice, DrawerCode, Stage
+from namd.methods.shared.settings import MethodConfig
 from namd.models.settings import TrunkSettings
 from namd.models.weights import locate
 
@@ -19,6 +20,16 @@ LPIPS_TRUNK, INCEPTION_TRUNK = "trunks.lpips_alex", "trunks.inception"
 SUBSET = ("evaluate.num_cases", "evaluate.minimum_malignant")
 TRUTH = ("case_id", "patient_id", "label", "followup", "baseline", "spacing_mm")
 LAW = ("mask", "months", "sim_p", "card.simulation", *NODULE_FEATURES)
+
+
+_Config = TypeVar("_Config", bound=MethodConfig)
+
+
+def resolved(config: _Config) -> _Config:
+    """Replace every `auto` of the shared sections by what this machine will do."""
+    precision = "fp32" if config.precision == "auto" else config.precision
+    evaluate = resolve_evaluation(config.evaluate, config.trunks)
+    return replace(config, precision=precision, evaluate=evaluate)
 
 
 def resolve_evaluation(evaluate: EvaluateSettings, trunks: TrunkSettings) -> EvaluateSettings:
@@ -109,9 +120,11 @@ def draw_stages(
     upstream: tuple[str, ...],
     columns: tuple[str, ...],
     weights: tuple[str, ...] = (),
-    num_draws: int | None = None,
+    stochastic: bool = True,
 ) -> list[Stage]:
-    """Return one stage per draw of the evaluated split; a draw never depends on their number.
+    """Return the draws of the evaluated split, then their scores: one stage each per draw index.
+
+    A draw never depends on their number. A method whose draws do not differ has one.
 
     Args:
         evaluate: Which split and cases, and how many draws.
@@ -120,9 +133,10 @@ def draw_stages(
         upstream: Stages whose artifacts it reads.
         columns: Of the cohort.
         weights: Configuration paths that name external weights.
-        num_draws: Instead of the setting's: 1 for a method whose draws do not differ.
+        stochastic: Whether draws differ.
     """
-    return [
+    indices = range(evaluate.num_draws if stochastic else 1)
+    draws = [
         Stage(
             family="draws",
             code_version=3,
@@ -137,11 +151,12 @@ def draw_stages(
             index=index,
             drawer=drawer,
         )
-        for index in range(evaluate.num_draws if num_draws is None else num_draws)
+        for index in indices
     ]
+    return [*draws, *_score_stages(evaluate, indices)]
 
 
-def score_stages(evaluate: EvaluateSettings, num_draws: int | None = None) -> list[Stage]:
+def _score_stages(evaluate: EvaluateSettings, indices: range) -> list[Stage]:
     """Return one stage per draw: the judge's probabilities and image metrics."""
     split = evaluate.split
     return [
@@ -158,12 +173,12 @@ def score_stages(evaluate: EvaluateSettings, num_draws: int | None = None) -> li
             index=index,
             values={"scored": f"draws-{split}"},
         )
-        for index in range(evaluate.num_draws if num_draws is None else num_draws)
+        for index in indices
     ]
 
 
 def reference_stages(evaluate: EvaluateSettings) -> list[Stage]:
-    """Return the rows without training, and one redraw of the ideal sampler per draw index."""
+    """Return the judge, the rows without a model, and the ideal sampler's draws, one an index."""
     split = evaluate.split
     reference = _rows("reference", ("judge",), evaluate)
     columns = (*TRUTH, *EHR_FEATURES, "sim_p")
@@ -173,7 +188,8 @@ def reference_stages(evaluate: EvaluateSettings) -> list[Stage]:
         cohort=CohortSlice((*TRUTH, *LAW), (split,)),
         seeds=("evaluate.ideal_seed",),
     )
-    return [reference, *(replace(ideal, index=index) for index in range(evaluate.num_draws))]
+    redraws = (replace(ideal, index=index) for index in range(evaluate.num_draws))
+    return [judge_stage(), reference, *redraws]
 
 
 def reconstruction_stage(evaluate: EvaluateSettings) -> Stage:

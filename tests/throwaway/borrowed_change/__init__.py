@@ -1,0 +1,1 @@
+"""Stochastic: the baseline plus the change of another patient, drawn at random."""

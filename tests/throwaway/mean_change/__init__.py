@@ -1,0 +1,1 @@
+"""Deterministic: the baseline plus the mean change of the training pairs."""
