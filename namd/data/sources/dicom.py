@@ -29,6 +29,8 @@ AXIAL_COSINE = 0.9
 PLACE_TOLERANCE_MM = 0.01
 STEP_TOLERANCE = 0.1
 """Share of the usual distance of slices by which a distance may differ."""
+SHIFT_TOLERANCE_MM = 1.0
+"""From one slice to the next, beside what all share; a tilted gantry shifts all alike."""
 GAP_THICKNESSES = 2.0
 """Slices further apart than so many of their thicknesses leave out too much between them."""
 LARGEST_STEP_MM = 10.0
@@ -140,6 +142,9 @@ def _series(headers: Sequence[SliceHeader]) -> tuple[_Grid, list[_Slice], int]:
     steps = np.diff([one.place_mm for one in slices])
     if len(steps) and (np.abs(steps / np.median(steps) - 1) > STEP_TOLERANCE).any():
         raise InputError("--dicom: slices are missing: their distances differ")
+    shifts = np.diff([one.origin for one in slices], axis=0)
+    if len(steps) and (np.abs(shifts - np.median(shifts, axis=0)) > SHIFT_TOLERANCE_MM).any():
+        raise InputError("--dicom: slices are shifted against one another (mixed series)")
     if len(steps) and np.median(steps) > _largest_step_mm(slices) + PLACE_TOLERANCE_MM:
         raise InputError(
             "--dicom: slices are missing: they lie further apart than "
