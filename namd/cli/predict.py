@@ -68,10 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--draws {arguments.draws}: give 1 or more")
     _refuse_occupied(arguments.out)
     require_writable("--out", arguments.out)
-    if not arguments.dicom.is_dir():
+    if not _is_folder(arguments.dicom):
         # Folders and files of scans are often named after the patient: the path is not repeated.
         raise InputError("--dicom: no such folder; name one that holds the files of one CT series")
-    if arguments.cohort is not None and not arguments.cohort.is_dir():
+    if arguments.cohort is not None and not _is_folder(arguments.cohort):
         raise InputError(
             f"--cohort {arguments.cohort}: no such folder; name one that holds a cohort"
         )
@@ -125,8 +125,22 @@ def _centre(text: str) -> list[float]:
     return numbers
 
 
+def _is_folder(path: Path) -> bool:
+    """Return whether a folder can be reached; a path too long or not permitted is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def _refuse_occupied(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise InputError(
+            f"--out: cannot be written ({error.strerror}); name another place"
+        ) from None
+    if occupied:
         raise InputError(f"{folder}: exists and is not empty; --out names a new folder")
 
 

@@ -89,9 +89,12 @@ def read_headers(folder: Path) -> FolderHeaders:
     Raises:
         InputError: There is no folder or no image, or an image is not one plain CT slice.
     """
-    if not folder.is_dir():
-        raise InputError("--dicom: no such folder; it takes the folder of one CT series")
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    try:
+        if not folder.is_dir():
+            raise InputError("--dicom: no such folder; it takes the folder of one CT series")
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    except OSError as error:
+        raise InputError(f"--dicom: the folder cannot be listed ({error.strerror})") from None
     images = []
     with silent_pydicom():
         for number, path in enumerate(paths, start=1):
@@ -202,7 +205,7 @@ def _is_image(dataset: pydicom.Dataset, label: str) -> bool:
 
 def _checked(path: Path, label: str, dataset: pydicom.Dataset) -> SliceHeader:
     _require_plain_ct(dataset, label)
-    unit = words(dataset, "RescaleType", label)
+    unit = tuple(word.upper() for word in words(dataset, "RescaleType", label))
     if unit not in ((), ("HU",), (UNSPECIFIED_UNIT,)):
         raise InputError(f"--dicom: the values of {label} are not in HU (RescaleType)")
     low, high = schema.LIMITS.spacing_mm
