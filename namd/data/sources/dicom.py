@@ -30,9 +30,9 @@ PLACE_TOLERANCE_MM = 0.01
 STEP_TOLERANCE = 0.1
 """Share of the usual distance of slices by which a distance may differ."""
 SHIFT_TOLERANCE_MM = 1.0
-"""From one slice to the next, beside what all share; a tilted gantry shifts all alike."""
+"""By which a step may differ from the usual one in any direction; a tilt shifts all alike."""
 GAP_THICKNESSES = 2.0
-"""Slices further apart than so many of their thicknesses leave out too much between them."""
+"""Slices that lie further apart than this many thicknesses leave too much out."""
 LARGEST_STEP_MM = 10.0
 LONE_SLICE_MM = 1.0
 """Thickness of a single slice that does not say its own."""

@@ -23,7 +23,7 @@ from namd.data import schema
 
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 UNSPECIFIED_UNIT = "US"
-"""RescaleType's word for a unit that the writer did not say."""
+"""RescaleType's code for an unspecified unit."""
 SAME_IN_A_SERIES = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 LARGEST_SIDE_PX = 4096
 FARTHEST_MM = 1e5
