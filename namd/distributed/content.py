@@ -6,6 +6,7 @@ whatever it is, and of text what looks like a key, a password, or an image in wo
 
 import pickletools
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -63,7 +64,7 @@ _DICOM_GROUPS = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")
 
 _SAFETENSORS = re.compile(rb'.{8}\{\s*"', re.DOTALL)
 
-_TEXT = (
+_SECRETS = (
     ("a private key", r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY"),
     ("a private key", r"\APuTTY-User-Key-File-"),
     ("a private key", r"\"private_key\"\s*:"),
@@ -89,15 +90,21 @@ _TEXT = (
         r"(?i)\"(?:[a-z0-9]+_)*(?:api_?key|token|secret|password|passwd)\"\s*:\s*\"[^\s\"]{8,}\"",
     ),
     ("a password or key", r"(?m)^\s*machine\s+\S+\s+login\s+\S+\s+password\s+\S+"),
-    ("a password in a URL", r"(?i)\b[a-z][a-z0-9+.-]*://[^\s/:@'\"{}]+:[^\s/:@'\"{}]+@[\w.-]+"),
+    (
+        "a password in a URL",
+        r"(?i)\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"{}]+:[^\s/:@'\"{}]+@[\w.-]+",
+    ),
     ("an access key", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
     ("an access key", r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-)[\w-]{20,}"),
+)
+_DATA = (
     ("an image in words (NRRD)", r"\ANRRD000"),
     ("an image in words (MetaImage)", r"(?m)^ElementDataFile\s*="),
     ("DICOM in words", r"\"0010[0-9A-Fa-f]{4}\"\s*:\s*\{|\(0010,\s?[0-9A-Fa-f]{4}\)"),
     ("data encoded as text", r"[A-Za-z0-9+/=]{2048}|[0-9A-Fa-f]{1024}"),
 )
-_PATTERNS = tuple((what, re.compile(pattern)) for what, pattern in _TEXT)
+_SECRET_PATTERNS = tuple((what, re.compile(pattern)) for what, pattern in _SECRETS)
+_DATA_PATTERNS = tuple((what, re.compile(pattern)) for what, pattern in _DATA)
 
 _SHORTEST_PICKLE = 8
 
@@ -105,6 +112,15 @@ _SHORTEST_PICKLE = 8
 def refusal(path: PurePosixPath, data: bytes) -> str | None:
     """Return what a file is that must stay here, in a few words; None: it may go."""
     return _by_name(path) or _by_bytes(data)
+
+
+def secret_in(text: str) -> str | None:
+    """Return what kind of key or password a text seems to hold, if any."""
+    return _first_match(text, _SECRET_PATTERNS)
+
+
+def _first_match(text: str, patterns: Sequence[tuple[str, re.Pattern[str]]]) -> str | None:
+    return next((what for what, pattern in patterns if pattern.search(text)), None)
 
 
 def _by_name(path: PurePosixPath) -> str | None:
@@ -128,10 +144,8 @@ def _by_bytes(data: bytes) -> str | None:
         if data.startswith(_DICOM_GROUPS):
             return "DICOM without a preamble, or another binary file"
         return "safetensors" if _SAFETENSORS.match(data) else "not text"
-    for what, pattern in _PATTERNS:
-        if pattern.search(text):
-            return what
-    return "a pickle" if _is_pickle(data) else None
+    reason = secret_in(text) or _first_match(text, _DATA_PATTERNS)
+    return "a pickle" if reason is None and _is_pickle(data) else reason
 
 
 def _text_of(data: bytes) -> str | None:

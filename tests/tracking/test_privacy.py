@@ -8,7 +8,7 @@ import typing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from namd.config.parsing import to_mapping
@@ -109,6 +109,7 @@ def test_dotted_names_stay_if_they_begin_as_the_configuration_does():
     assert clean_text(text) == f"{GONE} is below {GONE}"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_nothing_is_added_and_cleaning_twice_changes_nothing(text):
     once = clean_text(text)
