@@ -82,15 +82,15 @@ def collect(
         root: The project's folder, with no link in its path.
         study: The study file, relative to the root.
         include: Further files, or folders with all that git does not ignore in them.
-        exclude: Paths under the root that stay here; never the study file.
+        exclude: Paths under the root that stay here; the study file goes all the same.
 
     Raises:
-        InputError: A file is not to be sent (see namd.distributed.content), is a link, lies
-            outside the root, or all of them exceed LIMIT_BYTES.
+        InputError: A file is not to be sent (see namd.distributed.content), is a link, is not
+            there or lies outside the root, or all of them exceed LIMIT_BYTES.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder to send")
-    closed = {PurePosixPath(os.path.normpath(name)) for name in exclude}
+    closed = {_excluded(root, name) for name in exclude}
     included: set[PurePosixPath] = set()
     for place in include:
         included.update(_included(root, place, closed))
@@ -146,9 +146,8 @@ def _sources(origin: Path) -> list[PurePosixPath]:
 
 def _included(root: Path, given: Path, closed: set[PurePosixPath]) -> set[PurePosixPath]:
     """Return the files that one `--include` stands for, relative to the root."""
-    place = given.expanduser()
     # A link at the end stays one, so that it is seen.
-    place = place.resolve() if place.name in ("", "..") else place.parent.resolve() / place.name
+    place = given.resolve() if given.name in ("", "..") else given.parent.resolve() / given.name
     if root != place and root not in place.parents:
         raise InputError(
             f"--include {given}: lies outside the folder that is sent, {root}; name a folder above "
@@ -169,6 +168,14 @@ def _included(root: Path, given: Path, closed: set[PurePosixPath]) -> set[PurePo
             "files"
         )
     return candidates
+
+
+def _excluded(root: Path, name: str) -> PurePosixPath:
+    """Return what one `--exclude` stands for, relative to the root. Raises InputError."""
+    place = Path(os.path.normpath(root / name))
+    if not place.is_relative_to(root) or not os.path.lexists(place):
+        raise InputError(f"--exclude {name}: no such file or folder in {root}; leave it out")
+    return PurePosixPath(place.relative_to(root).as_posix())
 
 
 def _require_sources(root: Path, given: Path, paths: set[PurePosixPath]) -> None:

@@ -129,7 +129,7 @@ def test_nothing_is_taken_out_of_a_cohort_or_a_store(tmp_path, mark, given):
 def test_the_study_file_goes_wherever_it_lies_and_nothing_beside_it(tmp_path, folder):
     put_all(tmp_path, NEEDED, {f"{folder}/study.yaml": b"", f"{folder}/store.json": b""})
     put(tmp_path, f"{folder}/cases.parquet")
-    found = collect(tmp_path, PurePosixPath(folder, "study.yaml"), exclude=["left"])
+    found = collect(tmp_path, PurePosixPath(folder, "study.yaml"), exclude=[folder])
     assert names(found) == {*NEEDED, f"{folder}/study.yaml"} - {str(STUDY)}
 
 
@@ -174,6 +174,17 @@ def test_what_is_no_file_of_the_project_is_refused(tmp_path, name):
     os.mkfifo(root / "pipe")
     with pytest.raises(InputError, match=r"no such file|is not a file|lies outside"):
         collect(root, STUDY, include=[root / name])
+
+
+@pytest.mark.parametrize("name", ["nothing", "..", "../project2", "/"])
+def test_what_cannot_be_left_out_is_refused(tmp_path, name):
+    root = tmp_path / "project"
+    put_all(root, NEEDED)
+    with pytest.raises(InputError, match="no such file or folder"):
+        collect(root, STUDY, exclude=[name])
+    for given in ("analysis", "./analysis/", str(root / "analysis"), "namd/../analysis"):
+        found = collect(root, STUDY, exclude=[given])
+        assert set(NEEDED) - names(found) == {"analysis/study_table.py"}
 
 
 def test_a_project_without_namd_is_sent_with_the_namd_that_runs(tmp_path):
