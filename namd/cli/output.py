@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from namd.config.errors import InputError
+
+NEGATIVE_NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +30,15 @@ def answer(arguments: argparse.Namespace, value: object, text: str) -> None:
         write_json(value)
     else:
         sys.stdout.write(text + "\n")
+
+
+def accept_negative_numbers(parser: argparse.ArgumentParser) -> None:
+    """Let a value such as `-5.25e+01,14,-120` follow its option after a space.
+
+    argparse takes it for an option: a number, to argparse, is a minus, digits and one point. No
+    option of ours begins with a digit.
+    """
+    parser._negative_number_matcher = NEGATIVE_NUMBER
 
 
 def tell(line: str) -> None:
