@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from namd.config.errors import InputError
+from namd.config.errors import InputError, escaped
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +26,22 @@ def answer(arguments: argparse.Namespace, value: object, text: str) -> None:
     if arguments.json:
         write_json(value)
     else:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(printable(text) + "\n")
 
 
 def tell(line: str) -> None:
     """Write a line that is not the result to stderr."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(escaped(line) + "\n")
     sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """Return a text without control characters, of characters that stdout can write.
+
+    Names and messages in it may come from anyone's file.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    return escaped(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def require_writable(option: str, path: Path) -> None:

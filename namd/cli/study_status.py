@@ -17,6 +17,7 @@ from namd.cli.study_inputs import (
     require_store,
     store_url,
 )
+from namd.config.errors import escaped
 
 FAILED = 1
 SHOWN = 5
@@ -183,7 +184,8 @@ def _watch_screen(ledger: Ledger, arguments: argparse.Namespace) -> dict[str, An
             if report["state"] != "running":
                 return report
             live.update(
-                Text(f"{as_text(report)}\n\nCtrl-C leaves; the study goes on"), refresh=True
+                Text(f"{escaped(as_text(report))}\n\nCtrl-C leaves; the study goes on"),
+                refresh=True,
             )
             time.sleep(arguments.interval)
 

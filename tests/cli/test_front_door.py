@@ -1,5 +1,7 @@
 """The front door: quick, one line for a mistake, one object for a machine."""
 
+import argparse
+import io
 import json
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import pytest
 
 from namd.cli import main as front
 from namd.cli import run as run_command
-from namd.cli.output import cell, duration, require_writable, score_table, size
+from namd.cli.output import answer, cell, duration, require_writable, score_table, size, tell
 from namd.config.errors import InputError, StageError
 
 
@@ -109,6 +111,29 @@ def test_a_mistake_with_json_is_also_one_object(capsys):
     answer = json.loads(captured.out.splitlines()[-1])
     assert answer["exit"] == 2
     assert "did you mean tiny?" in answer["error"]
+
+
+def test_what_is_given_in_bulk_or_as_an_escape_sequence_is_shown_short_and_escaped(capsys):
+    words = ["run", "--cohort", "x", "--preset", "tiny", "--store", "s", "--set"]
+    for given in ("vae.num_steps=" + "9" * 5000, "v" * 5000 + "=1", 'vae.kind="\\e[31m"', "\x1b=1"):
+        assert front.main([*words, given, "--json"]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.count("\n") == 1
+        assert len(captured.err) < 1010
+        assert captured.err.rstrip("\n").isprintable()
+        assert json.loads(captured.out)["error"] == captured.err[7:-1]
+
+
+def test_an_answer_is_escaped_and_its_lines_stay_lines(capsys, monkeypatch):
+    tell("a\x1b[2Jb")
+    answer(argparse.Namespace(json=False), {}, "one\ntwo \x9b31m \ud800 größer")
+    captured = capsys.readouterr()
+    assert captured.err == "a\\x1b[2Jb\n"
+    assert captured.out == "one\ntwo \\x9b31m \\ud800 größer\n"
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    answer(argparse.Namespace(json=False), {}, "größer")
+    sys.stdout.seek(0)
+    assert sys.stdout.read() == "gr\\xf6\\xdfer\n"
 
 
 def test_without_mistake_there_is_no_error(capsys):
