@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from namd.cli.output import add_json_option, answer, duration, tell
+from namd.cli.phantom import WORD
 
 if TYPE_CHECKING:
     from namd.ledger.view import StudyView
     from namd.study.spec import StudySpec
 
 STUDY_FILE = "demo.yaml"
-CASES = 1500
-"""Of the phantom cohort: all 6,912 take a minute to render and every stage longer to read."""
 FAILED = 1
 WARNING = (
     "Preset small trains far too briefly for any conclusion: the demo shows the path, and its "
@@ -41,7 +40,7 @@ def demo(arguments: argparse.Namespace) -> int:
     continued. Returns 1 where a trial failed.
     """
     from namd.cli.report import write_study_report
-    from namd.cli.run import PHANTOM, find_cohort
+    from namd.cli.run import find_cohort
     from namd.pipeline.store import open_store
 
     began = time.monotonic()
@@ -50,7 +49,7 @@ def demo(arguments: argparse.Namespace) -> int:
     store = str(out / "store")
     open_store(store)
     tell(f"namd demo: everything here is simulated. {WARNING}")
-    cohort = find_cohort(PHANTOM, Path(store), CASES).absolute()
+    cohort = find_cohort(spec.base.cohort or WORD, Path(store)).absolute()
     view = run_demo(spec, cohort, store)
     pictures = draw_arms(spec, view, cohort, store, out)
     page, table = write_study_report(store, spec.name, out / "report", cohort, pictures, (WARNING,))

@@ -146,7 +146,7 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cohort",
         metavar="DIR",
-        help="folder of a cohort, or `phantom` (default: the study file's)",
+        help="folder of a cohort, or `phantom[:CASES]` (default: the study file's)",
     )
     add_store_option(parser)
     parser.add_argument(

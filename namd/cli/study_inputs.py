@@ -226,15 +226,18 @@ def find_study_cohort(
     url: str,
     recorded: str | None = None,
     demands: "CohortDemands | None" = None,
+    build: bool = True,
 ) -> Path:
     """Return the cohort's absolute folder: the command line's, the file's, or the last run's.
 
-    `demands` is what the study's configurations ask of it.
+    `demands` is what the study's configurations ask of it. Without `build` a phantom that is not
+    built is not rendered, and its folder does not exist yet.
 
     Raises InputError where none is named or there is none, ConfigError where the study file names
     one that is not there.
     """
-    from namd.cli.run import PHANTOM, find_cohort
+    from namd.cli.phantom import phantom_named
+    from namd.cli.run import find_cohort
 
     inside = spec.base.given("cohort")
     word = given or inside or recorded
@@ -243,13 +246,13 @@ def find_study_cohort(
             "no cohort: name its folder, or `phantom`, with --cohort or in the study file's "
             "base.cohort"
         )
-    if word == PHANTOM and "://" in url and not Path(word).exists():
+    if "://" in url and phantom_named(word) is not None:
         raise InputError(
-            "cohort phantom: it is built beside a local store; build it first with "
+            f"cohort {word}: it is built beside a local store; build it first with "
             "`namd cohort build phantom --seed 23 --out DIR` and name that folder with --cohort"
         )
     try:
-        return find_cohort(word, Path(url), demands=demands).absolute()
+        return find_cohort(word, Path(url), demands=demands, build=build).absolute()
     except InputError as error:
         if given or word != inside:
             raise

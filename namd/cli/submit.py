@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, size, tell
+from namd.cli.phantom import phantom_named
 from namd.config.errors import InputError, about
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from namd.distributed.upload import Upload
     from namd.study.spec import StudySpec
 
-PHANTOM = "phantom"
 PROJECT_MARKS = ("pyproject.toml", ".git")
 
 
@@ -176,7 +176,7 @@ def _require_place(name: str, given: str | None, inside: str | None) -> None:
     word = given or inside
     if not word:
         raise InputError(f"no {name}: name it with --{name}, as the cluster's nodes see it")
-    if "://" in word or Path(word).is_absolute() or (name == "cohort" and word == PHANTOM):
+    if "://" in word or Path(word).is_absolute() or (name == "cohort" and phantom_named(word)):
         return
     raise InputError(
         f"{name} {word}: a relative folder means another place on each node; give the absolute "

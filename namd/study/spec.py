@@ -33,7 +33,8 @@ class BaseSpec:
     Attributes:
         preset: Name of a preset; None: the method's defaults.
         method: A row of Table 1.
-        cohort: A cohort's folder, or `phantom`, built from its recipe; None: the command line's.
+        cohort: A cohort's folder, or `phantom[:CASES]`, built from its recipe; None: the command
+            line's.
         store: Folder or URL; None: the command line's.
         set: Values laid over the preset, by dotted path.
     """

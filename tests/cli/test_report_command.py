@@ -66,7 +66,7 @@ def test_the_demo_is_two_arms_of_two_seeds_on_simulated_cases():
         ("no_align", 0),
         ("no_align", 1),
     ]
-    assert (spec.base.preset, spec.base.cohort) == ("small", "phantom")
+    assert (spec.base.preset, spec.base.cohort) == ("small", "phantom:1500")
 
 
 def test_a_finished_demo_starts_nothing(study, monkeypatch):
