@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from namd.cli.output import add_json_option, answer, duration, tell
 from namd.cli.phantom import WORD
+from namd.config.places import local_path
 
 if TYPE_CHECKING:
     from namd.ledger.view import StudyView
@@ -27,7 +28,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "demo", help="phantom cohort, a small alignment ablation on this machine, and its report"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo"
+        "--out",
+        type=local_path,
+        default=Path("runs/demo"),
+        metavar="DIR",
+        help="default: runs/demo",
     )
     add_json_option(parser)
     parser.set_defaults(func=demo)
@@ -44,7 +49,7 @@ def demo(arguments: argparse.Namespace) -> int:
     from namd.pipeline.store import open_store
 
     began = time.monotonic()
-    out = arguments.out.expanduser().absolute()
+    out = arguments.out.absolute()
     spec = demo_study()
     store = str(out / "store")
     open_store(store)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from namd.cli.output import add_json_option, answer
 from namd.cli.study_inputs import add_store_option, open_ledger, readable
 from namd.config.errors import InputError
+from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
     from namd.ledger.storage import Storage
@@ -19,12 +20,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "report", help="table, figures and an HTML page of a study, finished or not"
     )
-    parser.add_argument("name", metavar="NAME", help="the study")
+    parser.add_argument("name", type=place, metavar="NAME", help="the study, or its file")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: reports/NAME; files there are replaced"
+        "--out",
+        type=local_path,
+        metavar="DIR",
+        help="default: reports/NAME; files there are replaced",
     )
     parser.add_argument(
-        "--cohort", type=Path, metavar="DIR", help="where the cases lie, if the ledger is wrong"
+        "--cohort",
+        type=local_path,
+        metavar="DIR",
+        help="where the cases lie, if the ledger is wrong",
     )
     add_store_option(parser)
     add_json_option(parser)

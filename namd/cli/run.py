@@ -19,6 +19,7 @@ from namd.cli.output import (
 from namd.cli.phantom import not_built, phantom_named, stand_in
 from namd.cli.store import add_store_option, open_named_store
 from namd.config.errors import InputError
+from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
@@ -34,7 +35,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Declare the command."""
     parser = subparsers.add_parser("run", help="carry one configuration to a score table")
     parser.add_argument("--preset", metavar="P", help="where the configuration starts from")
-    parser.add_argument("--config", type=Path, metavar="F", help="YAML laid over the preset")
+    parser.add_argument("--config", type=local_path, metavar="F", help="YAML laid over the preset")
     parser.add_argument(
         "--set",
         action="append",
@@ -45,11 +46,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--cohort",
         required=True,
+        type=place,
         metavar="DIR",
         help="folder of a cohort, or `phantom[:CASES]`: rendered once, beside the artifacts",
     )
     parser.add_argument(
-        "--picture", type=Path, metavar="F.png", help="also write a picture of drawn cases"
+        "--picture", type=local_path, metavar="F.png", help="also write a picture of drawn cases"
     )
     parser.add_argument("--plan", action="store_true", help="say what would be built, and stop")
     add_store_option(parser)
@@ -122,7 +124,7 @@ def find_cohort(
     Raises InputError if there is no cohort, or one that must not be trained on, or not so.
     """
     phantom = phantom_named(word)
-    folder = Path(word).expanduser() if phantom is None else phantom.folder(store)
+    folder = local_path(word) if phantom is None else phantom.folder(store)
     if phantom is not None and not folder.exists():
         phantom.require(demands)
         if not build:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, columns, duration, size, tell
 from namd.config.errors import InputError
+from namd.config.places import place
 
 if TYPE_CHECKING:
     from namd.pipeline.store import Entry, Store
@@ -22,6 +23,7 @@ def add_store_option(parser: argparse.ArgumentParser) -> None:
     """Declare `--store`; `$NAMD_STORE` stands in where it is left out."""
     parser.add_argument(
         "--store",
+        type=place,
         default=os.environ.get("NAMD_STORE"),
         metavar="URL",
         help="folder of the artifacts (default: $NAMD_STORE)",

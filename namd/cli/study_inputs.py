@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from namd.cli.store import require_place
 from namd.config.errors import ConfigError, InputError, about
+from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
@@ -74,6 +75,7 @@ def add_store_option(parser: argparse.ArgumentParser) -> None:
     """Declare `--store`; the study file and `$NAMD_STORE` stand in where it is left out."""
     parser.add_argument(
         "--store",
+        type=place,
         metavar="URL",
         help="store of artifacts and ledger (default: the study file's, then $NAMD_STORE)",
     )
@@ -100,7 +102,7 @@ def store_url(given: str | None, spec: "StudySpec | None" = None) -> str:
     url = url.removeprefix("file://")
     if "://" in url:
         return url.rstrip("/")
-    return str(Path(url).expanduser().absolute())
+    return str(local_path(url).absolute())
 
 
 def open_ledger(arguments: argparse.Namespace) -> Ledger:
@@ -260,7 +262,7 @@ def find_study_cohort(
 
 
 def _is_absolute(store: str) -> bool:
-    return "://" in store or Path(store).expanduser().is_absolute()
+    return "://" in store or local_path(store).is_absolute()
 
 
 def _spec_in_place_of_name(word: str) -> "StudySpec | None":

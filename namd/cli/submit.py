@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from namd.cli.output import add_json_option, answer, size, tell
 from namd.cli.phantom import phantom_named
 from namd.config.errors import InputError, about
+from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
     from namd.distributed.jobs import Decision, JobClient, Request
@@ -22,7 +23,7 @@ PROJECT_MARKS = ("pyproject.toml", ".git")
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
     parser = subparsers.add_parser("submit", help="run a study on a Ray cluster elsewhere")
-    parser.add_argument("file", type=Path, metavar="FILE", help="the study file")
+    parser.add_argument("file", type=local_path, metavar="FILE", help="the study file")
     parser.add_argument(
         "--address",
         default=os.environ.get("RAY_API_SERVER_ADDRESS"),
@@ -32,11 +33,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--store",
+        type=place,
         metavar="URL",
         help="store, as the cluster's nodes see it (default: the study file's, then $NAMD_STORE)",
     )
     parser.add_argument(
         "--cohort",
+        type=place,
         metavar="DIR",
         help="folder of a cohort, as the nodes see it, or `phantom` (default: the study file's)",
     )
@@ -46,7 +49,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--working-dir",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="the project to send (default: the one that the study file lies in)",
     )
