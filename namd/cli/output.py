@@ -2,12 +2,16 @@
 
 import argparse
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from namd.config.errors import InputError, escaped
+
+PIPED_WIDTH = 80
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +46,16 @@ def printable(text: str) -> str:
     """
     encoding = sys.stdout.encoding or "utf-8"
     return escaped(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def terminal_width() -> int:
+    """Return the columns that stdout has: of a terminal its own, of a file or pipe 80."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_WIDTH
+
+
+def wrapped(text: str) -> str:
+    """Return a paragraph in lines that fit the terminal."""
+    return "\n".join(textwrap.wrap(text, terminal_width()))
 
 
 def require_writable(option: str, path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from namd.cli.output import add_json_option, answer
+from namd.cli.output import add_json_option, answer, terminal_width
 from namd.cli.study_inputs import add_store_option, open_ledger, readable
 from namd.config.errors import InputError
 from namd.config.places import local_path, place
@@ -60,7 +60,8 @@ def write_study_report(
 
     Raises InputError where store or folder cannot be used.
     """
-    from analysis.study_report import make_report, to_markdown, write_report
+    from analysis.study_report import make_report, write_report
+    from analysis.terminal_text import to_text
     from namd.ledger.storage import open_storage
     from namd.ledger.view import read_view
 
@@ -72,7 +73,7 @@ def write_study_report(
         page = write_report(report, folder, pictures)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
-    return page, to_markdown(report)
+    return page, to_text(report, terminal_width())
 
 
 def _importance(storage: "Storage", view: "StudyView") -> dict[str, dict[str, float]]:
