@@ -323,7 +323,7 @@ def _wrong_config(path: Path, weight: ExternalWeight) -> str:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return "no config.json"
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "config.json cannot be read as JSON"
     if not isinstance(config, dict):
         return "config.json holds no mapping"
@@ -352,7 +352,7 @@ def _wrong_shards(index: Path) -> str:
         shards: Iterable[str] = set(
             json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         )
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return f"{index.name} cannot be read"
     for shard in sorted(shards):
         if Path(shard).name != shard:
@@ -378,7 +378,7 @@ def _wrong_safetensors(path: Path) -> str:
         )
     except FileNotFoundError:
         return f"no {path.name}"
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return f"{path.name} is no safetensors file"
     if path.stat().st_size != 8 + length + end:
         return f"{path.name} is cut short"

@@ -165,6 +165,16 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
         front.main(["run", "--cohort", "x"])
 
 
+def test_presets_are_listed_with_what_they_are_for(capsys):
+    assert front.main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("tiny  ") and "tests" in line for line in lines)
+    assert front.main(["presets", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told["descriptions"]) == told["presets"]
+    assert len(told["presets"]) == len(lines)
+
+
 def test_methods_name_their_papers_and_presets(capsys):
     assert front.main(["methods", "--json"]) == 0
     (namd, *_) = json.loads(capsys.readouterr().out)["methods"]
