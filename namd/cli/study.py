@@ -98,7 +98,9 @@ def _add_reading(commands: Commands) -> None:
     logs = commands.add_parser("logs", help="tell all that is known of one trial")
     _add_name(logs)
     logs.add_argument(
-        "trial", metavar="TRIAL", help="its id or the beginning of it, or ARM/SEED such as full/0"
+        "trial",
+        metavar="TRIAL",
+        help="as status names it: ARM/SEED such as full/0, p3/0 in a search, or the id's beginning",
     )
     logs.add_argument(
         "--lines", type=_count, default=5, metavar="N", help="last lines of metrics (default 5)"
