@@ -6,7 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from namd.cli.output import add_json_option, answer, duration, tell
+from namd.cli.demo_estimate import demo_seconds, slowness_of
+from namd.cli.output import add_json_option, answer, duration, tell, wrapped
 from namd.cli.phantom import WORD
 from namd.config.places import local_path
 
@@ -53,7 +54,9 @@ def demo(arguments: argparse.Namespace) -> int:
     spec = demo_study()
     store = str(out / "store")
     open_store(store)
-    tell(f"namd demo: everything here is simulated. {WARNING}")
+    tell(wrapped(f"namd demo: everything here is simulated. {WARNING}"))
+    if not (out / "store" / "studies").exists():
+        tell(first_estimate())
     cohort = find_cohort(spec.base.cohort or WORD, Path(store)).absolute()
     view = run_demo(spec, cohort, store)
     pictures = draw_arms(spec, view, cohort, store, out)
@@ -67,8 +70,19 @@ def demo(arguments: argparse.Namespace) -> int:
         "pictures": [str(path) for path in pictures.values()],
     }
     shown = "\n".join(f"picture {path}" for path in pictures.values())
-    answer(arguments, value, f"{table}\n{shown}\nreport {page}\n{WARNING} Research use only.")
+    last = wrapped(f"{WARNING} Research use only.")
+    answer(arguments, value, f"{table}\n\n{shown}\nreport {page}\n{last}")
     return FAILED if view.counts()["failed"] or view.counts()["diverged"] else 0
+
+
+def first_estimate() -> str:
+    """Return how long a demo from nothing takes here, in words."""
+    from namd.cli.study_plan import cluster_at
+
+    cores = cluster_at(None).cpus
+    seconds = demo_seconds(cores, slowness_of(int(cores)))
+    minutes = max(1, round(seconds / 60))
+    return f"about {minutes} min on {cores:g} cores, as busy as this machine is now"
 
 
 def demo_study() -> "StudySpec":
@@ -101,7 +115,7 @@ def run_demo(spec: "StudySpec", cohort: Path, store: str) -> "StudyView":
         if view.ended == "closed" and view.counts()["completed"] == len(view.trials):
             tell("all of it is in the store: nothing is trained")
             return view
-    tell("starting Ray on this machine; the whole takes seven to nine minutes on two cores")
+    tell("starting Ray on this machine; what is left is said as stages are built")
     from namd.distributed.driver import run_study
 
     with interruptible(), study_reporter() as reporter:

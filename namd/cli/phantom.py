@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import tell
 from namd.config.errors import InputError, shown
+from namd.config.places import local_path
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
@@ -84,7 +85,7 @@ def phantom_named(word: str) -> Phantom | None:
 
     Raises InputError for `phantom:` with anything other than a number of cases.
     """
-    if Path(word).exists():
+    if local_path(word).exists():
         return None
     match = _NAMED.fullmatch(word)
     if match is not None:

@@ -131,11 +131,42 @@ def test_the_shell_does_not_expand_after_an_equals_sign_but_the_command_does(hom
     assert str(home / "sheet.png") in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("word", ["x" * 300, "x/" * 2100, "x" * 300 + ".yaml", "~/" + "x" * 300])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["study", "plan", "{}", "--store", "S"],
+        ["study", "status", "{}", "--store", "S"],
+        ["study", "list", "--store", "{}"],
+        ["run", "--preset", "tiny", "--store", "S", "--cohort", "{}"],
+        ["run", "--preset", "tiny", "--store", "S", "--cohort", "C", "--config={}"],
+        ["cohort", "check", "{}"],
+    ],
+)
+def test_a_path_that_no_disk_takes_is_one_line(words, word, home, capsys):
+    assert front.main([part.replace("{}", word) for part in words]) == 2
+    told = capsys.readouterr().err
+    assert "shorten it" in told
+    assert told.count("\n") == 1
+    assert len(told) < 500
+    assert str(local_path("x" * 255)) == "x" * 255
+
+
+@pytest.mark.parametrize("field", ["cohort", "store"])
+def test_a_path_in_a_study_file_that_no_disk_takes_is_one_line(field, studies, capsys, tmp_path):
+    base = {**toys.ABLATION["base"], field: "/" + "x" * 300}
+    file = toys.write_file(tmp_path, toys.ABLATION, base=base)
+    words = ["study", "plan", str(file)] + (["--store", str(studies)] if field == "cohort" else [])
+    assert front.main([*words]) == 2
+    assert "shorten it" in capsys.readouterr().err
+
+
 def test_an_unknown_home_folder_is_one_line(home, monkeypatch, capsys):
     assert front.main(["cohort", "card", "~nobody-of-that-name/C"]) == 2
     assert "the home folder is not known" in capsys.readouterr().err
     with pytest.raises(InputError, match="NUL"):
         local_path("a\0b")
     assert place("a-study") == "a-study"
+    assert place(f"s3://bucket/{'k' * 300}").endswith("k")
     assert local_path("a/~b") == Path("a/~b")
     assert os.fspath(local_path("~/b")) == f"{home}/b"

@@ -358,5 +358,6 @@ def test_the_json_schema_accepts_what_the_parser_does_and_little_else():
         ("search.num_trials", "many"),
         ("search.space", {"a.b": {"unifrom": [0, 1]}}),
         ("search.space", {"a.b": {"uniform": [0]}}),
+        ("evaluate.secondary", ["auprc", "auprc"]),
     ):
         assert not validator.is_valid(changed(path, value)), path
