@@ -276,6 +276,8 @@ def _parameter(name: str, entry: Any, path: str) -> Parameter:  # noqa: ANN401 -
 def _choices(value: Any, path: str) -> tuple[Any, ...]:  # noqa: ANN401
     if not isinstance(value, list) or not value:
         raise ConfigError(f"{path}={shown(value)}: expected a list of values")
+    if not all(_is_plain(choice) for choice in value):
+        raise ConfigError(f"{path}={shown(value)}: numbers among the choices must be finite")
     labels = [_label(choice) for choice in value]
     if len(set(labels)) != len(labels):
         raise ConfigError(f"{path}={shown(value)}: a value stands twice")
@@ -297,9 +299,20 @@ def _bounds(kind: Kind, value: Any, path: str) -> tuple[float, float]:  # noqa: 
     low, high = value
     if low >= high:
         raise ConfigError(f"{path}={shown(value)}: the first number must be below the second")
+    if not _is_finite(float(high) - float(low)):
+        raise ConfigError(f"{path}={shown(value)}: too wide: the difference is no finite number")
     if kind.startswith("log_") and low <= 0:
         raise ConfigError(f"{path}={shown(value)}: a logarithmic range lies above 0")
     return (low, high) if whole else (float(low), float(high))
+
+
+def _is_plain(value: Any) -> bool:  # noqa: ANN401
+    """Return whether the ledger's JSON can hold a value: no number in it is infinite or NaN."""
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _is_finite(number: float) -> bool:

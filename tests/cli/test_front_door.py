@@ -124,6 +124,14 @@ def test_what_is_given_in_bulk_or_as_an_escape_sequence_is_shown_short_and_escap
         assert json.loads(captured.out)["error"] == captured.err[7:-1]
 
 
+@pytest.mark.parametrize("given", ["[]", "{}", "3", "null", "[namd]", "namdd"])
+def test_a_method_that_is_no_name_is_refused(given, capsys, tmp_path):
+    words = ["run", "--preset", "tiny", "--cohort", "phantom:5", "--store", str(tmp_path / "S")]
+    assert front.main([*words, "--plan", "--set", f"method={given}"]) == 2
+    assert capsys.readouterr().err.startswith("error: method=")
+    assert front.main([*words, "--plan", "--set", "method=namd"]) == 0
+
+
 def test_an_answer_is_escaped_and_its_lines_stay_lines(capsys, monkeypatch):
     tell("a\x1b[2Jb")
     answer(argparse.Namespace(json=False), {}, "one\ntwo \x9b31m \ud800 größer")

@@ -155,6 +155,9 @@ def test_conditions_that_agree_along_the_way_are_taken():
         ({}, "at least one"),
         ({"a.b": {"int": [1, 10**400]}}, "two whole numbers"),
         ({"a.b": {"uniform": [0, float("inf")]}}, "two numbers"),
+        ({"a.b": {"uniform": [-1.7e308, 1.7e308]}}, "too wide"),
+        ({"a.b": {"choice": [float("nan"), 1]}}, "must be finite"),
+        ({"a.b": {"choice": [[0.5, {"c": float("inf")}], 1]}}, "must be finite"),
         (
             {"s": {"choice": [True, False]}, "a.b": {"uniform": [0, 1], "when": {"s": []}}},
             r"a\.b\.when\.s=\[\]: no value is allowed",
