@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, require_writable, tell
+from namd.config.errors import plain_text
 from namd.config.places import local_path
 
 if TYPE_CHECKING:
@@ -155,9 +156,9 @@ def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     crops.add_argument("--simulate-followup", action="store_true", help="follow-ups of known truth")
     crops.add_argument("--size", type=int, metavar="PX", help="stored crop (default 64)")
     crops.add_argument("--spacing", type=float, metavar="MM", help="in plane (default 0.5)")
-    crops.add_argument("--source-name", default="crops", metavar="NAME")
-    crops.add_argument("--citation", default="", metavar="TEXT")
-    crops.add_argument("--licence", default="", metavar="TEXT")
+    crops.add_argument("--source-name", type=plain_text, default="crops", metavar="NAME")
+    crops.add_argument("--citation", type=plain_text, default="", metavar="TEXT")
+    crops.add_argument("--licence", type=plain_text, default="", metavar="TEXT")
     crops.set_defaults(func=build_crops)
     phantom = sources.add_parser("phantom", help="rendered from real contours; needs no data")
     phantom.add_argument("--cases", type=int, metavar="N", help="at most, replicates counted")

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from namd.config.errors import ConfigError, InputError, escaped, is_control, shown
+from namd.config.errors import ConfigError, InputError, escaped, plain_text, shown
 
 MAXIMUM_BYTES = 256 * 1024
 MAXIMUM_DEPTH = 40
@@ -98,12 +98,10 @@ def _scalar(loader: yaml.SafeLoader, node: yaml.Node) -> Any:  # noqa: ANN401 - 
     text = str(loader.construct_scalar(node))  # type: ignore[arg-type]
     kind = node.tag.removeprefix(_CORE)
     if kind == "str":
-        wrong = next((c for c in text if is_control(c) and c not in "\n\t"), None)
-        if wrong is not None:
-            raise _problem(
-                node, f"{shown(text)} holds the control character {escaped(wrong)}; leave it out"
-            )
-        return text
+        try:
+            return plain_text(text)
+        except InputError as error:
+            raise _problem(node, str(error)) from error
     if not re.match(_PATTERNS[kind][0], text):
         raise _problem(node, f"{shown(text)} is not {_WORDS[kind]}")
     if kind == "int":
@@ -213,10 +211,16 @@ def read_json_mapping(path: Path, maximum_bytes: int = 64 * MAXIMUM_BYTES) -> di
     """
     try:
         value = json.loads(_read(path, maximum_bytes), object_pairs_hook=_distinct)
+        # An escape can stand for half a character, which no file could be written with.
+        json.dumps(value, ensure_ascii=False).encode()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
-        reason = "values lie too deep" if isinstance(error, RecursionError) else error
+        reason: object = error
+        if isinstance(error, RecursionError):
+            reason = "values lie too deep"
+        elif isinstance(error, UnicodeEncodeError):
+            reason = f"a text holds the lone surrogate {shown(error.object[error.start])}"
         raise InputError(f"{path}: not JSON ({reason})") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected an object at the top, got {type(value).__name__}")

@@ -68,6 +68,20 @@ def shown(value: object, limit: int = MAXIMUM_VALUE) -> str:
     return one_line(_SHORT.repr(value), limit)
 
 
+def plain_text(text: str) -> str:
+    """Return a text that people may be shown and files may hold: no control characters in it.
+
+    Also the type of a text on the command line, where bytes that are no UTF-8 come as surrogates.
+    Raises InputError naming the first one.
+    """
+    wrong = next((c for c in text if is_control(c) and c not in "\n\t"), None)
+    if wrong is not None:
+        raise InputError(
+            f"{shown(text)} holds the control character {escaped(wrong)}; leave it out"
+        )
+    return text
+
+
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 80, 80, 60
 _SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxfrozenset = 8

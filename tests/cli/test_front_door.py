@@ -132,6 +132,17 @@ def test_a_method_that_is_no_name_is_refused(given, capsys, tmp_path):
     assert front.main([*words, "--plan", "--set", "method=namd"]) == 0
 
 
+@pytest.mark.parametrize("option", ["--source-name", "--citation", "--licence"])
+def test_a_text_for_the_card_holds_no_control_character(option, capsys, tmp_path):
+    words = ["cohort", "build", "crops", "--images", "x.npz", "--table", "y.csv", "--seed", "1"]
+    words += ["--out", str(tmp_path / "C"), option]
+    for given in ("\x1b[31m", "a\udcffb", "\x00"):
+        assert front.main([*words, given]) == 2
+        assert "control character" in capsys.readouterr().err
+    assert front.main([*words, "Größer, 2026"]) == 2
+    assert "control character" not in capsys.readouterr().err
+
+
 def test_an_answer_is_escaped_and_its_lines_stay_lines(capsys, monkeypatch):
     tell("a\x1b[2Jb")
     answer(argparse.Namespace(json=False), {}, "one\ntwo \x9b31m \ud800 größer")

@@ -145,6 +145,8 @@ def test_not_a_number_is_read_and_left_to_its_reader():
         (b"[1]", "list"),
         (b"{", "not JSON"),
         (b'{"a": "\xff"}', "not JSON"),
+        (b'{"a": ["\\ud800"]}', "lone surrogate"),
+        (b'{"\\udfff": 1}', "lone surrogate"),
         (b" " * 2000 + b"{}", "larger than"),
     ],
 )
@@ -155,8 +157,8 @@ def test_a_json_object_is_refused_with_its_file(content, word, tmp_path):
         read_json_mapping(path, 1000 if content.startswith(b"  ") else 1 << 20)
     assert str(refused.value).startswith(f"{path}: ")
     assert len(str(refused.value)) < 400
-    path.write_bytes(b'{"a": [1, {"a": 2}]}')
-    assert read_json_mapping(path) == {"a": [1, {"a": 2}]}
+    path.write_bytes(b'{"a": [1, {"a": "\\ud835\\udc00"}]}')
+    assert read_json_mapping(path) == {"a": [1, {"a": "\U0001d400"}]}
 
 
 def test_files(tmp_path):
