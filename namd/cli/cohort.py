@@ -5,7 +5,7 @@ Everything heavy is imported inside the commands, so that `namd --help` stays qu
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,10 @@ def build_crops(arguments: argparse.Namespace) -> int:
     refuse_occupied(arguments.out)
     require_writable("--out", arguments.out)
     _refuse_idle_simulation_options(arguments)
-    mapping = columns.read_mapping(arguments.columns) if arguments.columns else None
+    replace = _replaced(arguments)
+    mapping = columns.read_mapping(arguments.columns) if arguments.columns else {}
+    if arguments.split_column is not None:
+        mapping = _with_split(mapping, arguments)
     chosen = {"size": arguments.size, "spacing_mm": arguments.spacing}
     settings = parse(CropSettings, {k: v for k, v in chosen.items() if v is not None}, "crops")
     law = _simulation_settings(arguments) if arguments.simulate_followup else None
@@ -68,10 +71,15 @@ def build_crops(arguments: argparse.Namespace) -> int:
     )
     with _progress() as stage:
         cohort = crops.build(
-            files, settings, arguments.seed, select=law is not None, progress=stage("crops")
+            files,
+            settings,
+            arguments.seed,
+            select=law is not None,
+            progress=stage("crops"),
+            keep_followups="followup" not in replace,
         )
         if law is not None:
-            cohort = _simulate(cohort, law, arguments.seed, stage)
+            cohort = _simulate(cohort, law, arguments.seed, stage, replace)
     return _finish(cohort, arguments)
 
 
@@ -100,12 +108,20 @@ def build_phantom(arguments: argparse.Namespace) -> int:
 
 def check_cohort(arguments: argparse.Namespace) -> int:
     """Print whether a cohort may be used: 0 where it may, 2 with its problems where not."""
-    from namd.data.checks import check_folder
+    from namd.data.checks import check_folder, spelling_warnings
 
     cohort, problems = check_folder(arguments.folder)
-    summary = {**_summary(cohort), "ok": not problems, "problems": problems}
+    warnings = [] if cohort is None else spelling_warnings(cohort.table)
+    summary = {
+        **_summary(cohort),
+        "ok": not problems,
+        "problems": problems,
+        "warnings": warnings,
+    }
     for problem in problems:
         tell(f"problem: {problem}")
+    for warning in warnings:
+        tell(f"warning: {warning}")
     verdict = "sound" if not problems else f"refused; problems: {len(problems)}"
     answer(arguments, summary, f"{arguments.folder}: {verdict}\n{_as_text(summary)}")
     return REFUSED if problems else 0
@@ -150,7 +166,16 @@ def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     crops.add_argument("--images", type=Path, required=True, metavar="F.npz")
     crops.add_argument("--table", type=Path, required=True, metavar="F.csv")
     crops.add_argument("--columns", type=Path, metavar="MAP.yaml", help="our words: CSV columns")
-    crops.add_argument("--simulate-followup", action="store_true", help="follow-ups of known truth")
+    crops.add_argument("--split-column", metavar="NAME", help="your split (default: split, if any)")
+    crops.add_argument(
+        "--simulate-followup", action="store_true", help="draw what the files lack, of known truth"
+    )
+    crops.add_argument(
+        "--replace",
+        nargs="*",
+        metavar="COLUMN",
+        help="draw these too, although the files have them (alone: everything simulated)",
+    )
     crops.add_argument("--size", type=int, metavar="PX", help="stored crop (default 64)")
     crops.add_argument("--spacing", type=float, metavar="MM", help="in plane (default 0.5)")
     crops.add_argument("--source-name", default="crops", metavar="NAME")
@@ -181,8 +206,32 @@ def _refuse_idle_simulation_options(arguments: argparse.Namespace) -> None:
     from namd.config.errors import InputError
 
     given = [f"--{name}" for name in ("law", "replicates", "settings") if getattr(arguments, name)]
+    given += ["--replace"] if arguments.replace is not None else []
     if given and not arguments.simulate_followup:
         raise InputError(f"{', '.join(given)}: without effect; add --simulate-followup")
+
+
+def _replaced(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return what is drawn although it is known: with a bare `--replace` all that can be."""
+    from namd.data.simulation.known import SIMULATED, require_columns
+
+    if arguments.replace is None:
+        return ()
+    require_columns(arguments.replace)
+    return tuple(arguments.replace) or SIMULATED
+
+
+def _with_split(
+    mapping: dict[str, str | None], arguments: argparse.Namespace
+) -> dict[str, str | None]:
+    from namd.config.errors import InputError
+
+    if "split" in mapping and mapping["split"] != arguments.split_column:
+        raise InputError(
+            f"--split-column {arguments.split_column}: {arguments.columns} maps split to "
+            f"{mapping['split'] or 'null'}; name it in one place"
+        )
+    return {**mapping, "split": arguments.split_column}
 
 
 def _simulation_settings(
@@ -198,16 +247,27 @@ def _simulation_settings(
     return parse(SimulationSettings, apply_overrides(mapping, arguments.settings), "settings")
 
 
-def _simulate(cohort: "Cohort", law: "SimulationSettings", seed: int, stage: Stage) -> "Cohort":
+def _simulate(
+    cohort: "Cohort",
+    law: "SimulationSettings",
+    seed: int,
+    stage: Stage,
+    replace: tuple[str, ...] = (),
+) -> "Cohort":
     from namd.data.simulation.simulate import simulate
 
-    return simulate(cohort, law, seed, stage("follow-ups"))
+    return simulate(cohort, law, seed, stage("follow-ups"), replace=replace)
 
 
 def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
     """Refuse or write a built cohort and say what it is."""
     from namd.data.card import finish_card
-    from namd.data.checks import RefusedCohortError, require_sound, usability_problems
+    from namd.data.checks import (
+        RefusedCohortError,
+        require_sound,
+        spelling_warnings,
+        usability_problems,
+    )
     from namd.data.settings import SplitFractions
 
     try:
@@ -216,22 +276,40 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
         for problem in error.problems[1:]:
             tell(f"problem: {problem}")
         raise
-    warnings = usability_problems(cohort)
-    for warning in warnings:
+    unusable, alike = usability_problems(cohort), spelling_warnings(cohort.table)
+    for warning in unusable:
         tell(f"warning: {warning}; `namd cohort check` refuses this cohort")
+    for warning in alike:
+        tell(f"warning: {warning}")
     finish_card(cohort, arguments.seed, SplitFractions())
     cohort.write(arguments.out)
     summary = {
         "out": str(arguments.out),
         "fingerprint": cohort.card["fingerprint"],
         **_summary(cohort),
+        "split_column": cohort.card.get("split_column"),
+        "values": cohort.card.get("values") or {},
+        "unused": cohort.card.get("unused") or {},
         "left_out": dict(cohort.card.get("excluded") or {}),
-        "warnings": warnings,
+        "left_out_cases": cohort.card.get("excluded_cases") or {},
+        "warnings": [*unusable, *alike],
     }
-    told = ", ".join(f"{number} {reason}" for reason, number in summary["left_out"].items())
-    left_out = f"\nleft out of the table: {told}" if told else ""
-    answer(arguments, summary, f"{arguments.out}: built\n{_as_text(summary)}{left_out}")
+    lines = [f"{arguments.out}: built", _as_text(summary), *_origin_lines(cohort.card)]
+    answer(arguments, summary, "\n".join(lines))
     return 0
+
+
+def _origin_lines(card: Mapping[str, Any]) -> list[str]:
+    """Return what became of all that the source holds."""
+    from namd.data.card import unused_lines, value_lines
+
+    lines = value_lines(card)
+    if card.get("split_column"):
+        lines.append(f"split: column {card['split_column']} of the table")
+    lines += [f"not used: {line}" for line in unused_lines(card)]
+    excluded = card.get("excluded") or {}
+    told = ", ".join(f"{number} {reason}" for reason, number in excluded.items())
+    return [*lines, *([f"left out of the table: {told}"] if told else [])]
 
 
 def _summary(cohort: "Cohort | None") -> dict[str, Any]:
@@ -249,6 +327,8 @@ def _summary(cohort: "Cohort | None") -> dict[str, Any]:
 
 
 def _as_text(summary: dict[str, Any]) -> str:
+    from namd.data.card import UNKNOWN_CEILING
+
     lines = [f"{summary['cases']} cases of {summary['patients']} patients"]
     for split, counts in summary["splits"].items():
         told = ", ".join(f"{number} {name}" for name, number in counts.items())
@@ -257,7 +337,7 @@ def _as_text(summary: dict[str, Any]) -> str:
         ceilings = summary["ideal_auroc"] or {}
         told = ", ".join(f"{s} {'-' if v is None else f'{v:.3f}'}" for s, v in ceilings.items())
         lines.append(f"SIMULATED: {', '.join(summary['simulated'])}")
-        lines.append(f"ideal predictor's AUROC: {told}")
+        lines.append(f"ideal predictor's AUROC: {told or UNKNOWN_CEILING}")
     return "\n".join(lines)
 
 

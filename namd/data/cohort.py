@@ -5,6 +5,7 @@ Whether the cases make sense is `namd.data.checks`' to say, not this module's.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -129,14 +130,20 @@ class Cohort:
                 raise InputError(f"{folder / CASES_FILE}: no column {name}; rebuild the cohort")
         stacks = {name: _stack(table, name) for name in schema.TENSORS}
         scalars = table.select([c for c in table.column_names if c not in schema.TENSORS])
-        return cls(
-            table=scalars.to_pandas(),
-            baseline=stacks["baseline"][0],
-            followup=stacks["followup"][0],
-            has_followup=stacks["followup"][1],
-            mask=stacks["mask"][0],
-            card=read_card(folder),
-        )
+        card = read_card(folder)
+        try:
+            return cls(
+                table=scalars.to_pandas(),
+                baseline=stacks["baseline"][0],
+                followup=stacks["followup"][0],
+                has_followup=stacks["followup"][1],
+                mask=stacks["mask"][0],
+                card=card,
+            )
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            raise InputError(
+                f"{folder / CASES_FILE}: damaged ({_first_line(error)}); rebuild the cohort"
+            ) from error
 
     def write(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write the cohort so that the folder appears whole or not at all.
@@ -145,24 +152,32 @@ class Cohort:
         fingerprint enters the card as `fingerprint`.
 
         Raises:
-            InputError: the folder exists and holds something, and `overwrite` is false.
+            InputError: the folder exists and holds something, and `overwrite` is false; or it
+                cannot be written, and then nothing is left of it.
             ValueError: the table holds a column that the schema does not know.
         """
         folder = Path(folder)
         refuse_occupied(folder, overwrite)
         table = self.to_arrow()
         card = {**self.card, "fingerprint": digest_table(table, self.card, _all_columns(table))}
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
+        absent = [place for place in (folder.parent, *folder.parent.parents) if not place.exists()]
         draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
-        draft.mkdir()
         try:
+            draft.mkdir(parents=True)
             pq.write_table(
                 table, draft / CASES_FILE, compression="zstd", row_group_size=ROWS_PER_GROUP
             )
-            text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
             (draft / CARD_FILE).write_text(text + "\n", encoding="utf-8")
             _sync(draft / CASES_FILE, draft / CARD_FILE)
             _publish(draft, folder)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            _remove_empty(absent)
+            raise InputError(
+                f"{folder}: the cohort cannot be written ({_reason(error)}); nothing of it was "
+                "left; free space or name another folder"
+            ) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         self.card = card
@@ -258,28 +273,33 @@ def read_schema(folder: str | Path) -> pa.Schema:
     path = Path(folder) / CASES_FILE
     try:
         return pq.read_schema(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{folder}: no cohort there ({CASES_FILE} is missing); build one with "
             "`namd cohort build`"
         ) from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
-    """Return a cohort's data card. Raises InputError where it is missing or not JSON."""
+    """Return a cohort's data card. Raises InputError if it is missing or no data card."""
     path = Path(folder) / CARD_FILE
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise InputError(
             f"{path}: missing; a cohort is a folder with {CASES_FILE} and {CARD_FILE}"
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({_reason(error)}); name the folder of a cohort"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({_first_line(error)})") from error
     if not isinstance(card, dict):
         raise InputError(f"{path}: holds {type(card).__name__}, a data card is an object")
+    _require_card(path, card)
     return card
 
 
@@ -295,6 +315,7 @@ def digest_table(table: pa.Table, card: Mapping[str, Any], columns: Iterable[str
     """Return the SHA-256 (hex) of some columns of cases, whatever their order.
 
     Raises:
+        InputError: a column holds NaN or an infinite number.
         ValueError: a name is no column of the schema.
     """
     table = _in_order(table)
@@ -311,8 +332,47 @@ def digest_table(table: pa.Table, card: Mapping[str, Any], columns: Iterable[str
         elif schema.scalar_type(name) is None:
             raise ValueError(f"the schema knows no column {name}")
         elif name in table.column_names:
-            digest.update(canonical_json(table[name].to_pylist()).encode())
+            digest.update(_values_json(table, name).encode())
     return digest.hexdigest()
+
+
+def _values_json(table: pa.Table, name: str) -> str:
+    values = table[name].to_pylist()
+    try:
+        return canonical_json(values)
+    except ValueError as error:
+        wrong = [
+            str(case)
+            for case, value in zip(table["case_id"].to_pylist(), values, strict=True)
+            if isinstance(value, float) and not math.isfinite(value)
+        ]
+        raise InputError(
+            f"column {name}: NaN or infinite in {', '.join(wrong[:10])}; a value that is not known "
+            "is null; rebuild the cohort"
+        ) from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _require_card(path: Path, card: dict[str, Any]) -> None:
+    """Raise InputError if a part of a data card is not of its type."""
+    import jsonschema
+
+    error = next(jsonschema.Draft202012Validator(schema.CARD).iter_errors(card), None)
+    if error is not None:
+        place = ".".join(str(part) for part in error.absolute_path)
+        raise InputError(f"{path}: {place[:80]} is no {error.validator_value}; rebuild the cohort")
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, as far as nothing lies in them."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def _all_columns(table: pa.Table) -> tuple[str, ...]:
@@ -331,7 +391,7 @@ def _read_table(folder: Path, columns: list[str] | None, splits: Sequence[str] |
         filters = pc.field("split").isin(list(splits))
     try:
         table = pq.read_table(folder / CASES_FILE, columns=columns, filters=filters)
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{folder / CASES_FILE}: unreadable ({_first_line(error)})") from error
     return _in_order(table)
 
@@ -428,9 +488,17 @@ def _publish(draft: Path, folder: Path) -> None:
         return
     retired = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.old"
     folder.rename(retired)
-    draft.rename(folder)
+    try:
+        draft.rename(folder)
+    except OSError:
+        retired.rename(folder)
+        raise
     shutil.rmtree(retired, ignore_errors=True)
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or _first_line(error)

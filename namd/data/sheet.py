@@ -1,5 +1,7 @@
 """A contact sheet: what baselines and follow-ups of a cohort look like, beside their labels."""
 
+import io
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +47,15 @@ def write_sheet(cohort: Cohort, path: str | Path, num: int = 24) -> Path:
         _draw_case(cohort, int(row), axes[line, 2 * column], axes[line, 2 * column + 1])
     figure.suptitle(_title(cohort), fontsize=8)
     figure.subplots_adjust(0.005, 0.005, 0.995, 1 - 0.6 / figure.get_figheight(), 0.04, 0.28)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
+        draft.write_bytes(picture.getvalue())
+        draft.replace(path)
     except OSError as error:
+        draft.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     return path
 
