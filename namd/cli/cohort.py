@@ -276,10 +276,11 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
         for problem in error.problems[1:]:
             tell(f"problem: {problem}")
         raise
-    unusable, alike = usability_problems(cohort), spelling_warnings(cohort.table)
+    unusable = usability_problems(cohort)
+    others = [*spelling_warnings(cohort.table), *_ceiling_warnings(cohort.card)]
     for warning in unusable:
         tell(f"warning: {warning}; `namd cohort check` refuses this cohort")
-    for warning in alike:
+    for warning in others:
         tell(f"warning: {warning}")
     finish_card(cohort, arguments.seed, SplitFractions())
     cohort.write(arguments.out)
@@ -292,11 +293,24 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
         "unused": cohort.card.get("unused") or {},
         "left_out": dict(cohort.card.get("excluded") or {}),
         "left_out_cases": cohort.card.get("excluded_cases") or {},
-        "warnings": [*unusable, *alike],
+        "warnings": [*unusable, *others],
     }
     lines = [f"{arguments.out}: built", _as_text(summary), *_origin_lines(cohort.card)]
     answer(arguments, summary, "\n".join(lines))
     return 0
+
+
+def _ceiling_warnings(card: Mapping[str, Any]) -> list[str]:
+    """Return why a cohort with simulated follow-ups has no truth to compare with."""
+    from namd.data.card import simulated_columns
+
+    kept = (card.get("values") or {}).get("label", {}).get("kept", 0)
+    if not kept or "followup" not in simulated_columns(card):
+        return []
+    return [
+        f"labels of {kept} cases of the table are kept beside simulated follow-ups, so no ceiling "
+        "is known; --replace label simulates every label"
+    ]
 
 
 def _origin_lines(card: Mapping[str, Any]) -> list[str]:
@@ -305,7 +319,7 @@ def _origin_lines(card: Mapping[str, Any]) -> list[str]:
 
     lines = value_lines(card)
     if card.get("split_column"):
-        lines.append(f"split: column {card['split_column']} of the table")
+        lines.append(f"split: column {card['split_column']} of the table, not --seed")
     lines += [f"not used: {line}" for line in unused_lines(card)]
     excluded = card.get("excluded") or {}
     told = ", ".join(f"{number} {reason}" for reason, number in excluded.items())

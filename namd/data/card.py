@@ -154,10 +154,13 @@ def _is_mixed(card: Mapping[str, Any]) -> bool:
 
 
 def _simulation(simulation: Mapping[str, Any]) -> list[str]:
+    subject = (
+        "The follow-ups are" if "followup" in simulation.get("simulated", []) else "Values are"
+    )
     lines = [
         "## Simulation",
         "",
-        f"The follow-ups are simulated, seed {simulation.get('seed', 'not stated')}; scores on "
+        f"{subject} simulated, seed {simulation.get('seed', 'not stated')}; scores on "
         "them say nothing about patients.",
         "",
         "Ideal predictor (AUROC of the true probability, the best that baseline and record allow): "

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from namd.config.errors import InputError
 from namd.data import schema
-from namd.data.cohort import CASES_FILE, Cohort, cohort_fingerprint, read_schema
+from namd.data.cohort import Cohort, cohort_fingerprint, read_cases, read_schema
 from namd.data.features import SIZES
 from namd.data.identity import alike, shown
 from namd.data.settings import CohortDemands
@@ -64,7 +63,7 @@ def require_trainable(folder: str | Path, demands: CohortDemands | None = None) 
     demanded: list[str] = []
     if not problems:
         read = ["case_id", "patient_id", "lesion_id", "split", "label", *SIZES, "followup"]
-        cases = pq.read_table(Path(folder) / CASES_FILE, columns=read)
+        cases = read_cases(Path(folder), read)
         table = cases.drop_columns(["followup"]).to_pandas()
         present = cases["followup"].is_valid().to_numpy()
         problems = [*_split_problems(table), *_usability_problems(table, present)]
@@ -301,7 +300,7 @@ def _diameter_problems(table: pd.DataFrame, card: Mapping[str, Any]) -> Iterable
         return
     small = table[SIZES[0]] < MIN_DIAMETER_MM
     yield from _line(
-        f"{SIZES[0]} is below {MIN_DIAMETER_MM:g} mm, which no scan resolves (cm?), in",
+        f"{SIZES[0]} is below {MIN_DIAMETER_MM:g} mm, which no scan resolves (cm?) in",
         table["case_id"][small],
     )
 

@@ -124,7 +124,7 @@ class Cohort:
             InputError: the folder is no cohort, or a split has another name than the three.
         """
         folder = Path(folder)
-        table = _read_table(folder, None, splits)
+        table = read_cases(folder, None, splits)
         for name in ("case_id", "baseline"):
             if name not in table.column_names:
                 raise InputError(f"{folder / CASES_FILE}: no column {name}; rebuild the cohort")
@@ -265,7 +265,7 @@ def cohort_fingerprint(
     card = read_card(folder)
     present = set(read_schema(folder).names)
     wanted = {"case_id", "split", *(c for c in columns if c in present)}
-    return digest_table(_read_table(folder, sorted(wanted), splits), card, columns)
+    return digest_table(read_cases(folder, sorted(wanted), splits), card, columns)
 
 
 def read_schema(folder: str | Path) -> pa.Schema:
@@ -379,7 +379,10 @@ def _all_columns(table: pa.Table) -> tuple[str, ...]:
     return tuple(table.column_names)
 
 
-def _read_table(folder: Path, columns: list[str] | None, splits: Sequence[str] | None) -> pa.Table:
+def read_cases(
+    folder: Path, columns: list[str] | None, splits: Sequence[str] | None = None
+) -> pa.Table:
+    """Return stored cases as they are written, in order. Raises InputError if they are damaged."""
     read_schema(folder)
     filters = None
     if splits is not None:
@@ -501,4 +504,4 @@ def _first_line(error: BaseException) -> str:
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or _first_line(error)
+    return os.strerror(error.errno) if error.errno else _first_line(error)

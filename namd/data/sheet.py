@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from namd.config.errors import InputError
 from namd.config.seeding import derive_seed
+from namd.data.card import simulated_columns
 from namd.data.cohort import Cohort
 from namd.data.intensity import HIGH_HU, LOW_HU
 from namd.data.schema import CODES, MALIGNANT
@@ -90,7 +91,11 @@ def _draw_crop(axis: Axes, crop: npt.NDArray[np.int16]) -> None:
 
 
 def _title(cohort: Cohort) -> str:
-    simulated = "follow-ups simulated" if cohort.card.get("simulation") else "follow-ups real"
+    drawn = "followup" in simulated_columns(cohort.card)
+    own = drawn and (cohort.card.get("values") or {}).get("followup", {}).get("kept", 0)
+    simulated = "follow-ups simulated" if drawn else "follow-ups real"
+    if own:
+        simulated = "follow-ups in part simulated"
     if cohort.has_followup is None or not cohort.has_followup.any():
         simulated = "no follow-ups"
     side_mm = cohort.size * cohort.spacing_mm

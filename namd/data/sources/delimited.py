@@ -159,7 +159,7 @@ def _split_rows(
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for row in reader:
-            if row:
+            if len(row) > 1 or (row and row[0].strip()):
                 rows.append(row)
                 lines.append(reader.line_num + skipped)
     except csv.Error as error:
