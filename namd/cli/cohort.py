@@ -5,11 +5,12 @@ Everything heavy is imported inside the commands, so that `namd --help` stays qu
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from namd.cli.cohort_summary import ceiling_warnings, origin_lines, summarise, summary_text
 from namd.cli.output import add_json_option, answer, require_writable, tell
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def check_cohort(arguments: argparse.Namespace) -> int:
     cohort, problems = check_folder(arguments.folder)
     warnings = [] if cohort is None else spelling_warnings(cohort.table)
     summary = {
-        **_summary(cohort),
+        **summarise(cohort),
         "ok": not problems,
         "problems": problems,
         "warnings": warnings,
@@ -123,7 +124,7 @@ def check_cohort(arguments: argparse.Namespace) -> int:
     for warning in warnings:
         tell(f"warning: {warning}")
     verdict = "sound" if not problems else f"refused; problems: {len(problems)}"
-    answer(arguments, summary, f"{arguments.folder}: {verdict}\n{_as_text(summary)}")
+    answer(arguments, summary, f"{arguments.folder}: {verdict}\n{summary_text(summary)}")
     return REFUSED if problems else 0
 
 
@@ -277,7 +278,7 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
             tell(f"problem: {problem}")
         raise
     unusable = usability_problems(cohort)
-    others = [*spelling_warnings(cohort.table), *_ceiling_warnings(cohort.card)]
+    others = [*spelling_warnings(cohort.table), *ceiling_warnings(cohort.card)]
     for warning in unusable:
         tell(f"warning: {warning}; `namd cohort check` refuses this cohort")
     for warning in others:
@@ -287,7 +288,7 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
     summary = {
         "out": str(arguments.out),
         "fingerprint": cohort.card["fingerprint"],
-        **_summary(cohort),
+        **summarise(cohort),
         "split_column": cohort.card.get("split_column"),
         "values": cohort.card.get("values") or {},
         "unused": cohort.card.get("unused") or {},
@@ -295,64 +296,9 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
         "left_out_cases": cohort.card.get("excluded_cases") or {},
         "warnings": [*unusable, *others],
     }
-    lines = [f"{arguments.out}: built", _as_text(summary), *_origin_lines(cohort.card)]
+    lines = [f"{arguments.out}: built", summary_text(summary), *origin_lines(cohort.card)]
     answer(arguments, summary, "\n".join(lines))
     return 0
-
-
-def _ceiling_warnings(card: Mapping[str, Any]) -> list[str]:
-    """Return why a cohort with simulated follow-ups has no truth to compare with."""
-    from namd.data.card import simulated_columns
-
-    kept = (card.get("values") or {}).get("label", {}).get("kept", 0)
-    if not kept or "followup" not in simulated_columns(card):
-        return []
-    return [
-        f"labels of {kept} cases of the table are kept beside simulated follow-ups, so no ceiling "
-        "is known; --replace label simulates every label"
-    ]
-
-
-def _origin_lines(card: Mapping[str, Any]) -> list[str]:
-    """Return what became of all that the source holds."""
-    from namd.data.card import unused_lines, value_lines
-
-    lines = value_lines(card)
-    if card.get("split_column"):
-        lines.append(f"split: column {card['split_column']} of the table, not --seed")
-    lines += [f"not used: {line}" for line in unused_lines(card)]
-    excluded = card.get("excluded") or {}
-    told = ", ".join(f"{number} {reason}" for reason, number in excluded.items())
-    return [*lines, *([f"left out of the table: {told}"] if told else [])]
-
-
-def _summary(cohort: "Cohort | None") -> dict[str, Any]:
-    if cohort is None:
-        return {"cases": 0, "patients": 0, "splits": {}, "simulated": [], "ideal_auroc": None}
-    from namd.data.card import ideal_auroc, simulated_columns, split_counts
-
-    return {
-        "cases": len(cohort),
-        "patients": int(cohort.table["patient_id"].nunique()),
-        "splits": split_counts(cohort),
-        "simulated": simulated_columns(cohort.card),
-        "ideal_auroc": ideal_auroc(cohort.card),
-    }
-
-
-def _as_text(summary: dict[str, Any]) -> str:
-    from namd.data.card import UNKNOWN_CEILING
-
-    lines = [f"{summary['cases']} cases of {summary['patients']} patients"]
-    for split, counts in summary["splits"].items():
-        told = ", ".join(f"{number} {name}" for name, number in counts.items())
-        lines.append(f"  {split:<11}{told}")
-    if summary["simulated"]:
-        ceilings = summary["ideal_auroc"] or {}
-        told = ", ".join(f"{s} {'-' if v is None else f'{v:.3f}'}" for s, v in ceilings.items())
-        lines.append(f"SIMULATED: {', '.join(summary['simulated'])}")
-        lines.append(f"ideal predictor's AUROC: {told or UNKNOWN_CEILING}")
-    return "\n".join(lines)
 
 
 @contextmanager

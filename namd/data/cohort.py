@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from namd.config.errors import InputError
 from namd.config.fingerprint import canonical_json
 from namd.data import schema
+from namd.data.card_schema import refuse_constant, require_card
 
 CASES_FILE = "cases.parquet"
 CARD_FILE = "card.json"
@@ -286,7 +287,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     """Return a cohort's data card. Raises InputError if it is missing or no data card."""
     path = Path(folder) / CARD_FILE
     try:
-        card = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        card = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
     except FileNotFoundError:
         raise InputError(
             f"{path}: missing; a cohort is a folder with {CASES_FILE} and {CARD_FILE}"
@@ -299,7 +300,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: not JSON ({_first_line(error)})") from error
     if not isinstance(card, dict):
         raise InputError(f"{path}: holds {type(card).__name__}, a data card is an object")
-    _require_card(path, card)
+    require_card(path, card)
     return card
 
 
@@ -350,20 +351,6 @@ def _values_json(table: pa.Table, name: str) -> str:
             f"column {name}: NaN or infinite in {', '.join(wrong[:10])}; a value that is not known "
             "is null; rebuild the cohort"
         ) from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _require_card(path: Path, card: dict[str, Any]) -> None:
-    """Raise InputError if a part of a data card is not of its type."""
-    import jsonschema
-
-    error = next(jsonschema.Draft202012Validator(schema.CARD).iter_errors(card), None)
-    if error is not None:
-        place = ".".join(str(part) for part in error.absolute_path)
-        raise InputError(f"{path}: {place[:80]} is no {error.validator_value}; rebuild the cohort")
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

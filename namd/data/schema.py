@@ -127,49 +127,6 @@ TENSOR_TYPES: Mapping[str, str] = MappingProxyType(
     {"baseline": "int16", "followup": "int16", "mask": "uint8"}
 )
 
-_COUNTS = {"type": "object", "additionalProperties": {"type": "integer"}}
-_NAMES = {"type": "array", "items": {"type": "string"}}
-_NUMBER_OR_NULL = {"type": ["number", "null"]}
-CARD: Mapping[str, object] = MappingProxyType(
-    {
-        "type": "object",
-        "properties": {
-            **{name: {"type": "string"} for name in ("source", "citation", "licence", "notice")},
-            **{name: {"type": "integer"} for name in ("cases", "patients", "lesions", "size")},
-            **dict.fromkeys(("real", "rendered", "notes"), _NAMES),
-            "fingerprint": {"type": "string"},
-            "spacing_mm": {"type": "number"},
-            "split_seed": {"type": ["integer", "null"]},
-            "split_column": {"type": ["string", "null"]},
-            "fractions": {"type": "object", "additionalProperties": {"type": "number"}},
-            "splits": {"type": "object", "additionalProperties": _COUNTS},
-            "values": {"type": "object", "additionalProperties": _COUNTS},
-            "excluded": _COUNTS,
-            "excluded_cases": {"type": "object", "additionalProperties": _NAMES},
-            "unused": {
-                "type": "object",
-                "properties": {
-                    "columns": _NAMES,
-                    "arrays": _NAMES,
-                    "crops": {"type": "integer"},
-                },
-            },
-            "simulation": {
-                "type": ["object", "null"],
-                "properties": {
-                    "simulated": _NAMES,
-                    "settings": {"type": "object"},
-                    "ideal_auroc": {
-                        "type": ["object", "null"],
-                        "additionalProperties": _NUMBER_OR_NULL,
-                    },
-                },
-            },
-        },
-    }
-)
-"""JSON Schema of a data card: each part may be absent, none may be of another type."""
-
 REQUIRED = (*IDENTIFIERS, "split", "spacing_mm")
 """Scalar columns that hold a value in every row; all others may be missing."""
 

@@ -36,11 +36,11 @@ def simulate(
 ) -> Cohort:
     """Give every nodule `settings.replicates` fresh records, labels and follow-ups.
 
-    What the cohort knows is kept, and only what it lacks is drawn; the card counts both. A
-    replicate keeps its patient_id (and so its split and its place in patient bootstraps) and its
-    lesion_id; its case_id ends in `-r0`, `-r1`, ... A case with a follow-up of its own enters
-    once. A draw depends on the seed and the case's own ids alone; only the intercept, solved for
-    the prevalence, depends on which cases there are.
+    What the cohort knows is kept, and only what it lacks is drawn; the card counts both. A cohort
+    that lacks nothing is returned itself. A replicate keeps its patient_id (and so its split and
+    its place in patient bootstraps) and its lesion_id; its case_id ends in `-r0`, `-r1`, ... A
+    case with a follow-up of its own enters once. A draw depends on the seed and the case's own
+    ids alone; only the intercept, solved for the prevalence, depends on which cases there are.
 
     Args:
         cohort: Baselines with masks; `source_side` (R, L) and `source_z_frac` place the lobe
@@ -50,9 +50,6 @@ def simulate(
         progress: Called with (cases done, cases in all).
         replace: Names of `namd.data.simulation.known.SIMULATED` that are drawn although they are
             known.
-
-    Returns:
-        The cohort itself, with its card's `values`, if it lacks nothing.
 
     Raises:
         InputError: A case has no mask, or no diameters: a nodule whose border is unknown cannot

@@ -25,19 +25,22 @@ import pandas as pd
 from namd.config.errors import InputError
 from namd.data import schema
 from namd.data.cohort import Cohort
-from namd.data.identity import spelling_key
 from namd.data.resampling import reaches, resample, resample_mask
 from namd.data.settings import CropSettings
+from namd.data.sources.alignment import (
+    align,
+    followed_lines,
+    set_aside_idle,
+    unused_columns,
+)
 from namd.data.sources.archive import Arrays, read_archive
 from namd.data.sources.columns import (
     MISSING_TEXT,
     CropFiles,
-    ReadColumns,
     numbers,
     padded,
     read_columns,
     some,
-    whole,
 )
 from namd.data.sources.intensities import require_finite, require_hu, require_masks
 from namd.data.splits import assign_split
@@ -101,11 +104,11 @@ def build(
         InputError: a file, column or value cannot be used.
     """
     arrays, unused_arrays = read_archive(files.images)
-    unused_arrays += _set_aside(arrays, files)
+    unused_arrays += set_aside_idle(arrays, files)
     read = read_columns(files.table, files.columns)
-    words = _align(read.words, arrays, files)
+    words = align(read.words, arrays, files)
     unused_crops = len(arrays["hu"]) - len(words["row"])
-    has = _followed(words, arrays, files)
+    has = followed_lines(words, arrays, files)
     require_hu(arrays, words, files.images, "hu")
     if has is not None:
         require_hu(arrays, _where(words, has), files.images, "followup_hu")
@@ -114,7 +117,7 @@ def build(
     spared = has if keep_followups and has is not None else np.zeros(len(words["row"]), dtype=bool)
     if select and not spared.all():
         words, excluded = _select(words, arrays, settings, files, spared)
-        has = _followed(words, arrays, files)
+        has = followed_lines(words, arrays, files)
     require_finite(arrays, words, files.images, "hu")
     table = _table(words, files, settings, seed)
     baseline, mask = _resample_baseline(words, arrays, settings, files, progress)
@@ -127,83 +130,11 @@ def build(
     cohort.card = _card(cohort, files, excluded)
     cohort.card["split_column"] = read.sources.get("split")
     cohort.card["unused"] = {
-        "columns": _unused_columns(read, arrays, simulated=select),
+        "columns": unused_columns(read, arrays, simulated=select),
         "arrays": unused_arrays,
         "crops": unused_crops,
     }
     return cohort
-
-
-def _set_aside(arrays: Arrays, files: CropFiles) -> list[str]:
-    """Remove the array that another one makes idle, and return its name."""
-    if "has_followup" in arrays and "followup_hu" not in arrays:
-        raise InputError(f"{files.images}: has_followup without followup_hu; give both or neither")
-    if "mask" in arrays and "votes" in arrays:
-        del arrays["votes"]
-        return ["votes"]
-    return []
-
-
-def _unused_columns(read: ReadColumns, arrays: Arrays, simulated: bool) -> list[str]:
-    """Return the columns that no value of the cohort comes from."""
-    idle = {"texture", "spiculation"}
-    if not simulated:
-        idle |= {"side", "z_frac"}
-    if "votes" not in arrays and not simulated:
-        idle.add("readers")
-    if "followup_hu" not in arrays:
-        idle.add("followup_spacing_mm")
-    used = {column for word, column in read.sources.items() if word not in idle}
-    idle_columns = {read.sources[word] for word in idle if word in read.sources} - used
-    return [*read.unused, *sorted(idle_columns)]
-
-
-def _align(words: dict[str, pd.Series], arrays: Arrays, files: CropFiles) -> dict[str, pd.Series]:
-    """Give the words the npz row of every line as `row`, checked."""
-    count, crops = len(words["case_id"]), len(arrays["hu"])
-    ids = arrays.get("nodule_id")
-    if "row" not in words and ids is None and count != crops:
-        raise InputError(
-            f"{files.table}: {count} lines, and {files.images} holds {crops} crops; which is whose "
-            "cannot be known: give the crop's number (from 0) in a column `row`, or an array "
-            "`nodule_id`"
-        )
-    rows = pd.Series(range(count)) if "row" not in words else whole(words, "row", files)
-    outside = ~rows.between(0, len(arrays["hu"]) - 1)
-    if outside.any() or rows.duplicated().any():
-        wrong = rows[outside | rows.duplicated()].tolist()
-        raise InputError(
-            f"{files.table}: rows {some(wrong)} are doubled or not among the "
-            f"{len(arrays['hu'])} crops of {files.images}"
-        )
-    if ids is not None:
-        stored = [_id_text(value) for value in ids[rows.to_numpy()].tolist()]
-        pairs = zip(words["case_id"], stored, strict=True)
-        differ = [a for a, b in pairs if spelling_key(str(a)) != spelling_key(b)]
-        if differ:
-            raise InputError(
-                f"{files.table}: cases {some(differ)} do not lie where {files.images} says; "
-                "map `row` to the column that counts the crops"
-            )
-    return {**words, "row": rows}
-
-
-def _id_text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _followed(
-    words: dict[str, pd.Series], arrays: Arrays, files: CropFiles
-) -> npt.NDArray[np.bool_] | None:
-    """Return which lines have a follow-up of their own; None: the npz holds no follow-ups."""
-    if "followup_hu" not in arrays:
-        return None
-    given = arrays.get("has_followup")
-    if given is None:
-        return np.ones(len(words["row"]), dtype=bool)
-    if not np.isin(given, (0, 1)).all():
-        raise InputError(f"{files.images}: has_followup must be true or false, 0 or 1")
-    return np.asarray(given.astype(bool)[words["row"].to_numpy()])
 
 
 def _select(
