@@ -47,6 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def build_crops(arguments: argparse.Namespace) -> int:
     """Build a cohort from an npz of crops and a CSV. Raises InputError."""
+    from namd.config.errors import InputError
     from namd.config.parsing import parse
     from namd.data.cohort import refuse_occupied
     from namd.data.settings import CropSettings
@@ -55,6 +56,8 @@ def build_crops(arguments: argparse.Namespace) -> int:
     refuse_occupied(arguments.out)
     require_writable("--out", arguments.out)
     _refuse_idle_simulation_options(arguments)
+    if not arguments.source_name.isprintable():
+        raise InputError(f"--source-name {arguments.source_name!r}: holds a control character")
     replace = _replaced(arguments)
     mapping = columns.read_mapping(arguments.columns) if arguments.columns else {}
     if arguments.split_column is not None:

@@ -228,12 +228,12 @@ def _split_problems(table: pd.DataFrame) -> Iterable[str]:
         splits = table.groupby(name, dropna=True)["split"].nunique()
         for line in _line(f"{word} in more than one split:", splits.index[splits > 1]):
             yield f"{line}; splits go by patient_id, so give all cases of a {word} the same"
-        pairs = [shown(ids) for ids, apart in _spelled_alike(table, name) if apart]
-        for line in _line(f"maybe one {word} under two spellings in more than one split:", pairs):
-            yield (
-                f"{line}; write one spelling, or ids that differ by more than their spelling if "
-                f"they are two {word}s"
-            )
+    pairs = [shown(ids) for ids, apart in _spelled_alike(table) if apart]
+    for line in _line("maybe one patient under two spellings in more than one split:", pairs):
+        yield (
+            f"{line}; write one spelling, or ids that differ by more than their spelling if they "
+            "are two patients"
+        )
 
 
 def spelling_warnings(table: pd.DataFrame) -> list[str]:
@@ -241,16 +241,16 @@ def spelling_warnings(table: pd.DataFrame) -> list[str]:
 
     Nothing leaks there, but intervals count them as two.
     """
-    pairs = [shown(ids) for ids, apart in _spelled_alike(table, "patient_id") if not apart]
+    pairs = [shown(ids) for ids, apart in _spelled_alike(table) if not apart]
     lines = _line("maybe one patient under two spellings:", pairs)
     return [f"{line}; they count as two patients" for line in lines]
 
 
-def _spelled_alike(table: pd.DataFrame, name: str) -> Iterable[tuple[tuple[str, ...], bool]]:
-    """Yield ids that differ in spelling alone, and whether they lie in more than one split."""
-    known = table[table[name].notna()]
-    for ids in alike(known[name].astype(str)):
-        yield ids, known["split"][known[name].isin(ids)].nunique() > 1
+def _spelled_alike(table: pd.DataFrame) -> Iterable[tuple[tuple[str, ...], bool]]:
+    """Yield patients that differ in spelling alone, and whether they lie in more than one split."""
+    known = table[table["patient_id"].notna()]
+    for ids in alike(known["patient_id"].astype(str)):
+        yield ids, known["split"][known["patient_id"].isin(ids)].nunique() > 1
 
 
 def _followup_problems(splits: pd.Series, present: npt.NDArray[np.bool_]) -> Iterable[str]:

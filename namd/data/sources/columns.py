@@ -45,6 +45,7 @@ DEFAULT_COLUMNS: Mapping[str, str] = MappingProxyType(
 `lesion_id` joins records of one lesion, `split` is the user's own, `readers` counts who marked it,
 `side` (R, L) and `z_frac` (0 lowest slice, 1 highest) place the lobe of a simulated record."""
 
+MAX_ID_LENGTH = 200
 IDENTIFIERS = ("case_id", "patient_id", "lesion_id")
 
 MISSING = ("", "na", "n/a", "#n/a", "nan", "none", "null", "<na>")
@@ -190,23 +191,24 @@ def _why_no_number(word: str, value: str) -> str:
 
 
 def _require_ids(path: Path, words: Mapping[str, pd.Series], lines: list[int]) -> None:
-    """Refuse cases and patients without an id, and ids that hold line breaks or escapes."""
+    """Refuse cases and patients without an id, and ids that no message could show."""
     for word in IDENTIFIERS:
         if word not in words:
             continue
         empty = words[word].isna()
         if empty.any() and word in REQUIRED_WORDS:
             raise InputError(f"{path}: no {word} in lines {some(np.array(lines)[empty].tolist())}")
-        controlled = words[word].map(lambda text: _holds_control_character(text or ""))
+        controlled = words[word].map(lambda text: not _is_plain(text or ""))
         if controlled.any():
             raise InputError(
-                f"{path}: {word} holds a control character in lines "
-                f"{some(np.array(lines)[controlled].tolist())}"
+                f"{path}: {word} holds a control or invisible character, or more than "
+                f"{MAX_ID_LENGTH} in all, in lines {some(np.array(lines)[controlled].tolist())}"
             )
 
 
-def _holds_control_character(text: str) -> bool:
-    return any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in text)
+def _is_plain(text: str) -> bool:
+    hidden = ("Cc", "Cf", "Zl", "Zp")
+    return len(text) <= MAX_ID_LENGTH and all(unicodedata.category(c) not in hidden for c in text)
 
 
 def _refuse_near_misses(path: Path, unused: list[str], mapping: Mapping[str, str | None]) -> None:

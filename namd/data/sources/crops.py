@@ -51,6 +51,7 @@ HANDED_ON = ("side", "z_frac", "texture", "spiculation", "readers")
 """Words that the simulation may read; they become `source_*` columns and are not written."""
 
 UNKNOWN_LABEL = -1
+MAX_READERS = 1000
 
 SPLIT_SPELLINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -113,6 +114,7 @@ def build(
     if has is not None:
         require_hu(arrays, _where(words, has), files.images, "followup_hu")
     require_masks(arrays, words, files.images)
+    _require_readers(words, files)
     excluded: dict[str, list[str]] = {}
     spared = has if keep_followups and has is not None else np.zeros(len(words["row"]), dtype=bool)
     if select and not spared.all():
@@ -168,9 +170,10 @@ def _select(
     if "readers" in words:
         readers = numbers(words, "readers", files)
         drop(f"fewer than {settings.readers} readers", ~(readers >= settings.readers))
+    drop("without both diameters", diameter.isna() | perpendicular.isna())
     drop(
         f"not {settings.smallest_mm:g}-{settings.largest_mm:g} mm",
-        ~diameter.between(settings.smallest_mm, settings.largest_mm) | perpendicular.isna(),
+        ~diameter.between(settings.smallest_mm, settings.largest_mm),
     )
     empty = [not _native_mask(words, arrays, line).any() for line in keep.index]
     drop("no contour", pd.Series(empty, index=keep.index))
@@ -224,7 +227,7 @@ def _splits(
     splits = given.map(lambda name: SPLIT_SPELLINGS.get(str(name).casefold()))
     wrong = splits.isna()
     if wrong.any():
-        names = sorted({"nothing" if value is None else repr(value) for value in given[wrong]})
+        names = sorted({"nothing" if value is None else repr(value[:40]) for value in given[wrong]})
         raise InputError(
             f"{files.table}: split of cases {some(words['case_id'][wrong].tolist())} is "
             f"{some(names, 3)}; write {', '.join(SPLIT_SPELLINGS)}, or map `split: null` with "
@@ -242,6 +245,16 @@ def _sides(words: dict[str, pd.Series], files: CropFiles) -> pd.Series:
             f"(right) nor L (left); what is not known is {MISSING_TEXT}"
         )
     return sides
+
+
+def _require_readers(words: dict[str, pd.Series], files: CropFiles) -> None:
+    readers = numbers(words, "readers", files)
+    wrong = readers.notna() & ~((readers % 1 == 0) & readers.between(0, MAX_READERS))
+    if wrong.any():
+        raise InputError(
+            f"{files.table}: readers of cases {some(words['case_id'][wrong].tolist())} is no count "
+            f"within 0...{MAX_READERS}"
+        )
 
 
 def _require_heights(
