@@ -26,6 +26,7 @@ from namd.config.seeding import derive_seed, generator
 from namd.data.cohort import Cohort
 from namd.data.intensity import to_unit
 from namd.data.simulation.ideal import redraw
+from namd.data.simulation.known import SIMULATED
 from namd.data.simulation.settings import SimulationSettings
 from namd.data.simulation.simulate import simulate
 from namd.data.sources.phantom import PhantomSettings, build
@@ -104,7 +105,7 @@ def measure(
 ) -> Figures:
     """Simulate under a seed, train the judge, score the untrained rows."""
     started = time.perf_counter()
-    cohort = simulate(source, settings, seed)
+    cohort = simulate(source, settings, seed, replace=SIMULATED)
     label = cohort.table["label"].to_numpy(dtype=int)
     judge = train_judge(cohort, JudgeSettings(), seed)
     test = evaluation_subset(cohort.table, "test")

@@ -210,7 +210,8 @@ def read_json_mapping(path: Path, maximum_bytes: int = 64 * MAXIMUM_BYTES) -> di
     holds something other than an object.
     """
     try:
-        value = json.loads(_read(path, maximum_bytes), object_pairs_hook=_distinct)
+        text = _read(path, maximum_bytes)
+        value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
         # An escape can stand for half a character, which no file could be written with.
         json.dumps(value, ensure_ascii=False).encode()
     except InputError as error:
@@ -225,6 +226,11 @@ def read_json_mapping(path: Path, maximum_bytes: int = 64 * MAXIMUM_BYTES) -> di
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected an object at the top, got {type(value).__name__}")
     return value
+
+
+def _refuse_constant(name: str) -> None:
+    """Raise ValueError for NaN and Infinity, which Python's JSON would let pass."""
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
