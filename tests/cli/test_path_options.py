@@ -22,6 +22,7 @@ from tests.data.conftest import make_cohort
 NO_PATHS = {
     "A": "an address of Ray",
     "ARM": "an arm",
+    "COLUMN": "a column",
     "K=V": "a setting; its paths are expanded where they are read",
     "KEY": "a run's key",
     "NAME": "a name",
@@ -36,7 +37,7 @@ NO_PATHS = {
 }
 """Metavars of texts that are no paths. A new option is typed, or its metavar enters here."""
 
-NAMES_ALONE = {"--source-name", "--warm-from"}
+NAMES_ALONE = {"--source-name", "--split-column", "--warm-from"}
 URL_ALONE = {("submit", "--address")}
 
 

@@ -113,7 +113,7 @@ def test_a_file_or_nothing_is_no_cohort(stored, tmp_path, capsys, name):
 
 CARDS = {
     "nothing": ("", "not JSON"),
-    "a list": ("[]", "holds list"),
+    "a list": ("[]", "got list"),
     "NaN": ('{"spacing_mm": NaN}', "NaN is no JSON number"),
     "400 digits": ('{"cases": 1' + "0" * 5000 + "}", "not JSON"),
     "deep": ("[" * 100000, "not JSON"),
