@@ -7,10 +7,12 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from namd.cli.cohort_summary import ceiling_warnings, origin_lines, summarise, summary_text
 from namd.cli.output import add_json_option, answer, require_writable, tell
+from namd.config.errors import plain_text
+from namd.config.places import local_path
 
 if TYPE_CHECKING:
     from namd.data.cohort import Cohort
@@ -30,14 +32,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     commands = parser.add_subparsers(dest="cohort_command", metavar="COMMAND", required=True)
     _add_build(commands)
     check = commands.add_parser("check", help="refuse leaks, unknown codes and broken crops")
-    check.add_argument("folder", type=Path, metavar="DIR")
+    check.add_argument("folder", type=local_path, metavar="DIR")
     check.set_defaults(func=check_cohort)
     card = commands.add_parser("card", help="say what is real and what is simulated")
-    card.add_argument("folder", type=Path, metavar="DIR")
+    card.add_argument("folder", type=local_path, metavar="DIR")
     card.set_defaults(func=print_card)
     show = commands.add_parser("show", help="write a contact sheet (PNG)")
-    show.add_argument("folder", type=Path, metavar="DIR")
-    show.add_argument("--out", type=Path, required=True, metavar="SHEET.png")
+    show.add_argument("folder", type=local_path, metavar="DIR")
+    show.add_argument("--out", type=local_path, required=True, metavar="SHEET.png")
     show.add_argument("--num", type=int, default=24, metavar="N", help="cases (default 24)")
     show.set_defaults(func=show_cohort)
     for command in (check, card, show):
@@ -46,6 +48,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def build_crops(arguments: argparse.Namespace) -> int:
     """Build a cohort from an npz of crops and a CSV. Raises InputError."""
+    from namd.config.errors import InputError
     from namd.config.parsing import parse
     from namd.data.cohort import refuse_occupied
     from namd.data.settings import CropSettings
@@ -54,7 +57,12 @@ def build_crops(arguments: argparse.Namespace) -> int:
     refuse_occupied(arguments.out)
     require_writable("--out", arguments.out)
     _refuse_idle_simulation_options(arguments)
-    mapping = columns.read_mapping(arguments.columns) if arguments.columns else None
+    if not arguments.source_name.isprintable():
+        raise InputError(f"--source-name {arguments.source_name!r}: holds a control character")
+    replace = _replaced(arguments)
+    mapping = columns.read_mapping(arguments.columns) if arguments.columns else {}
+    if arguments.split_column is not None:
+        mapping = _with_split(mapping, arguments)
     chosen = {"size": arguments.size, "spacing_mm": arguments.spacing}
     settings = parse(CropSettings, {k: v for k, v in chosen.items() if v is not None}, "crops")
     law = _simulation_settings(arguments) if arguments.simulate_followup else None
@@ -68,10 +76,15 @@ def build_crops(arguments: argparse.Namespace) -> int:
     )
     with _progress() as stage:
         cohort = crops.build(
-            files, settings, arguments.seed, select=law is not None, progress=stage("crops")
+            files,
+            settings,
+            arguments.seed,
+            select=law is not None,
+            progress=stage("crops"),
+            keep_followups="followup" not in replace,
         )
         if law is not None:
-            cohort = _simulate(cohort, law, arguments.seed, stage)
+            cohort = _simulate(cohort, law, arguments.seed, stage, replace)
     return _finish(cohort, arguments)
 
 
@@ -100,14 +113,22 @@ def build_phantom(arguments: argparse.Namespace) -> int:
 
 def check_cohort(arguments: argparse.Namespace) -> int:
     """Print whether a cohort may be used: 0 where it may, 2 with its problems where not."""
-    from namd.data.checks import check_folder
+    from namd.data.checks import check_folder, spelling_warnings
 
     cohort, problems = check_folder(arguments.folder)
-    summary = {**_summary(cohort), "ok": not problems, "problems": problems}
+    warnings = [] if cohort is None else spelling_warnings(cohort.table)
+    summary = {
+        **summarise(cohort),
+        "ok": not problems,
+        "problems": problems,
+        "warnings": warnings,
+    }
     for problem in problems:
         tell(f"problem: {problem}")
+    for warning in warnings:
+        tell(f"warning: {warning}")
     verdict = "sound" if not problems else f"refused; problems: {len(problems)}"
-    answer(arguments, summary, f"{arguments.folder}: {verdict}\n{_as_text(summary)}")
+    answer(arguments, summary, f"{arguments.folder}: {verdict}\n{summary_text(summary)}")
     return REFUSED if problems else 0
 
 
@@ -147,15 +168,26 @@ def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     build = commands.add_parser("build", help="build a cohort folder")
     sources = build.add_subparsers(dest="source", metavar="SOURCE", required=True)
     crops = sources.add_parser("crops", help="from an npz of HU crops and a CSV")
-    crops.add_argument("--images", type=Path, required=True, metavar="F.npz")
-    crops.add_argument("--table", type=Path, required=True, metavar="F.csv")
-    crops.add_argument("--columns", type=Path, metavar="MAP.yaml", help="our words: CSV columns")
-    crops.add_argument("--simulate-followup", action="store_true", help="follow-ups of known truth")
+    crops.add_argument("--images", type=local_path, required=True, metavar="F.npz")
+    crops.add_argument("--table", type=local_path, required=True, metavar="F.csv")
+    crops.add_argument(
+        "--columns", type=local_path, metavar="MAP.yaml", help="our words: CSV columns"
+    )
+    crops.add_argument("--split-column", metavar="NAME", help="your split (default: split, if any)")
+    crops.add_argument(
+        "--simulate-followup", action="store_true", help="draw what the files lack, of known truth"
+    )
+    crops.add_argument(
+        "--replace",
+        nargs="*",
+        metavar="COLUMN",
+        help="draw these too, although the files have them (alone: everything simulated)",
+    )
     crops.add_argument("--size", type=int, metavar="PX", help="stored crop (default 64)")
     crops.add_argument("--spacing", type=float, metavar="MM", help="in plane (default 0.5)")
-    crops.add_argument("--source-name", default="crops", metavar="NAME")
-    crops.add_argument("--citation", default="", metavar="TEXT")
-    crops.add_argument("--licence", default="", metavar="TEXT")
+    crops.add_argument("--source-name", type=plain_text, default="crops", metavar="NAME")
+    crops.add_argument("--citation", type=plain_text, default="", metavar="TEXT")
+    crops.add_argument("--licence", type=plain_text, default="", metavar="TEXT")
     crops.set_defaults(func=build_crops)
     phantom = sources.add_parser("phantom", help="rendered from real contours; needs no data")
     phantom.add_argument("--cases", type=int, metavar="N", help="at most, replicates counted")
@@ -173,7 +205,7 @@ def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             help="of the simulation, such as signs.strength=0.5",
         )
         source.add_argument("--seed", type=int, required=True, metavar="N")
-        source.add_argument("--out", type=Path, required=True, metavar="DIR")
+        source.add_argument("--out", type=local_path, required=True, metavar="DIR")
         add_json_option(source)
 
 
@@ -181,8 +213,32 @@ def _refuse_idle_simulation_options(arguments: argparse.Namespace) -> None:
     from namd.config.errors import InputError
 
     given = [f"--{name}" for name in ("law", "replicates", "settings") if getattr(arguments, name)]
+    given += ["--replace"] if arguments.replace is not None else []
     if given and not arguments.simulate_followup:
         raise InputError(f"{', '.join(given)}: without effect; add --simulate-followup")
+
+
+def _replaced(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return what is drawn although it is known: with a bare `--replace` all that can be."""
+    from namd.data.simulation.known import SIMULATED, require_columns
+
+    if arguments.replace is None:
+        return ()
+    require_columns(arguments.replace)
+    return tuple(arguments.replace) or SIMULATED
+
+
+def _with_split(
+    mapping: dict[str, str | None], arguments: argparse.Namespace
+) -> dict[str, str | None]:
+    from namd.config.errors import InputError
+
+    if "split" in mapping and mapping["split"] != arguments.split_column:
+        raise InputError(
+            f"--split-column {arguments.split_column}: {arguments.columns} maps split to "
+            f"{mapping['split'] or 'null'}; name it in one place"
+        )
+    return {**mapping, "split": arguments.split_column}
 
 
 def _simulation_settings(
@@ -198,16 +254,27 @@ def _simulation_settings(
     return parse(SimulationSettings, apply_overrides(mapping, arguments.settings), "settings")
 
 
-def _simulate(cohort: "Cohort", law: "SimulationSettings", seed: int, stage: Stage) -> "Cohort":
+def _simulate(
+    cohort: "Cohort",
+    law: "SimulationSettings",
+    seed: int,
+    stage: Stage,
+    replace: tuple[str, ...] = (),
+) -> "Cohort":
     from namd.data.simulation.simulate import simulate
 
-    return simulate(cohort, law, seed, stage("follow-ups"))
+    return simulate(cohort, law, seed, stage("follow-ups"), replace=replace)
 
 
 def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
     """Refuse or write a built cohort and say what it is."""
     from namd.data.card import finish_card
-    from namd.data.checks import RefusedCohortError, require_sound, usability_problems
+    from namd.data.checks import (
+        RefusedCohortError,
+        require_sound,
+        spelling_warnings,
+        usability_problems,
+    )
     from namd.data.settings import SplitFractions
 
     try:
@@ -216,49 +283,28 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
         for problem in error.problems[1:]:
             tell(f"problem: {problem}")
         raise
-    warnings = usability_problems(cohort)
-    for warning in warnings:
+    unusable = usability_problems(cohort)
+    others = [*spelling_warnings(cohort.table), *ceiling_warnings(cohort.card)]
+    for warning in unusable:
         tell(f"warning: {warning}; `namd cohort check` refuses this cohort")
+    for warning in others:
+        tell(f"warning: {warning}")
     finish_card(cohort, arguments.seed, SplitFractions())
     cohort.write(arguments.out)
     summary = {
         "out": str(arguments.out),
         "fingerprint": cohort.card["fingerprint"],
-        **_summary(cohort),
+        **summarise(cohort),
+        "split_column": cohort.card.get("split_column"),
+        "values": cohort.card.get("values") or {},
+        "unused": cohort.card.get("unused") or {},
         "left_out": dict(cohort.card.get("excluded") or {}),
-        "warnings": warnings,
+        "left_out_cases": cohort.card.get("excluded_cases") or {},
+        "warnings": [*unusable, *others],
     }
-    told = ", ".join(f"{number} {reason}" for reason, number in summary["left_out"].items())
-    left_out = f"\nleft out of the table: {told}" if told else ""
-    answer(arguments, summary, f"{arguments.out}: built\n{_as_text(summary)}{left_out}")
+    lines = [f"{arguments.out}: built", summary_text(summary), *origin_lines(cohort.card)]
+    answer(arguments, summary, "\n".join(lines))
     return 0
-
-
-def _summary(cohort: "Cohort | None") -> dict[str, Any]:
-    if cohort is None:
-        return {"cases": 0, "patients": 0, "splits": {}, "simulated": [], "ideal_auroc": None}
-    from namd.data.card import ideal_auroc, simulated_columns, split_counts
-
-    return {
-        "cases": len(cohort),
-        "patients": int(cohort.table["patient_id"].nunique()),
-        "splits": split_counts(cohort),
-        "simulated": simulated_columns(cohort.card),
-        "ideal_auroc": ideal_auroc(cohort.card),
-    }
-
-
-def _as_text(summary: dict[str, Any]) -> str:
-    lines = [f"{summary['cases']} cases of {summary['patients']} patients"]
-    for split, counts in summary["splits"].items():
-        told = ", ".join(f"{number} {name}" for name, number in counts.items())
-        lines.append(f"  {split:<11}{told}")
-    if summary["simulated"]:
-        ceilings = summary["ideal_auroc"] or {}
-        told = ", ".join(f"{s} {'-' if v is None else f'{v:.3f}'}" for s, v in ceilings.items())
-        lines.append(f"SIMULATED: {', '.join(summary['simulated'])}")
-        lines.append(f"ideal predictor's AUROC: {told}")
-    return "\n".join(lines)
 
 
 @contextmanager

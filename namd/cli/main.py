@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from namd.cli.output import accept_negative_numbers, write_json
-from namd.config.errors import InputError, StageError
+from namd.config.errors import InputError, StageError, one_line
 
 COMMANDS = {
     "cohort": "namd.cli.cohort",
@@ -93,7 +93,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def _tell(message: str, code: int, as_json: bool) -> int:
-    line = " ".join(message.split())
+    line = one_line(message)
     sys.stderr.write(f"error: {line}\n")
     if as_json:
         write_json({"error": line, "exit": code})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from namd.cli.output import add_json_option, answer, require_writable, tell
 from namd.cli.store import add_store_option, open_named_store
 from namd.config.errors import InputError
+from namd.config.places import local_path
 
 if TYPE_CHECKING:
     from namd.pipeline.finished_run import FinishedRun
@@ -32,7 +33,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser("predict", help=SUMMARY, description=f"{SUMMARY}. {NOTICE}")
     parser.add_argument("--run", required=True, metavar="KEY", help="a finished run in the store")
     parser.add_argument(
-        "--dicom", required=True, type=Path, metavar="DIR", help="the files of one axial CT series"
+        "--dicom",
+        required=True,
+        type=local_path,
+        metavar="DIR",
+        help="the files of one axial CT series",
     )
     parser.add_argument(
         "--centre",
@@ -41,15 +46,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="of the nodule, in patient mm as ImagePositionPatient counts",
     )
     parser.add_argument(
-        "--ehr", required=True, type=Path, metavar="F.json", help="NLST names and codes"
+        "--ehr", required=True, type=local_path, metavar="F.json", help="NLST names and codes"
     )
     parser.add_argument(
         "--draws", type=int, default=NUM_DRAWS, metavar="K", help=f"default {NUM_DRAWS}"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="is made")
+    parser.add_argument("--out", required=True, type=local_path, metavar="DIR", help="is made")
     parser.add_argument(
         "--cohort",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="what the run was trained on; needed only where its record lacks the spacing",
     )

@@ -8,21 +8,22 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, size, tell
+from namd.cli.phantom import phantom_named
 from namd.config.errors import InputError, about
+from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
     from namd.distributed.jobs import Decision, JobClient, Request
     from namd.distributed.upload import Upload
     from namd.study.spec import StudySpec
 
-PHANTOM = "phantom"
 PROJECT_MARKS = ("pyproject.toml", ".git")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
     parser = subparsers.add_parser("submit", help="run a study on a Ray cluster elsewhere")
-    parser.add_argument("file", type=Path, metavar="FILE", help="the study file")
+    parser.add_argument("file", type=local_path, metavar="FILE", help="the study file")
     parser.add_argument(
         "--address",
         default=os.environ.get("RAY_API_SERVER_ADDRESS"),
@@ -32,11 +33,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--store",
+        type=place,
         metavar="URL",
         help="store, as the cluster's nodes see it (default: the study file's, then $NAMD_STORE)",
     )
     parser.add_argument(
         "--cohort",
+        type=place,
         metavar="DIR",
         help="folder of a cohort, as the nodes see it, or `phantom` (default: the study file's)",
     )
@@ -46,7 +49,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--working-dir",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="the folder that paths are relative to, on the nodes as here (default: the project "
         "that the study file lies in, else its folder)",
@@ -54,7 +57,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--include",
         action="append",
-        type=Path,
+        type=local_path,
         default=[],
         metavar="PATH",
         help="also send this file, or what git does not ignore in this folder; without it namd's "
@@ -242,7 +245,7 @@ def _require_shared(name: str, given: str | None) -> None:
     """Check that a place means the same on every machine. Raises InputError."""
     if not given or "://" in given or Path(given).is_absolute():
         return
-    if name == "cohort" and given == PHANTOM:
+    if name == "cohort" and phantom_named(given):
         return
     raise InputError(
         f"{name} {given}: a relative folder means another place on each node; give the absolute "

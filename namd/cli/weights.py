@@ -11,7 +11,7 @@ SUMMARY = "list the external weights a preset wants: found or not, licence, how 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare `namd weights`."""
     parser = subparsers.add_parser("weights", help=SUMMARY, description=SUMMARY)
-    parser.add_argument("--preset", metavar="P", help="only what this preset wants")
+    parser.add_argument("--preset", metavar="P", help="only what this preset can use")
     add_json_option(parser)
     parser.set_defaults(func=run)
 
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from namd.pipeline.run_configuration import method_of
 
-    config = method_of({}, None).preset(arguments.preset) if arguments.preset else {}
+    config = method_of({}).preset(arguments.preset) if arguments.preset else {}
     statuses = describe(arguments.preset, config)
     value = {
         "preset": arguments.preset,

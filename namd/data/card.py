@@ -8,18 +8,23 @@ from namd.data.cohort import Cohort
 from namd.data.schema import MALIGNANT, SPLITS
 from namd.data.settings import SplitFractions
 
+UNKNOWN_CEILING = "not known, since labels of the source were kept"
 NOTICE = "Research use only: not for clinical decisions."
 
 
 def finish_card(cohort: Cohort, split_seed: int, fractions: SplitFractions) -> None:
-    """Write into the card how it was split and what follows from the cases: counts, size."""
+    """Write into the card how it was split and what follows from the cases: counts, size.
+
+    Seed and fractions of the hash are null and empty if the source has a split of its own.
+    """
+    hashed = not cohort.card.get("split_column")
     cohort.card = {
         "notice": NOTICE,
         "real": [],
         "rendered": [],
         **cohort.card,
-        "split_seed": split_seed,
-        "fractions": asdict(fractions),
+        "split_seed": split_seed if hashed else None,
+        "fractions": asdict(fractions) if hashed else {},
         "cases": len(cohort),
         "patients": int(cohort.table["patient_id"].nunique()),
         "lesions": int(cohort.table["lesion_id"].nunique()),
@@ -27,8 +32,10 @@ def finish_card(cohort: Cohort, split_seed: int, fractions: SplitFractions) -> N
         "size": cohort.size,
         "spacing_mm": cohort.spacing_mm,
     }
-    replaced = set(simulated_columns(cohort.card))
-    cohort.card["real"] = [name for name in cohort.card["real"] if name not in replaced]
+    values = cohort.card.get("values") or {}
+    drawn = set(simulated_columns(cohort.card))
+    drawn -= {name for name, counts in values.items() if counts["kept"]}
+    cohort.card["real"] = [name for name in cohort.card["real"] if name not in drawn]
 
 
 def split_counts(cohort: Cohort) -> dict[str, dict[str, int]]:
@@ -79,14 +86,44 @@ def _facts(card: Mapping[str, Any]) -> list[str]:
         "cases": f"{card.get('cases', 'not stated')} ({card.get('patients', '?')} patients, "
         f"{card.get('lesions', '?')} lesions)",
         "crops": f"{card.get('size', '?')} pixels a side of {card.get('spacing_mm', 0):g} mm",
-        "split": f"by patient hash, seed {card.get('split_seed', 'not stated')}, "
-        f"{_pairs(card.get('fractions') or {}) or 'fractions not stated'}",
+        "split": _split(card),
         "left out": ", ".join(f"{number} {reason}" for reason, number in excluded.items()),
+        "not used": "; ".join(unused_lines(card)),
         "fingerprint": str(card.get("fingerprint", "not written yet")),
         "citation": str(card.get("citation", "not stated")),
         "licence": str(card.get("licence", "not stated")),
     }
     return [*(f"- **{name}**: {text}" for name, text in facts.items() if text), ""]
+
+
+def unused_lines(card: Mapping[str, Any]) -> list[str]:
+    """Return what the source holds and the cohort does not use, one line a kind."""
+    unused = card.get("unused") or {}
+    lines = [
+        f"{kind} {', '.join(unused[kind])}" for kind in ("columns", "arrays") if unused.get(kind)
+    ]
+    if unused.get("crops"):
+        lines.append(f"{unused['crops']} crops that no line of the table names")
+    return lines
+
+
+def value_lines(card: Mapping[str, Any]) -> list[str]:
+    """Return what was kept, simulated, replaced and left missing, one line each, as counts."""
+    values = card.get("values") or {}
+    lines = []
+    for fate in ("kept", "simulated", "replaced", "missing"):
+        numbers = {name: counts.get(fate, 0) for name, counts in values.items()}
+        listed = ", ".join(f"{name} {number}" for name, number in numbers.items() if number)
+        if listed:
+            lines.append(f"{fate}: {listed}")
+    return lines
+
+
+def _split(card: Mapping[str, Any]) -> str:
+    if card.get("split_column"):
+        return f"the source's own, column {card['split_column']}"
+    fractions = _pairs(card.get("fractions") or {}) or "fractions not stated"
+    return f"by patient hash, seed {card.get('split_seed', 'not stated')}, {fractions}"
 
 
 def _counts(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -106,19 +143,28 @@ def _origin(card: Mapping[str, Any]) -> list[str]:
         f"- **rendered** (drawn by a program from real contours and ratings): "
         f"{_listed(card.get('rendered'))}",
         f"- **simulated**: {_listed(drawn)}",
+        *(f"- values {line}" for line in (value_lines(card) if _is_mixed(card) else [])),
         "",
     ]
 
 
+def _is_mixed(card: Mapping[str, Any]) -> bool:
+    values = (card.get("values") or {}).values()
+    return any(counts.get("kept") or counts.get("replaced") for counts in values)
+
+
 def _simulation(simulation: Mapping[str, Any]) -> list[str]:
+    subject = (
+        "The follow-ups are" if "followup" in simulation.get("simulated", []) else "Values are"
+    )
     lines = [
         "## Simulation",
         "",
-        f"The follow-ups are simulated, seed {simulation.get('seed', 'not stated')}; scores on "
+        f"{subject} simulated, seed {simulation.get('seed', 'not stated')}; scores on "
         "them say nothing about patients.",
         "",
         "Ideal predictor (AUROC of the true probability, the best that baseline and record allow): "
-        + _pairs(_in_order(simulation.get("ideal_auroc") or {})),
+        + (_pairs(_in_order(simulation.get("ideal_auroc") or {})) or UNKNOWN_CEILING),
         "",
         *(f"- `{name}`: {value}" for name, value in _flat(simulation.get("settings") or {})),
         "",

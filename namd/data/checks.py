@@ -4,22 +4,29 @@ Checks only look: what to do about a problem is the caller's to decide.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from namd.config.errors import InputError
 from namd.data import schema
-from namd.data.cohort import CASES_FILE, Cohort, cohort_fingerprint, read_schema
+from namd.data.cohort import Cohort, cohort_fingerprint, read_cases, read_schema
 from namd.data.features import SIZES
+from namd.data.identity import alike, shown
 from namd.data.settings import CohortDemands
 
 SHOWN_IDS = 10
+MORE = "more patients, another --seed or another split column are needed"
+
+MIN_MEDIAN_MM = 3.0
+"""Nodules are 4 mm and more in screening; in cm they are 0.4 to 3, where masses begin."""
+MIN_DIAMETER_MM = 2.0
 
 
 class RefusedCohortError(InputError):
@@ -56,7 +63,7 @@ def require_trainable(folder: str | Path, demands: CohortDemands | None = None) 
     demanded: list[str] = []
     if not problems:
         read = ["case_id", "patient_id", "lesion_id", "split", "label", *SIZES, "followup"]
-        cases = pq.read_table(Path(folder) / CASES_FILE, columns=read)
+        cases = read_cases(Path(folder), read)
         table = cases.drop_columns(["followup"]).to_pandas()
         present = cases["followup"].is_valid().to_numpy()
         problems = [*_split_problems(table), *_usability_problems(table, present)]
@@ -85,7 +92,10 @@ def check_folder(folder: str | Path) -> tuple[Cohort | None, list[str]]:
         return None, [str(error)]
     problems = find_problems(cohort) or usability_problems(cohort)
     written = cohort.card.get("fingerprint")
-    content = cohort_fingerprint(folder, read_schema(folder).names)
+    try:
+        content = cohort_fingerprint(folder, read_schema(folder).names)
+    except InputError as error:
+        return cohort, [*problems, str(error)]
     if written != content:
         problems.append(
             f"fingerprint: the card says {str(written)[:12]}, the cases have {content[:12]}; "
@@ -106,15 +116,22 @@ def schema_problems(stored: pa.Schema) -> list[str]:
         elif field.type not in (pa.type_for_alias(known), pa.large_string()):
             problems.append(f"column {field.name}: is {field.type}, must be {known}")
     expected = (*schema.COLUMN_TYPES, *schema.TENSORS)
+    doubled = [name for name, count in Counter(stored.names).items() if count > 1]
+    problems += [f"column {name}: is there more than once" for name in doubled]
     problems += [f"column {name}: missing" for name in expected if name not in stored.names]
-    shapes = {str(stored.field(n).type) for n in schema.IMAGES if n in stored.names}
-    if not problems and len(shapes) > 1:
-        problems.append("columns baseline and followup: different shapes")
+    if problems:
+        return problems
+    shapes = {name: tuple(stored.field(name).type.shape) for name in schema.TENSORS}
+    problems += [
+        f"columns baseline and {name}: different shapes"
+        for name in schema.TENSORS
+        if shapes[name] != shapes["baseline"]
+    ]
     return problems
 
 
 def find_problems(cohort: Cohort) -> list[str]:
-    """Return every problem of a cohort's cases, one line each with the offending ids."""
+    """Return every problem of a cohort's cases, one line each with the ids of such cases."""
     if not len(cohort):
         return ["no case at all"]
     return [
@@ -141,15 +158,14 @@ def _usability_problems(table: pd.DataFrame, followed: npt.NDArray[np.bool_]) ->
     for split in schema.SPLITS:
         inside = labels[splits == split]
         if not len(inside):
-            problems.append(f"split {split}: no case; more patients or another --seed are needed")
+            problems.append(f"split {split}: no case; {MORE}")
             continue
         absent = [
             name for code, name in schema.CODES["label"].items() if not (inside == code).any()
         ]
         if absent:
             problems.append(
-                f"split {split}: no {' and no '.join(absent)} case among {len(inside)}; more "
-                "patients or another --seed are needed"
+                f"split {split}: no {' and no '.join(absent)} case among {len(inside)}; {MORE}"
             )
     return [*problems, *_followup_problems(splits, followed)]
 
@@ -212,6 +228,29 @@ def _split_problems(table: pd.DataFrame) -> Iterable[str]:
         splits = table.groupby(name, dropna=True)["split"].nunique()
         for line in _line(f"{word} in more than one split:", splits.index[splits > 1]):
             yield f"{line}; splits go by patient_id, so give all cases of a {word} the same"
+    pairs = [shown(ids) for ids, apart in _spelled_alike(table) if apart]
+    for line in _line("maybe one patient under two spellings in more than one split:", pairs):
+        yield (
+            f"{line}; write one spelling, or ids that differ by more than their spelling if they "
+            "are two patients"
+        )
+
+
+def spelling_warnings(table: pd.DataFrame) -> list[str]:
+    """Return which patients may be one under two spellings, within one split.
+
+    Nothing leaks there, but intervals count them as two.
+    """
+    pairs = [shown(ids) for ids, apart in _spelled_alike(table) if not apart]
+    lines = _line("maybe one patient under two spellings:", pairs)
+    return [f"{line}; they count as two patients" for line in lines]
+
+
+def _spelled_alike(table: pd.DataFrame) -> Iterable[tuple[tuple[str, ...], bool]]:
+    """Yield patients that differ in spelling alone, and whether they lie in more than one split."""
+    known = table[table["patient_id"].notna()]
+    for ids in alike(known["patient_id"].astype(str)):
+        yield ids, known["split"][known["patient_id"].isin(ids)].nunique() > 1
 
 
 def _followup_problems(splits: pd.Series, present: npt.NDArray[np.bool_]) -> Iterable[str]:
@@ -224,8 +263,8 @@ def _followup_problems(splits: pd.Series, present: npt.NDArray[np.bool_]) -> Ite
             )
 
 
-def _value_problems(cohort: Cohort) -> Iterable[str]:
-    table = cohort.table
+def value_problems(table: pd.DataFrame, card: Mapping[str, Any]) -> Iterable[str]:
+    """Yield what is impossible about the values of a table, one line each."""
     for name, codes in schema.CODES.items():
         wrong = table[name].notna() & ~table[name].isin(list(codes))
         values = ", ".join(f"{value:g}" for value in sorted(table[name][wrong].unique())[:5])
@@ -240,6 +279,35 @@ def _value_problems(cohort: Cohort) -> Iterable[str]:
         low, high = limits
         wrong = table[name].notna() & ~table[name].between(low, high)
         yield from _line(f"{name} is not within {low:g}...{high:g} in", table["case_id"][wrong])
+    yield from _diameter_problems(table, card)
+
+
+def _diameter_problems(table: pd.DataFrame, card: Mapping[str, Any]) -> Iterable[str]:
+    """Yield diameters that contradict each other or are no millimetres.
+
+    Those of a simulated follow-up are each measured along its own axis and may change places.
+    """
+    drawn = (card.get("simulation") or {}).get("simulated", ())
+    pairs = (SIZES, schema.FOLLOWUP_DIAMETERS)
+    for longest, perpendicular in (pair for pair in pairs if pair[0] not in drawn):
+        wrong = table[perpendicular] > table[longest]
+        yield from _line(f"{perpendicular} is above {longest} in", table["case_id"][wrong])
+    known = table[SIZES[0]].dropna()
+    if len(known) and known.median() < MIN_MEDIAN_MM:
+        yield (
+            f"{SIZES[0]} has a median of {known.median():.2g}, which cannot be mm; give mm, not cm"
+        )
+        return
+    small = table[SIZES[0]] < MIN_DIAMETER_MM
+    yield from _line(
+        f"{SIZES[0]} is below {MIN_DIAMETER_MM:g} mm, which no scan resolves (cm?) in",
+        table["case_id"][small],
+    )
+
+
+def _value_problems(cohort: Cohort) -> Iterable[str]:
+    table = cohort.table
+    yield from value_problems(table, cohort.card)
     for name in cohort.simulated_columns:
         infinite = np.isinf(table[name].to_numpy())
         yield from _line(f"{name} is infinite in", table["case_id"][infinite])

@@ -5,6 +5,7 @@ Whether the cases make sense is `namd.data.checks`' to say, not this module's.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -20,9 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from namd.config.document import read_json_mapping
 from namd.config.errors import InputError
 from namd.config.fingerprint import canonical_json
 from namd.data import schema
+from namd.data.card_schema import require_card
 
 CASES_FILE = "cases.parquet"
 CARD_FILE = "card.json"
@@ -123,20 +126,26 @@ class Cohort:
             InputError: the folder is no cohort, or a split has another name than the three.
         """
         folder = Path(folder)
-        table = _read_table(folder, None, splits)
+        table = read_cases(folder, None, splits)
         for name in ("case_id", "baseline"):
             if name not in table.column_names:
                 raise InputError(f"{folder / CASES_FILE}: no column {name}; rebuild the cohort")
         stacks = {name: _stack(table, name) for name in schema.TENSORS}
         scalars = table.select([c for c in table.column_names if c not in schema.TENSORS])
-        return cls(
-            table=scalars.to_pandas(),
-            baseline=stacks["baseline"][0],
-            followup=stacks["followup"][0],
-            has_followup=stacks["followup"][1],
-            mask=stacks["mask"][0],
-            card=read_card(folder),
-        )
+        card = read_card(folder)
+        try:
+            return cls(
+                table=scalars.to_pandas(),
+                baseline=stacks["baseline"][0],
+                followup=stacks["followup"][0],
+                has_followup=stacks["followup"][1],
+                mask=stacks["mask"][0],
+                card=card,
+            )
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            raise InputError(
+                f"{folder / CASES_FILE}: damaged ({_first_line(error)}); rebuild the cohort"
+            ) from error
 
     def write(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write the cohort so that the folder appears whole or not at all.
@@ -145,24 +154,32 @@ class Cohort:
         fingerprint enters the card as `fingerprint`.
 
         Raises:
-            InputError: the folder exists and holds something, and `overwrite` is false.
+            InputError: the folder exists and holds something, and `overwrite` is false; or it
+                cannot be written, and then nothing is left of it.
             ValueError: the table holds a column that the schema does not know.
         """
         folder = Path(folder)
         refuse_occupied(folder, overwrite)
         table = self.to_arrow()
         card = {**self.card, "fingerprint": digest_table(table, self.card, _all_columns(table))}
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
+        absent = [place for place in (folder.parent, *folder.parent.parents) if not place.exists()]
         draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
-        draft.mkdir()
         try:
+            draft.mkdir(parents=True)
             pq.write_table(
                 table, draft / CASES_FILE, compression="zstd", row_group_size=ROWS_PER_GROUP
             )
-            text = json.dumps(card, indent=2, sort_keys=True, allow_nan=False)
             (draft / CARD_FILE).write_text(text + "\n", encoding="utf-8")
             _sync(draft / CASES_FILE, draft / CARD_FILE)
             _publish(draft, folder)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            _remove_empty(absent)
+            raise InputError(
+                f"{folder}: the cohort cannot be written ({_reason(error)}); nothing of it was "
+                "left; free space or name another folder"
+            ) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         self.card = card
@@ -250,7 +267,7 @@ def cohort_fingerprint(
     card = read_card(folder)
     present = set(read_schema(folder).names)
     wanted = {"case_id", "split", *(c for c in columns if c in present)}
-    return digest_table(_read_table(folder, sorted(wanted), splits), card, columns)
+    return digest_table(read_cases(folder, sorted(wanted), splits), card, columns)
 
 
 def read_schema(folder: str | Path) -> pa.Schema:
@@ -258,28 +275,22 @@ def read_schema(folder: str | Path) -> pa.Schema:
     path = Path(folder) / CASES_FILE
     try:
         return pq.read_schema(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{folder}: no cohort there ({CASES_FILE} is missing); build one with "
             "`namd cohort build`"
         ) from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
-    """Return a cohort's data card. Raises InputError where it is missing or not JSON."""
+    """Return a cohort's data card. Raises InputError if it is missing or no data card."""
     path = Path(folder) / CARD_FILE
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: missing; a cohort is a folder with {CASES_FILE} and {CARD_FILE}"
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({_first_line(error)})") from error
-    if not isinstance(card, dict):
-        raise InputError(f"{path}: holds {type(card).__name__}, a data card is an object")
+    if Path(folder).is_dir() and not path.exists():
+        raise InputError(f"{path}: missing; a cohort is a folder with {CASES_FILE} and {CARD_FILE}")
+    card = read_json_mapping(path)
+    require_card(path, card)
     return card
 
 
@@ -295,6 +306,7 @@ def digest_table(table: pa.Table, card: Mapping[str, Any], columns: Iterable[str
     """Return the SHA-256 (hex) of some columns of cases, whatever their order.
 
     Raises:
+        InputError: a column holds NaN or an infinite number.
         ValueError: a name is no column of the schema.
     """
     table = _in_order(table)
@@ -311,15 +323,43 @@ def digest_table(table: pa.Table, card: Mapping[str, Any], columns: Iterable[str
         elif schema.scalar_type(name) is None:
             raise ValueError(f"the schema knows no column {name}")
         elif name in table.column_names:
-            digest.update(canonical_json(table[name].to_pylist()).encode())
+            digest.update(_values_json(table, name).encode())
     return digest.hexdigest()
+
+
+def _values_json(table: pa.Table, name: str) -> str:
+    values = table[name].to_pylist()
+    try:
+        return canonical_json(values)
+    except ValueError as error:
+        wrong = [
+            str(case)
+            for case, value in zip(table["case_id"].to_pylist(), values, strict=True)
+            if isinstance(value, float) and not math.isfinite(value)
+        ]
+        raise InputError(
+            f"column {name}: NaN or infinite in {', '.join(wrong[:10])}; a value that is not known "
+            "is null; rebuild the cohort"
+        ) from error
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the innermost first, as far as nothing lies in them."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def _all_columns(table: pa.Table) -> tuple[str, ...]:
     return tuple(table.column_names)
 
 
-def _read_table(folder: Path, columns: list[str] | None, splits: Sequence[str] | None) -> pa.Table:
+def read_cases(
+    folder: Path, columns: list[str] | None, splits: Sequence[str] | None = None
+) -> pa.Table:
+    """Return stored cases as they are written, in order. Raises InputError if they are damaged."""
     read_schema(folder)
     filters = None
     if splits is not None:
@@ -331,7 +371,7 @@ def _read_table(folder: Path, columns: list[str] | None, splits: Sequence[str] |
         filters = pc.field("split").isin(list(splits))
     try:
         table = pq.read_table(folder / CASES_FILE, columns=columns, filters=filters)
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{folder / CASES_FILE}: unreadable ({_first_line(error)})") from error
     return _in_order(table)
 
@@ -428,9 +468,17 @@ def _publish(draft: Path, folder: Path) -> None:
         return
     retired = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.old"
     folder.rename(retired)
-    draft.rename(folder)
+    try:
+        draft.rename(folder)
+    except OSError:
+        retired.rename(folder)
+        raise
     shutil.rmtree(retired, ignore_errors=True)
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else _first_line(error)

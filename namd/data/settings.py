@@ -6,6 +6,8 @@ Nothing here reads or computes.
 import math
 from dataclasses import dataclass, field
 
+MAX_SIZE_PX = 4096
+
 
 @dataclass(frozen=True)
 class SplitFractions:
@@ -64,6 +66,8 @@ class CropSettings:
             raise ValueError(f"spacing_mm must be above 0, got {self.spacing_mm}")
         if self.size < 8:
             raise ValueError(f"size must be at least 8 pixels, got {self.size}")
+        if self.size > MAX_SIZE_PX:
+            raise ValueError(f"size must be at most {MAX_SIZE_PX} pixels, got {self.size}")
         if not 0 <= self.smallest_mm <= self.largest_mm:
             raise ValueError(
                 f"smallest_mm...largest_mm must rise from 0 or more, got "

@@ -1,5 +1,7 @@
 """A contact sheet: what baselines and follow-ups of a cohort look like, beside their labels."""
 
+import io
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 
 from namd.config.errors import InputError
 from namd.config.seeding import derive_seed
+from namd.data.card import simulated_columns
 from namd.data.cohort import Cohort
 from namd.data.intensity import HIGH_HU, LOW_HU
 from namd.data.schema import CODES, MALIGNANT
@@ -45,10 +48,15 @@ def write_sheet(cohort: Cohort, path: str | Path, num: int = 24) -> Path:
         _draw_case(cohort, int(row), axes[line, 2 * column], axes[line, 2 * column + 1])
     figure.suptitle(_title(cohort), fontsize=8)
     figure.subplots_adjust(0.005, 0.005, 0.995, 1 - 0.6 / figure.get_figheight(), 0.04, 0.28)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
+        draft.write_bytes(picture.getvalue())
+        draft.replace(path)
     except OSError as error:
+        draft.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     return path
 
@@ -83,7 +91,11 @@ def _draw_crop(axis: Axes, crop: npt.NDArray[np.int16]) -> None:
 
 
 def _title(cohort: Cohort) -> str:
-    simulated = "follow-ups simulated" if cohort.card.get("simulation") else "follow-ups real"
+    drawn = "followup" in simulated_columns(cohort.card)
+    own = drawn and (cohort.card.get("values") or {}).get("followup", {}).get("kept", 0)
+    simulated = "follow-ups simulated" if drawn else "follow-ups real"
+    if own:
+        simulated = "follow-ups in part simulated"
     if cohort.has_followup is None or not cohort.has_followup.any():
         simulated = "no follow-ups"
     side_mm = cohort.size * cohort.spacing_mm

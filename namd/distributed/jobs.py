@@ -22,6 +22,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from namd.config.errors import InputError, StageError
+from namd.config.places import local_path
 from namd.distributed.content import secret_in
 
 STOPPED = 143
@@ -398,7 +399,7 @@ def _token_header() -> dict[str, str]:
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if not token and (named or mode == "token"):
-        path = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+        path = local_path(named) if named else Path.home() / ".ray" / "auth_token"
         try:
             token = path.read_text(encoding="utf-8").strip()
         except OSError as error:

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from namd.config.errors import ConfigError
+from namd.config.errors import ConfigError, shown
 from namd.config.parsing import nearest
-from namd.config.presets import load_preset
+from namd.config.presets import load_preset, preset_description
 from namd.data.settings import CohortDemands
 from namd.train.workers import World
 
@@ -226,13 +226,19 @@ class Method:
 
     def preset(self, name: str) -> dict[str, Any]:
         """Return the configuration that a preset states. Raises ConfigError for another's name."""
-        if name not in self.presets or self.preset_folder is None:
-            fitting = ", ".join(self.presets) or "none"
+        return load_preset(name, self._folder_of(name))
+
+    def describe_preset(self, name: str) -> str:
+        """Return in one line what a preset is for. Raises ConfigError for another's name."""
+        return preset_description(name, self._folder_of(name))
+
+    def _folder_of(self, preset: str) -> Path:
+        if preset not in self.presets or self.preset_folder is None:
             raise ConfigError(
-                f"preset {name!r} does not exist for method {self.name}"
-                f"{nearest(name, self.presets)}; those that do: {fitting}"
+                f"preset {shown(preset)} does not exist for method {self.name}"
+                f"{nearest(str(preset), self.presets)}"
             )
-        return load_preset(name, self.preset_folder)
+        return self.preset_folder
 
 
 def require_frozen(config_class: type) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from namd.config.errors import ConfigError
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import to_mapping
+from namd.config.places import local_path
 from namd.methods.base import CohortSlice, Stage, cut, num_threads, read_path
 from namd.models.weights import WeightStatus, require_all, status_of
 from namd.models.weights_settings import WEIGHTS
@@ -235,7 +236,7 @@ def _weight_digest(config: object, path: str, digests: DigestCache) -> str | Non
     value = read_path(config, path)
     if value is None:
         return None
-    place = Path(str(value)).expanduser()
+    place = local_path(str(value))
     if place.exists():
         return digests.weights(place.resolve())
     if "/" in str(value):

@@ -68,7 +68,7 @@ def from_mapping(
     if preset is not None and preset not in method.presets:
         fitting = ", ".join(method.presets)
         raise ConfigError(
-            f"preset {preset!r} does not fit method {method.name}; those that do: {fitting}"
+            f"preset {shown(preset)} does not fit method {method.name}; those that do: {fitting}"
         )
     mapping = {key: value for key, value in mapping.items() if key != "method"}
     if any(spec.name == "method" for spec in dataclasses.fields(method.config_class)):
@@ -79,12 +79,12 @@ def from_mapping(
     return RunConfiguration(method, config, preset)
 
 
-def method_of(mapping: Mapping[str, Any], methods: Mapping[str, Method] | None) -> Method:
+def method_of(mapping: Mapping[str, Any], methods: Mapping[str, Method] | None = None) -> Method:
     """Return the method that a configuration names, or the first there is. Raises ConfigError."""
     from namd.methods.registry import METHODS
 
     methods = METHODS if methods is None else methods
     name = mapping.get("method", next(iter(methods)))
-    if name not in methods:
-        raise ConfigError(f"method={name!r} does not exist{nearest(str(name), methods)}")
+    if not isinstance(name, str) or name not in methods:
+        raise ConfigError(f"method={shown(name)} does not exist{nearest(str(name), methods)}")
     return methods[name]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from namd.config.errors import ConfigError, about
+from namd.config.errors import ConfigError, about, shown
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import merge, nearest, set_path, to_mapping
 from namd.data.settings import CohortDemands
@@ -191,11 +191,12 @@ class Configurator:
         Raises ConfigError naming the setting that switches the metric on.
         """
         spec = self.spec
-        wanted = [(f"evaluate.primary={spec.evaluate.primary!r}", spec.evaluate.primary)]
+        wanted = [(f"evaluate.primary={shown(spec.evaluate.primary)}", spec.evaluate.primary)]
         tried: list[tuple[str, Mapping[str, Any]]] = [("", {})]
         if spec.search is not None:
             wanted = [
-                (f"search.objective.metric={o.metric!r}", o.metric) for o in spec.search.objectives
+                (f"search.objective.metric={shown(o.metric)}", o.metric)
+                for o in spec.search.objectives
             ]
             checks = spec.search.parsed_space.checks()
             tried += [(f" under search.space.{name}", values) for name, values in checks]
@@ -262,12 +263,12 @@ class Configurator:
             if not known:
                 able = ", ".join(f"{name} ({', '.join(told)})" for name, told in offered.items())
                 raise ConfigError(
-                    f"{place}, metric {rung.metric!r}: stage {rung.stage} reports no metric that "
-                    f"a rung may use; these do: {able}"
+                    f"{place}, metric {shown(rung.metric)}: stage {rung.stage} reports no metric "
+                    f"that a rung may use; these do: {able}"
                 )
             if rung.metric not in known:
                 raise ConfigError(
-                    f"{place}, metric {rung.metric!r}: stage {rung.stage} reports no such "
+                    f"{place}, metric {shown(rung.metric)}: stage {rung.stage} reports no such "
                     f"metric{nearest(rung.metric, known)}; a rung there may use {', '.join(known)}"
                 )
             if rung.mode != (better := known[rung.metric]):
@@ -284,7 +285,7 @@ class Configurator:
             for reserved in RESERVED:
                 if path == reserved or path == reserved.partition(".")[0]:
                     raise ConfigError(
-                        f"{place}.{path}={value!r}: {reserved} is set by the study file's own "
+                        f"{place}.{path}={shown(value)}: {reserved} is set by the study file's own "
                         "base.method, seeds and evaluate"
                     )
             result = set_path(result, path, value)
@@ -351,17 +352,17 @@ def _require_few(spec: StudySpec) -> None:
     arms = len(spec.ablation.arms()) if spec.ablation is not None else 0
     if arms * len(spec.train_seeds) > MAXIMUM_TRIALS:
         raise ConfigError(
-            f"seeds={spec.seeds!r}: {arms:,} arms x {len(spec.train_seeds):,} training seeds, "
+            f"seeds={shown(spec.seeds)}: {arms:,} arms x {len(spec.train_seeds):,} training seeds, "
             f"where a study has at most {MAXIMUM_TRIALS:,} trials"
         )
 
 
 def _require_metrics(spec: StudySpec) -> None:
     """Refuse a metric that no trial would ever have. Raises ConfigError."""
-    named = [(f"evaluate.primary={spec.evaluate.primary!r}", spec.evaluate.primary)]
-    named += [(f"evaluate.secondary: {name!r}", name) for name in spec.evaluate.secondary]
+    named = [(f"evaluate.primary={shown(spec.evaluate.primary)}", spec.evaluate.primary)]
+    named += [(f"evaluate.secondary: {shown(name)}", name) for name in spec.evaluate.secondary]
     for objective in spec.search.objectives if spec.search is not None else ():
-        named.append((f"search.objective.metric={objective.metric!r}", objective.metric))
+        named.append((f"search.objective.metric={shown(objective.metric)}", objective.metric))
     for place, name in named:
         if name not in METRICS:
             raise ConfigError(f"{place}: no such metric{nearest(name, METRICS)}")

@@ -40,7 +40,10 @@ def test_a_method_states_its_presets_and_what_its_rungs_measure(method):
     assert issubclass(method.config_class, MethodConfig)
     assert method.config_class().method == method.name
     assert sorted(method.presets) == preset_names(method.preset_folder)
-    assert method.preset("tiny")
+    described = {name: method.describe_preset(name) for name in method.presets}
+    assert len(set(described.values())) == len(described)
+    assert all(len(f"{name:20}{about}") <= 80 for name, about in described.items())
+    assert "about" not in method.preset("tiny")
     names = {stage.name for stage in resolve("tiny", None, [f"method={method.name}"], ALL).stages()}
     names |= {name.replace("-test", "-validation") for name in names}
     for stage, metrics in (method.rung_metrics or {}).items():

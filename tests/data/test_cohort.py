@@ -1,3 +1,7 @@
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -149,3 +153,25 @@ def test_a_part_of_the_card_can_be_fingerprinted(cohort):
 def test_a_fingerprint_of_an_unknown_column_is_rejected(cohort):
     with pytest.raises(ValueError, match="surprise"):
         cohort.fingerprint(("surprise",))
+
+
+def test_a_full_disk_keeps_the_cohort_that_was_there(cohort, tmp_path, monkeypatch):
+    folder = tmp_path / "C"
+    cohort.write(folder)
+    before = (folder / CASES_FILE).read_bytes()
+
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "whatever")
+
+    for place in ("write_table", "fsync", "rename"):
+        owner = {"write_table": pq, "fsync": os, "rename": Path}[place]
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, place, full)
+            with pytest.raises(
+                InputError, match=r"C: .* \(No space left on device\); nothing of it"
+            ):
+                cohort.write(folder, overwrite=True)
+        assert (folder / CASES_FILE).read_bytes() == before
+        assert [path.name for path in tmp_path.iterdir()] == ["C"]
+    cohort.write(folder, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["C"]

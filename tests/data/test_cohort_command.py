@@ -162,7 +162,8 @@ def test_real_crops_become_a_cohort_that_passes(shared_data, tmp_path, capsys):
     folder = shared_data / "lidc_nodules2d"
     files = ["--images", str(folder / "nodules.npz"), "--table", str(folder / "nodules.csv")]
     out = str(tmp_path / "C")
-    command("build", "crops", *files, "--simulate-followup", "--seed", "23", "--out", out)
+    simulate = ["--simulate-followup", "--replace", "label"]
+    command("build", "crops", *files, *simulate, "--seed", "23", "--out", out)
     assert command("check", out, "--json") == 0
     found = last_line(capsys)
     assert found["splits"]["test"]["malignant"] >= 80

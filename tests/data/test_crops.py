@@ -42,7 +42,7 @@ def table() -> pd.DataFrame:
             "SCT_PRE_ATT": [1, 2, 3, 9, ".M", 1, 1, 1],
             "SCT_MARGINS": 2,
             "SCT_LONG_DIA": [5, 6, 7, 8, 9, 10, 25, 3],
-            "SCT_PERP_DIA": 4,
+            "SCT_PERP_DIA": [4, 4, 4, 4, 4, 4, 4, 3],
             "side": "R",
             "z_frac": 0.4,
         }

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from namd.config.errors import InputError
@@ -22,3 +24,16 @@ def test_a_sheet_of_nothing_is_refused(cohort, tmp_path):
         write_sheet(cohort, tmp_path / "sheet.png", num=0)
     with pytest.raises(InputError, match="no case"):
         write_sheet(cohort.select([]), tmp_path / "sheet.png")
+
+
+def test_a_full_disk_leaves_no_half_sheet(cohort, tmp_path, monkeypatch):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_bytes", full)
+        with pytest.raises(InputError, match=r"sheet\.png: cannot be written \(No space left"):
+            write_sheet(cohort, tmp_path / "sheet.png", 1)
+    assert list(tmp_path.iterdir()) == []
+    write_sheet(cohort, tmp_path / "sheet.png", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]

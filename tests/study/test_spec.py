@@ -158,6 +158,10 @@ def changed(path: str, value: object) -> dict:
         ("search.stop_early.asha.rungs", [{"stage": "vae", "metric": "loss"}], "a loss"),
         ("ablation", {"design": "arms", "toggles": {"a": {"b.c": 1}}}, "either"),
         ("name", "../x", "study name"),
+        ("name", "x" * 101, "it has 101 characters; use at most 100"),
+        ("name", "-x", "a letter or digit first"),
+        ("evaluate.secondary", ["auprc", "ssim", "auprc"], "secondary names 'auprc' twice"),
+        ("evaluate.secondary", ["auroc"], "primary auroc is secondary too"),
         ("budget", {"device_hours": 0}, "above 0"),
     ],
 )
@@ -165,6 +169,8 @@ def test_impossible_studies_are_refused(path, value, message):
     with pytest.raises(InputError, match=message):
         parse_study(changed(path, value))
     assert parse_study(SEARCH).split == "validation"
+    assert parse_study(changed("name", "x" * 100)).name == "x" * 100
+    assert parse_study(changed("evaluate.secondary", ["auprc", "ssim"])).evaluate.secondary
 
 
 @pytest.mark.parametrize(
@@ -376,5 +382,6 @@ def test_the_json_schema_accepts_what_the_parser_does_and_little_else():
         ("search.num_trials", "many"),
         ("search.space", {"a.b": {"unifrom": [0, 1]}}),
         ("search.space", {"a.b": {"uniform": [0]}}),
+        ("evaluate.secondary", ["auprc", "auprc"]),
     ):
         assert not validator.is_valid(changed(path, value)), path

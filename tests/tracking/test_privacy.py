@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from namd.config.parsing import to_mapping
-from namd.config.presets import load_preset, preset_names
+from namd.methods.namd.method import METHOD
 from namd.methods.registry import METHODS
 from namd.pipeline.run_configuration import from_mapping
 from namd.tracking.privacy import GONE, PLACES, clean, clean_text
@@ -148,9 +148,9 @@ def test_every_free_text_of_a_configuration_is_a_place_or_known_to_be_harmless()
     assert {name for name in found if name.rpartition(".")[2] not in PLACES | HARMLESS} == set()
 
 
-@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("preset", METHOD.presets)
 def test_a_whole_configuration_is_sent_but_its_places(preset):
-    mapping = to_mapping(from_mapping(load_preset(preset)).config)
+    mapping = to_mapping(from_mapping(METHOD.preset(preset)).config)
     planted = json.loads(json.dumps(mapping))
     for section in (planted["vae"]["architecture"], planted["unet"], planted["language"]):
         for name in section.keys() & PLACES:

@@ -9,15 +9,12 @@ The npz holds `hu` (N, H, W) in HU and may hold
 - `followup_hu` (N, H, W): the same nodule later, and `has_followup` (N,) where not all have one;
 - `nodule_id` (N,), checked against the table's where both are there.
 
-The CSV's column names are mapped to the words below by a YAML file or a mapping; a word that is
-mapped to null is not read (`namd.data.sources.columns`). The defaults fit the crops cut from
-LIDC-IDRI.
+Whatever else the two files hold is named in the card. The CSV's column names are mapped to the
+words below by a YAML file or a mapping; a word that is mapped to null is not read
+(`namd.data.sources.columns`). The defaults fit the crops cut from LIDC-IDRI.
 """
 
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -30,7 +27,22 @@ from namd.data import schema
 from namd.data.cohort import Cohort
 from namd.data.resampling import reaches, resample, resample_mask
 from namd.data.settings import CropSettings
-from namd.data.sources.columns import CropFiles, numbers, padded, read_columns, some, whole
+from namd.data.sources.alignment import (
+    align,
+    followed_lines,
+    set_aside_idle,
+    unused_columns,
+)
+from namd.data.sources.archive import Arrays, read_archive
+from namd.data.sources.columns import (
+    MISSING_TEXT,
+    CropFiles,
+    numbers,
+    padded,
+    read_columns,
+    some,
+)
+from namd.data.sources.intensities import require_finite, require_hu, require_masks
 from namd.data.splits import assign_split
 
 Progress = Callable[[int, int], None]
@@ -39,9 +51,23 @@ HANDED_ON = ("side", "z_frac", "texture", "spiculation", "readers")
 """Words that the simulation may read; they become `source_*` columns and are not written."""
 
 UNKNOWN_LABEL = -1
+MAX_READERS = 1000
 
-LEAST_AIR_HU = -300
-"""Aerated lung lies near -850 HU, emphysema and air lower; no crop set of lungs is without."""
+SPLIT_SPELLINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "train": "train",
+        "training": "train",
+        "validation": "validation",
+        "valid": "validation",
+        "val": "validation",
+        "dev": "validation",
+        "test": "test",
+        "testing": "test",
+    }
+)
+"""What a split column may say, in any case of letters."""
+
+SIDES: Mapping[str, str] = MappingProxyType({"r": "R", "right": "R", "l": "L", "left": "L"})
 
 LIDC_PREFIX = "LIDC-IDRI-"
 LIDC_CARD: Mapping[str, str] = MappingProxyType(
@@ -61,106 +87,66 @@ def build(
     seed: int,
     select: bool = False,
     progress: Progress | None = None,
+    *,
+    keep_followups: bool = True,
 ) -> Cohort:
     """Read, choose and resample crops into a cohort.
 
     Args:
         files: What to read.
         settings: Spacing, size, selection and split fractions.
-        seed: Split seed.
-        select: Keep only nodules whose follow-up can be simulated: marked by enough readers,
-            of a size within the settings, with a contour.
+        seed: Split seed; not used if the table has a split of its own.
+        select: Keep only nodules with a follow-up of their own and nodules whose follow-up can be
+            simulated: marked by enough readers, of a size within the settings, with a contour.
         progress: Called with (crops done, crops in all).
+        keep_followups: Whether a follow-up of its own spares a nodule the selection.
 
     Raises:
         InputError: a file, column or value cannot be used.
     """
-    arrays = _read_arrays(files.images)
-    words = read_columns(files.table, files.columns)
-    words = _align(words, arrays, files)
-    excluded: dict[str, int] = {}
-    if select:
-        words, excluded = _select(words, arrays, settings, files)
-    _require_finite(arrays["hu"], words, files.images, "hu")
+    arrays, unused_arrays = read_archive(files.images)
+    unused_arrays += set_aside_idle(arrays, files)
+    read = read_columns(files.table, files.columns)
+    words = align(read.words, arrays, files)
+    unused_crops = len(arrays["hu"]) - len(words["row"])
+    has = followed_lines(words, arrays, files)
+    require_hu(arrays, words, files.images, "hu")
+    if has is not None:
+        require_hu(arrays, _where(words, has), files.images, "followup_hu")
+    require_masks(arrays, words, files.images)
+    _require_readers(words, files)
+    excluded: dict[str, list[str]] = {}
+    spared = has if keep_followups and has is not None else np.zeros(len(words["row"]), dtype=bool)
+    if select and not spared.all():
+        words, excluded = _select(words, arrays, settings, files, spared)
+        has = followed_lines(words, arrays, files)
+    require_finite(arrays, words, files.images, "hu")
     table = _table(words, files, settings, seed)
     baseline, mask = _resample_baseline(words, arrays, settings, files, progress)
-    followup, has = _resample_followup(words, arrays, settings, files)
-    if has is not None and has.any() and words.get("months") is None:
+    followup = _resample_followup(words, arrays, settings, files, has)
+    if keep_followups and has is not None and has.any() and words.get("months") is None:
         raise InputError(
             f"{files.table}: follow-ups need the months between the scans; map `months` to a column"
         )
     cohort = Cohort(table, baseline, followup, has, mask)
     cohort.card = _card(cohort, files, excluded)
+    cohort.card["split_column"] = read.sources.get("split")
+    cohort.card["unused"] = {
+        "columns": unused_columns(read, arrays, simulated=select),
+        "arrays": unused_arrays,
+        "crops": unused_crops,
+    }
     return cohort
-
-
-def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        # np.load takes other files for arrays or pickles, and speaks of unsafe loading.
-        if path.is_file() and not zipfile.is_zipfile(path):
-            raise InputError(f"{path}: not an npz, or cut short; write one with numpy.savez")
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; --images takes an npz") from None
-    except (ValueError, OSError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not an npz of plain arrays ({error})") from error
-    if "hu" not in arrays:
-        raise InputError(f"{path}: no array `hu`; it holds {', '.join(arrays) or 'nothing'}")
-    shape = arrays["hu"].shape
-    if len(shape) != 3 or shape[1] != shape[2]:
-        raise InputError(f"{path}: hu has shape {shape}; it must be (cases, size, size)")
-    for name in ("hu", "followup_hu"):
-        if name in arrays:
-            _require_hu(path, name, arrays[name])
-    for name in ("votes", "mask", "followup_hu"):
-        if name in arrays and arrays[name].shape != shape:
-            raise InputError(f"{path}: {name} has shape {arrays[name].shape}, hu has {shape}")
-    return arrays
-
-
-def _require_hu(path: Path, name: str, values: npt.NDArray[Any]) -> None:
-    """Refuse crops without any air: normalised ones would be clipped to one shade of grey."""
-    known = values[np.isfinite(values)]
-    if known.size and known.min() > LEAST_AIR_HU:
-        raise InputError(
-            f"{path}: {name} lies within {known.min():g}...{known.max():g}, and lung holds air of "
-            f"less than {LEAST_AIR_HU} HU; give Hounsfield units, not normalised intensities"
-        )
-
-
-def _align(
-    words: dict[str, pd.Series], arrays: dict[str, npt.NDArray[Any]], files: CropFiles
-) -> dict[str, pd.Series]:
-    """Give the words the npz row of every line as `row`, checked."""
-    count = len(words["case_id"])
-    rows = pd.Series(range(count)) if "row" not in words else whole(words, "row", files)
-    outside = ~rows.between(0, len(arrays["hu"]) - 1)
-    if outside.any() or rows.duplicated().any():
-        wrong = rows[outside | rows.duplicated()].tolist()
-        raise InputError(
-            f"{files.table}: rows {some(wrong)} are doubled or not among the "
-            f"{len(arrays['hu'])} crops of {files.images}"
-        )
-    ids = arrays.get("nodule_id")
-    if ids is not None:
-        told = words["case_id"].to_numpy(dtype=object)
-        differ = [a for a, b in zip(told, ids[rows.to_numpy()], strict=True) if str(a) != str(b)]
-        if differ:
-            raise InputError(
-                f"{files.table}: cases {some(differ)} do not lie where {files.images} says; "
-                "map `row` to the column that counts the crops"
-            )
-    return {**words, "row": rows}
 
 
 def _select(
     words: dict[str, pd.Series],
-    arrays: dict[str, npt.NDArray[Any]],
+    arrays: Arrays,
     settings: CropSettings,
     files: CropFiles,
-) -> tuple[dict[str, pd.Series], dict[str, int]]:
-    """Return the lines whose follow-up can be simulated, and how many fell out for what."""
+    spared: npt.NDArray[np.bool_],
+) -> tuple[dict[str, pd.Series], dict[str, list[str]]]:
+    """Return the lines that are spared or may get a follow-up, and which fell out for what."""
     if "votes" not in arrays and "mask" not in arrays:
         raise InputError(
             f"{files.images}: neither votes nor mask; a follow-up is simulated by growing the "
@@ -174,45 +160,42 @@ def _select(
     diameter = numbers(words, "SCT_LONG_DIA", files)
     perpendicular = numbers(words, "SCT_PERP_DIA", files)
     keep = pd.Series(True, index=diameter.index)
-    excluded: dict[str, int] = {}
+    excluded: dict[str, list[str]] = {}
 
     def drop(reason: str, wrong: pd.Series) -> None:
-        excluded[reason] = int((keep & wrong).sum())
-        keep[wrong] = False
+        falling = keep & wrong & ~spared
+        excluded[reason] = words["case_id"][falling].tolist()
+        keep[falling] = False
 
     if "readers" in words:
         readers = numbers(words, "readers", files)
         drop(f"fewer than {settings.readers} readers", ~(readers >= settings.readers))
+    drop("without both diameters", diameter.isna() | perpendicular.isna())
     drop(
         f"not {settings.smallest_mm:g}-{settings.largest_mm:g} mm",
-        ~diameter.between(settings.smallest_mm, settings.largest_mm) | perpendicular.isna(),
+        ~diameter.between(settings.smallest_mm, settings.largest_mm),
     )
     empty = [not _native_mask(words, arrays, line).any() for line in keep.index]
     drop("no contour", pd.Series(empty, index=keep.index))
     if not keep.any():
         raise InputError(
             f"{files.table}: no nodule is left "
-            f"({', '.join(f'{n} {why}' for why, n in excluded.items())})"
+            f"({', '.join(f'{len(ids)} {why}' for why, ids in excluded.items())})"
         )
-    chosen = {word: values[keep].reset_index(drop=True) for word, values in words.items()}
-    return chosen, {reason: number for reason, number in excluded.items() if number}
+    return _where(words, keep.to_numpy()), {reason: ids for reason, ids in excluded.items() if ids}
 
 
 def _table(
     words: dict[str, pd.Series], files: CropFiles, settings: CropSettings, seed: int
 ) -> pd.DataFrame:
     case = words["case_id"]
-    for word in ("case_id", "patient_id"):
-        if words[word].isna().any():
-            lines = (np.flatnonzero(words[word].isna()) + 2).tolist()
-            raise InputError(f"{files.table}: no {word} in lines {some(lines)}")
     lesion = words.get("lesion_id", case).fillna("nodule-" + case)
     columns: dict[str, Any] = {
         "case_id": [f"{files.source}-{padded(value)}" for value in case],
         "patient_id": words["patient_id"],
         "lesion_id": [f"{files.source}-{padded(value)}" for value in lesion],
         "source": files.source,
-        "split": [assign_split(p, seed, settings.fractions) for p in words["patient_id"]],
+        "split": _splits(words, files, settings, seed),
         "label": _labels(words, files),
         "spacing_mm": settings.spacing_mm,
         "months": numbers(words, "months", files),
@@ -224,9 +207,68 @@ def _table(
         columns[name] = values
     for word in HANDED_ON:
         if word in words:
-            values = words[word] if word == "side" else numbers(words, word, files)
+            values = _sides(words, files) if word == "side" else numbers(words, word, files)
             columns[f"{schema.SOURCE_PREFIX}{word}"] = values
+    _require_heights(columns, words, files)
     return pd.DataFrame(columns)
+
+
+def _where(words: dict[str, pd.Series], chosen: npt.NDArray[np.bool_]) -> dict[str, pd.Series]:
+    return {word: values[chosen].reset_index(drop=True) for word, values in words.items()}
+
+
+def _splits(
+    words: dict[str, pd.Series], files: CropFiles, settings: CropSettings, seed: int
+) -> list[str]:
+    """Return the table's own split where it has one, or else that of the patient's hash."""
+    if "split" not in words:
+        return [assign_split(p, seed, settings.fractions) for p in words["patient_id"]]
+    given = words["split"]
+    splits = given.map(lambda name: SPLIT_SPELLINGS.get(str(name).casefold()))
+    wrong = splits.isna()
+    if wrong.any():
+        names = sorted({"nothing" if value is None else repr(value[:40]) for value in given[wrong]})
+        raise InputError(
+            f"{files.table}: split of cases {some(words['case_id'][wrong].tolist())} is "
+            f"{some(names, 3)}; write {', '.join(SPLIT_SPELLINGS)}, or map `split: null` with "
+            "--columns to split by a hash of the patient"
+        )
+    return splits.tolist()
+
+
+def _sides(words: dict[str, pd.Series], files: CropFiles) -> pd.Series:
+    sides = words["side"].map(lambda side: SIDES.get(str(side).casefold()))
+    wrong = sides.isna() & words["side"].notna()
+    if wrong.any():
+        raise InputError(
+            f"{files.table}: side of cases {some(words['case_id'][wrong].tolist())} is neither R "
+            f"(right) nor L (left); what is not known is {MISSING_TEXT}"
+        )
+    return sides
+
+
+def _require_readers(words: dict[str, pd.Series], files: CropFiles) -> None:
+    readers = numbers(words, "readers", files)
+    wrong = readers.notna() & ~((readers % 1 == 0) & readers.between(0, MAX_READERS))
+    if wrong.any():
+        raise InputError(
+            f"{files.table}: readers of cases {some(words['case_id'][wrong].tolist())} is no count "
+            f"within 0...{MAX_READERS}"
+        )
+
+
+def _require_heights(
+    columns: Mapping[str, Any], words: dict[str, pd.Series], files: CropFiles
+) -> None:
+    heights = columns.get(f"{schema.SOURCE_PREFIX}z_frac")
+    if heights is None:
+        return
+    wrong = heights.notna() & ~heights.between(0, 1)
+    if wrong.any():
+        raise InputError(
+            f"{files.table}: z_frac of cases {some(words['case_id'][wrong].tolist())} is not "
+            "within 0 (lowest slice) and 1 (highest)"
+        )
 
 
 def _labels(words: dict[str, pd.Series], files: CropFiles) -> pd.Series:
@@ -236,7 +278,7 @@ def _labels(words: dict[str, pd.Series], files: CropFiles) -> pd.Series:
 
 def _resample_baseline(
     words: dict[str, pd.Series],
-    arrays: dict[str, npt.NDArray[Any]],
+    arrays: Arrays,
     settings: CropSettings,
     files: CropFiles,
     progress: Progress | None,
@@ -258,32 +300,29 @@ def _resample_baseline(
 
 def _resample_followup(
     words: dict[str, pd.Series],
-    arrays: dict[str, npt.NDArray[Any]],
+    arrays: Arrays,
     settings: CropSettings,
     files: CropFiles,
-) -> tuple[npt.NDArray[np.int16] | None, npt.NDArray[np.bool_] | None]:
-    if "followup_hu" not in arrays:
-        return None, None
+    has: npt.NDArray[np.bool_] | None,
+) -> npt.NDArray[np.int16] | None:
+    if has is None:
+        return None
     rows = words["row"].to_numpy()
-    given = arrays.get("has_followup", np.ones(len(arrays["hu"]), dtype=bool))
-    if given.shape != (len(arrays["hu"]),):
-        raise InputError(f"{files.images}: has_followup has shape {given.shape}")
-    has = given.astype(bool)[rows]
-    followed = {word: values[has].reset_index(drop=True) for word, values in words.items()}
-    _require_finite(arrays["followup_hu"], followed, files.images, "followup_hu")
+    followed = _where(words, has)
+    require_finite(arrays, followed, files.images, "followup_hu")
     word = "followup_spacing_mm" if "followup_spacing_mm" in words else "spacing_mm"
     spacing = _spacings(followed, word, arrays, settings, files)
     followup = np.zeros((len(rows), settings.size, settings.size), dtype=np.int16)
     for line, row, native_mm in zip(np.flatnonzero(has), followed["row"], spacing, strict=True):
         crop = arrays["followup_hu"][row]
         followup[line] = resample(crop, native_mm, settings.spacing_mm, settings.size)
-    return followup, has
+    return followup
 
 
 def _spacings(
     words: dict[str, pd.Series],
     word: str,
-    arrays: dict[str, npt.NDArray[Any]],
+    arrays: Arrays,
     settings: CropSettings,
     files: CropFiles,
 ) -> npt.NDArray[np.float64]:
@@ -307,9 +346,7 @@ def _spacings(
     return spacing
 
 
-def _native_mask(
-    words: dict[str, pd.Series], arrays: dict[str, npt.NDArray[Any]], line: int
-) -> npt.NDArray[np.bool_]:
+def _native_mask(words: dict[str, pd.Series], arrays: Arrays, line: int) -> npt.NDArray[np.bool_]:
     row = words["row"].iloc[line]
     if "mask" in arrays:
         return np.asarray(arrays["mask"][row] > 0)
@@ -320,22 +357,7 @@ def _native_mask(
     return np.asarray((votes > 0) & (2 * votes.astype(np.int64) >= readers))
 
 
-def _require_finite(
-    images: npt.NDArray[Any], words: dict[str, pd.Series], path: Path, name: str
-) -> None:
-    """Refuse crops that are not HU, before rounding hides it."""
-    chosen = images[words["row"].to_numpy()]
-    low, high = schema.LIMITS.hu
-    with np.errstate(invalid="ignore"):
-        wrong = ~((chosen >= low) & (chosen <= high)).all(axis=(1, 2))
-    if wrong.any():
-        raise InputError(
-            f"{path}: {name} of cases {some(words['case_id'][wrong].tolist())} is NaN or not "
-            f"within {low}...{high} HU; clip scanner padding before"
-        )
-
-
-def _card(cohort: Cohort, files: CropFiles, excluded: dict[str, int]) -> dict[str, Any]:
+def _card(cohort: Cohort, files: CropFiles, excluded: dict[str, list[str]]) -> dict[str, Any]:
     table = cohort.table
     known = dict(LIDC_CARD) if table["patient_id"].str.startswith(LIDC_PREFIX).all() else {}
     real = ["baseline"]
@@ -351,7 +373,8 @@ def _card(cohort: Cohort, files: CropFiles, excluded: dict[str, int]) -> dict[st
         "licence": files.licence or known.get("licence", "not stated"),
         "real": real,
         "rendered": [],
-        "excluded": excluded,
+        "excluded": {reason: len(ids) for reason, ids in excluded.items()},
+        "excluded_cases": excluded,
         "notes": [
             "In-plane resampling with a cubic spline, low-pass filtered where it reduces.",
             "A label of the source itself is what its table says; of LIDC-IDRI that is readers' "

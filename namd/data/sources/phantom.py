@@ -34,7 +34,6 @@ Progress = Callable[[int, int], None]
 
 SPICULATED_RATING = 3.0
 POOR_MARGIN_RATING = 2.0
-NOMINAL_MONTHS = 12.0
 
 LIDC_CITATION = (
     "Armato III et al., Data From LIDC-IDRI, The Cancer Imaging Archive, 2015, "
@@ -163,7 +162,6 @@ def _row(
         "lesion_id": lesion.lesion_id,
         "source": "phantom",
         "split": assign_split(lesion.patient_id, seed),
-        "months": NOMINAL_MONTHS,
         "spacing_mm": settings.spacing_mm,
         "SCT_PRE_ATT": attenuation_code(lesion.ratings["texture"]),
         "SCT_MARGINS": margins_code(lesion.ratings["spiculation"], lesion.ratings["margin"]),

@@ -33,7 +33,6 @@ def nodules() -> Cohort:
                 "lesion_id": f"l{number:03d}",
                 "source": "test",
                 "split": ("train", "test", "train", "test", "validation")[patient % 5],
-                "months": 12.0,
                 "spacing_mm": SPACING,
                 "SCT_PRE_ATT": float(1 + number % 3),
                 "SCT_MARGINS": float(1 + number % 2),

@@ -1,0 +1,67 @@
+"""What `namd cohort` prints of a cohort: counts, origin, and what became of the source.
+
+Heavy modules are imported inside, as in every command.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from namd.data.cohort import Cohort
+
+
+def ceiling_warnings(card: Mapping[str, Any]) -> list[str]:
+    """Return why a cohort with simulated follow-ups has no truth to compare with."""
+    from namd.data.card import simulated_columns
+
+    kept = (card.get("values") or {}).get("label", {}).get("kept", 0)
+    if not kept or "followup" not in simulated_columns(card):
+        return []
+    return [
+        f"labels of {kept} cases of the table are kept beside simulated follow-ups, so no ceiling "
+        "is known; --replace label simulates every label"
+    ]
+
+
+def origin_lines(card: Mapping[str, Any]) -> list[str]:
+    """Return what became of all that the source holds."""
+    from namd.data.card import unused_lines, value_lines
+
+    lines = value_lines(card)
+    if card.get("split_column"):
+        lines.append(f"split: column {card['split_column']} of the table, not --seed")
+    lines += [f"not used: {line}" for line in unused_lines(card)]
+    excluded = card.get("excluded") or {}
+    told = ", ".join(f"{number} {reason}" for reason, number in excluded.items())
+    return [*lines, *([f"left out of the table: {told}"] if told else [])]
+
+
+def summarise(cohort: "Cohort | None") -> dict[str, Any]:
+    """Return what a cohort holds, as `--json` prints it; zeros for one that cannot be read."""
+    if cohort is None:
+        return {"cases": 0, "patients": 0, "splits": {}, "simulated": [], "ideal_auroc": None}
+    from namd.data.card import ideal_auroc, simulated_columns, split_counts
+
+    return {
+        "cases": len(cohort),
+        "patients": int(cohort.table["patient_id"].nunique()),
+        "splits": split_counts(cohort),
+        "simulated": simulated_columns(cohort.card),
+        "ideal_auroc": ideal_auroc(cohort.card),
+    }
+
+
+def summary_text(summary: dict[str, Any]) -> str:
+    """Return what `summarise` found, for people."""
+    from namd.data.card import UNKNOWN_CEILING
+
+    lines = [f"{summary['cases']} cases of {summary['patients']} patients"]
+    for split, counts in summary["splits"].items():
+        told = ", ".join(f"{number} {name}" for name, number in counts.items())
+        lines.append(f"  {split:<11}{told}")
+    if summary["simulated"]:
+        ceilings = summary["ideal_auroc"] or {}
+        told = ", ".join(f"{s} {'-' if v is None else f'{v:.3f}'}" for s, v in ceilings.items())
+        lines.append(f"SIMULATED: {', '.join(summary['simulated'])}")
+        lines.append(f"ideal predictor's AUROC: {told or UNKNOWN_CEILING}")
+    return "\n".join(lines)
