@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from namd.config.document import read_yaml_mapping
-from namd.config.errors import ConfigError, about
+from namd.config.errors import ConfigError, about, shown
 from namd.config.parsing import apply_overrides, merge, nearest, parse
 from namd.data.settings import CohortDemands
 from namd.methods.base import Method, Stage
