@@ -126,7 +126,10 @@ def ledger_records(store_url: str, study: str) -> "Iterator[Told]":
 
 
 class _Stages:
-    """What published stages measured and drew; nothing where they are gone or out of reach."""
+    """What published stages measured and drew; nothing if they are gone or out of reach.
+
+    Raises StoreError for a damaged one.
+    """
 
     def __init__(self, store_url: str) -> None:
         self._url = store_url
@@ -147,12 +150,14 @@ class _Stages:
 
     def _find(self, label: str, key: str) -> "Artifact | None":
         from namd.pipeline.backend import StoreError
-        from namd.pipeline.store import open_store
+        from namd.pipeline.store import Damaged, open_store
 
         try:
             if self._store is None:
                 self._store = open_store(self._url, create=False)
             return self._store.find(label.partition("[")[0], key)
+        except Damaged:
+            raise
         except StoreError:
             return None
 

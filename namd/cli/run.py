@@ -192,7 +192,7 @@ def _plan(
     plan = plan_run(configuration, cohort, store, provisional=True)
     nodes, missing = [], []
     for node in plan.nodes:
-        artifact = store.find(node.stage.name, node.key)
+        artifact = store.find(node.stage.name, node.key, digests=False)
         other = artifact is not None and artifact.manifest()["source_hash"] != source_hash(
             node.stage
         )

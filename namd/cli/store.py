@@ -197,18 +197,20 @@ def _describe(store: "Store", entry: "Entry") -> dict[str, Any]:
     state = "being built" if entry.held else "unfinished"
     if entry.committed:
         try:
-            artifact = store.find(entry.stage, entry.key)
-        except StoreError:
-            artifact, state = None, "damaged"
-        if artifact is not None:
-            manifest = artifact.manifest()
-            state = "published"
-            known = {
-                "label": manifest["label"],
-                "bytes": artifact.size,
-                "seconds": manifest["wall_seconds"],
-                "created": manifest["created"],
-            }
+            # A listing reads no payload; what it shows of a manifest is checked.
+            artifact = store.find(entry.stage, entry.key, digests=False)
+            if artifact is not None:
+                manifest = artifact.manifest()
+                state = "published"
+                known = {
+                    "label": manifest.get("label", entry.stage),
+                    "bytes": artifact.size,
+                    "seconds": manifest.get("wall_seconds"),
+                    "created": manifest.get("created"),
+                }
+        except StoreError as error:
+            state = "damaged"
+            tell(str(error))
     return {"stage": entry.stage, "key": entry.key, "state": state, **known}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from namd.config.errors import InputError
+from namd.ledger.naming import link_if_absent, rename_over
 from namd.ledger.s3 import Patience, open_s3, upload_limit_s
 
 TEMPORARY = ".tmp-"
@@ -64,9 +65,7 @@ class LocalStorage:
         """Store the object durably if the name is free; False if it is taken."""
         path = self._folder / name
         with self._temporary(path, data) as temporary:
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
+            if not link_if_absent(temporary, path):
                 return False
         _sync_folder(path.parent)
         return True
@@ -75,7 +74,7 @@ class LocalStorage:
         """Store the object whether or not the name is taken."""
         path = self._folder / name
         with self._temporary(path, data) as temporary:
-            temporary.replace(path)
+            rename_over(temporary, path)
 
     def read(self, name: str) -> bytes:
         """Return the object's bytes. Raises FileNotFoundError."""

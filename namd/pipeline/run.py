@@ -88,15 +88,11 @@ def plan_run(
 
     Raises InputError where weights are missing, unless a provisional plan will do.
     """
-    cache = None
-    if store is not None:
-        folder = store.backend.working_folder("cache")
-        cache = folder / "digests.json"
     return make_plan(
         configuration.stages(),
         configuration.config,
         cohort,
-        digests=DigestCache(cache),
+        digests=DigestCache() if store is None else store.digest_cache(),
         cohort_digest=cohort_digest,
         provisional=provisional,
     )
