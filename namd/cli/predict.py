@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, require_writable, tell
 from namd.cli.store import add_store_option, open_named_store
+from namd.cli.whole_files import filled_whole
 from namd.config.errors import InputError
 
 if TYPE_CHECKING:
@@ -146,16 +147,22 @@ def _spacing(run: "FinishedRun", cohort: Path | None) -> float:
 
 
 def _write(folder: Path, prediction: "Prediction", value: dict[str, Any]) -> list[str]:
-    """Write the picture, the crops and the numbers; return the files."""
+    """Write the picture, the crops and the numbers, or nothing; return the files."""
+    names = ("draws.npz", "prediction.png", "prediction.json")
+    with filled_whole(folder) as partial:
+        _fill(partial, names, prediction, value)
+    return [str(folder / name) for name in names]
+
+
+def _fill(
+    folder: Path, names: tuple[str, str, str], prediction: "Prediction", value: dict[str, Any]
+) -> None:
     import numpy as np
 
     from analysis.prediction_figure import prediction_figure
     from namd.data.intensity import to_hu
 
-    folder.mkdir(parents=True, exist_ok=True)
-    crops, picture, numbers = (
-        folder / name for name in ("draws.npz", "prediction.png", "prediction.json")
-    )
+    crops, picture, numbers = (folder / name for name in names)
     np.savez_compressed(
         crops,
         baseline_hu=to_hu(prediction.baseline),
@@ -174,11 +181,7 @@ def _write(folder: Path, prediction: "Prediction", value: dict[str, Any]) -> lis
         size_mm=size_mm,
         simulated=bool(value["simulated"]),
     )
-    files = [str(crops), str(picture), str(numbers)]
-    numbers.write_text(
-        json.dumps(value | {"files": [Path(f).name for f in files]}, indent=1) + "\n"
-    )
-    return files
+    numbers.write_text(json.dumps(value | {"files": list(names)}, indent=1) + "\n")
 
 
 def _as_text(value: dict[str, Any]) -> str:

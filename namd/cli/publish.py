@@ -113,16 +113,13 @@ def tracking_folder(store_url: str, study: str) -> Path:
 
 
 def ledger_records(store_url: str, study: str) -> "Iterator[Told]":
-    """Yield a study's records as trackers are told them. Raises OSError, InputError."""
-    from namd.ledger.reading import LedgerDamaged, read_events
+    """Yield a study's records as trackers are told them. Raises OSError, LedgerDamaged."""
+    from namd.ledger.reading import read_events
     from namd.ledger.storage import open_storage
 
-    try:
-        for event in read_events(open_storage(store_url), study):
-            identity = event.identity
-            yield identity.trial, identity.attempt, identity.transition, event.body
-    except LedgerDamaged as error:
-        raise InputError(f"store {store_url}: {error}") from error
+    for event in read_events(open_storage(store_url), study):
+        identity = event.identity
+        yield identity.trial, identity.attempt, identity.transition, event.body
 
 
 class _Stages:

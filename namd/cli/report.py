@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from namd.cli.output import add_json_option, answer
 from namd.cli.study_inputs import add_store_option, open_ledger, readable
-from namd.config.errors import InputError
+from namd.cli.whole_files import filled_whole
 
 if TYPE_CHECKING:
     from namd.ledger.storage import Storage
@@ -61,11 +61,9 @@ def write_study_report(
         storage = open_storage(store)
         view = read_view(storage, name)
         report = make_report(storage, view, cohort, _importance(storage, view), warnings)
-    try:
-        page = write_report(report, folder, pictures)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
-    return page, to_markdown(report)
+    with filled_whole(folder) as partial:
+        page = write_report(report, partial, pictures)
+    return folder / page.name, to_markdown(report)
 
 
 def _importance(storage: "Storage", view: "StudyView") -> dict[str, dict[str, float]]:

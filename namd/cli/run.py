@@ -17,7 +17,7 @@ from namd.cli.output import (
     score_table,
     tell,
 )
-from namd.cli.store import add_store_option, open_named_store
+from namd.cli.store import add_store_option, open_named_store, view_named_store
 from namd.config.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     configuration = resolve(arguments.preset, arguments.config, arguments.set)
     if not arguments.plan:
         require_weights(configuration)
-    store = open_named_store(arguments, create=True)
+    store = (
+        view_named_store(arguments) if arguments.plan else open_named_store(arguments, create=True)
+    )
     cohort = find_cohort(arguments.cohort, store.backend.folder, demands=configuration.demands())
     announce_weights(configuration)
     if arguments.plan:

@@ -27,7 +27,7 @@ def link_if_absent(source: Path, target: Path) -> bool:
 
 def rename_over(source: Path, target: Path) -> None:
     """Move a file to a name, taken or not. Raises OSError if it did not move."""
-    moved = os.stat(source)
+    moved = source.stat()
     try:
         source.replace(target)
     except OSError:

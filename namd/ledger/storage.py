@@ -42,8 +42,14 @@ class Storage(Protocol):
     def names(self, folder: str) -> list[str]:
         """Return the names right under a folder, sorted, without it; [] where it is absent."""
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders right under a folder, sorted; [] if it is absent."""
+
     def remove(self, name: str) -> None:
         """Remove the object, if it is there."""
+
+    def move(self, name: str, target: str) -> None:
+        """Give an object or a folder another name, which is free."""
 
 
 class LocalStorage:
@@ -91,6 +97,20 @@ class LocalStorage:
     def remove(self, name: str) -> None:
         """Remove the object, if it is there."""
         (self._folder / name).unlink(missing_ok=True)
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders right under a folder, sorted; [] if it is absent."""
+        try:
+            with os.scandir(self._folder / folder) as entries:
+                return sorted(e.name for e in entries if e.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def move(self, name: str, target: str) -> None:
+        """Rename an object or a folder; readable or not."""
+        path = self._folder / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (self._folder / name).rename(path)
 
     def sweep(self, folder: str, older_than_s: float = STALE_S) -> None:
         """Remove temporary files that a killed writer left in a folder."""
@@ -168,6 +188,21 @@ class ObjectStorage:
         """Remove the object, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self._patiently(self._filesystem.rm_file, f"{self._root}/{name}")
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the prefixes right under a folder, sorted; [] without any."""
+        place = f"{self._root}/{folder}"
+        try:
+            found = self._patiently(self._filesystem.ls, place, detail=True, refresh=True)
+        except FileNotFoundError:
+            return []
+        paths = [entry["name"] for entry in found if entry["type"] == "directory"]
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+
+    def move(self, name: str, target: str) -> None:
+        """Copy an object, then remove it under its old name."""
+        self.replace(target, self.read(name))
+        self.remove(name)
 
     def _put(self, path: str, data: bytes, mode: str = "overwrite") -> None:
         limit_s = upload_limit_s(len(data))

@@ -185,16 +185,19 @@ class StudyView:
             known = ("specification", "configuration", schema.WARM)
             told = {name: value for name, value in body.items() if name not in known}
             self.about = lasting(self.about) | told
-            self.attempt = event.identity.attempt
+            self.attempt = max(self.attempt, event.identity.attempt)
             self.ended = ""
         elif kind in (schema.CLOSED, schema.STOPPED):
             self.ended = kind
+            # Its opening's record may be lost.
+            self.attempt = max(self.attempt, event.identity.attempt)
         elif kind == schema.PROPOSED:
             self.proposals.setdefault(int(event.identity.name), body)
         elif kind == schema.WARM:
             self.warm.append(body)
         elif kind == schema.MESSAGE:
             self.messages.append(body)
+            self.attempt = max(self.attempt, event.identity.attempt)
 
 
 def lasting(about: Mapping[str, Any]) -> dict[str, Any]:

@@ -135,12 +135,14 @@ class LocalBackend:
                 partial.unlink(missing_ok=True)
 
     def read(self, path: str) -> bytes | None:
-        """Read the whole file."""
+        """Read the whole file; a folder in its place holds nothing that anybody wrote."""
         with self._explained():
             try:
                 return (self.root / path).read_bytes()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+            except IsADirectoryError:
+                return b""
 
     def list(self, path: str) -> list[str]:
         """List without partial files."""

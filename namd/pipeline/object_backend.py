@@ -109,10 +109,10 @@ class ObjectBackend:
         """Return the local copy, downloaded where it is missing: all of it or nothing."""
         folder = self.folder / path
         if not folder.is_dir():
-            with self._explained(), self._downloaded(path) as partial:
-                # Another process of this machine may have been quicker.
-                with contextlib.suppress(FileExistsError):
-                    _rename(partial, folder)
+            # Another process of this machine may have been quicker.
+            quicker = contextlib.suppress(FileExistsError)
+            with self._explained(), self._downloaded(path) as partial, quicker:
+                _rename(partial, folder)
         return folder
 
     def renew(self, path: str) -> bool:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from namd.config.errors import InputError
 from namd.config.fingerprint import file_digest
 from namd.ledger.artifacts import COMMIT, Commit, CommitUnreadable, damage, parse_commit
 from namd.pipeline.backend import Backend, LocalBackend, StoreError, probe
@@ -146,14 +145,27 @@ class _Needed:
 
 
 class Store:
-    """A store of artifacts on a backend that has passed the probe."""
+    """A store of artifacts on a backend that has passed the probe, or is only looked into.
+
+    Attributes:
+        backend: Where it lies.
+        leases: Who builds what.
+        read_only: Whether nothing is written, not even what would save time later.
+        is_empty: Whether it is not there yet.
+    """
 
     def __init__(
-        self, backend: Backend, timing: LeaseTiming | None = None, read_only: bool = False
+        self,
+        backend: Backend,
+        timing: LeaseTiming | None = None,
+        *,
+        read_only: bool = False,
+        is_empty: bool = False,
     ) -> None:
         self.backend = backend
         self.leases = Leases(backend, timing)
         self.read_only = read_only
+        self.is_empty = is_empty
         self._unsure: set[str] = set()
 
     def find(self, stage: str, key: str, *, digests: bool = True) -> Artifact | None:
@@ -447,7 +459,7 @@ def view_store(url: str) -> Store:
         raise _unusable(backend, error) from error
     if raw is not None:
         _require_schema(backend.name, raw)
-    return Store(backend, read_only=True)
+    return Store(backend, read_only=True, is_empty=raw is None)
 
 
 def _store_file(backend: Backend, create: bool) -> bytes:

@@ -95,9 +95,7 @@ def put_metrics(folder: Path, stage: str, key: str, lines: list[Mapping[str, Any
     (place / "attempts" / "a1").mkdir(parents=True)
     text = "".join(json.dumps(line) + "\n" for line in lines)
     entry = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "size": len(text)}
-    (place / "COMMIT").write_text(
-        json.dumps({"attempt": "a1", "files": {"metrics.jsonl": entry}})
-    )
+    (place / "COMMIT").write_text(json.dumps({"attempt": "a1", "files": {"metrics.jsonl": entry}}))
     (place / "attempts" / "a1" / "metrics.jsonl").write_text(text)
 
 
