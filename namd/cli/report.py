@@ -60,22 +60,31 @@ def write_study_report(
     with readable(store):
         storage = open_storage(store)
         view = read_view(storage, name)
-        report = make_report(storage, view, cohort, _importance(storage, view), warnings)
+        importance, more = _importance(storage, view)
+        report = make_report(storage, view, cohort, importance, (*warnings, *more))
     with filled_whole(folder) as partial:
         page = write_report(report, partial, pictures)
     return folder / page.name, to_markdown(report)
 
 
-def _importance(storage: "Storage", view: "StudyView") -> dict[str, dict[str, float]]:
-    """Return each objective's PED-ANOVA importances; empty for ablations and short searches."""
+def _importance(
+    storage: "Storage", view: "StudyView"
+) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
+    """Return each objective's PED-ANOVA importances, and why there are none if something is lost.
+
+    Empty for ablations and short searches.
+    """
     if not view.specification.get("search"):
-        return {}
+        return {}, ()
     from namd.ledger.reading import read_events
     from namd.study.optuna_view import importances
     from namd.study.spec import parse_study
-    from namd.study.state import StudyState
+    from namd.study.state import ProposalLost, StudyState
 
     state = StudyState(parse_study(view.specification))
-    for event in read_events(storage, view.study):
-        state.fold(event)
-    return importances(state)
+    try:
+        for event in read_events(storage, view.study):
+            state.fold(event)
+    except ProposalLost as error:
+        return {}, (f"importances are left out: {error}",)
+    return importances(state), ()

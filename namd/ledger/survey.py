@@ -221,12 +221,13 @@ def _numbers(places: tuple[Place, ...]) -> tuple[str, ...]:
 
 
 def _inflated(data: bytes) -> bytes:
-    """Return what can be had of damaged gzip."""
-    found, unpacker = b"", zlib.decompressobj(wbits=31)
+    """Return what can be had of damaged gzip: all that comes before the damage."""
+    found, unpacker = [], zlib.decompressobj(wbits=31)
     with contextlib.suppress(zlib.error):
-        for start in range(0, len(data), 256):
-            found += unpacker.decompress(data[start : start + 256])
-    return found
+        # Byte by byte: what a piece holds before its damage would be lost with it.
+        for at in range(len(data)):
+            found.append(unpacker.decompress(data[at : at + 1]))
+    return b"".join(found)
 
 
 _WORDS = frozenset(

@@ -141,6 +141,13 @@ class StudyState:
             if any(trial.state == state for trial in found):
                 return Outcome(state, (), rungs)  # type: ignore[arg-type]
         metrics = [objective.metric for objective in self._search.objectives]
+        for trial in found:
+            lacking = [m for m in metrics if not isinstance(trial.values.get(m), int | float)]
+            if lacking:
+                raise InputError(
+                    f"study {self.spec.name}: trial {trial.trial[:12]} is recorded as complete "
+                    f"without {lacking[0]}, so the search cannot go on; another name starts over"
+                )
         values = tuple(
             math.fsum(float(trial.values[metric]) for trial in found) / len(found)
             for metric in metrics

@@ -31,7 +31,10 @@ def script() -> list[tuple[Identity, dict]]:
     """A study of two trials, every kind of transition once."""
     events: list[tuple[Identity, dict]] = [
         (Identity(None, 1, "opened"), {"specification": {"name": STUDY}}),
-        (Identity(None, 0, "proposed/0"), {"params": {"a": 1}}),
+        (
+            Identity(None, 0, "proposed/0"),
+            {"overrides": {"a": 1}, "point": {}, "sampler_state": {}, "trials": ["one"]},
+        ),
     ]
     for trial, ending in (("one", "completed"), ("two", "pruned")):
         events += [
