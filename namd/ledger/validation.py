@@ -47,6 +47,12 @@ _NUMBERED = frozenset({schema.PROPOSED, schema.WARM})
 """Transitions whose name is a number."""
 
 _REQUIRED: Mapping[str, tuple[tuple[str, Types], ...]] = {
+    schema.QUEUED: (
+        ("arm", _TEXT | _NONE),
+        ("proposal", _WHOLE | _NONE),
+        ("seed", _WHOLE),
+        ("overrides", _MAPPING),
+    ),
     schema.STAGE: (("stage", _TEXT), ("key", _TEXT), ("cached", _BOOL)),
     schema.RUNG: (("value", _NUMBER),),
     schema.PROPOSED: (
@@ -59,12 +65,6 @@ _REQUIRED: Mapping[str, tuple[tuple[str, Types], ...]] = {
     schema.COMPLETED: (("values", _MAPPING),),
 }
 _OPTIONAL: Mapping[str, tuple[tuple[str, Types], ...]] = {
-    schema.QUEUED: (
-        ("arm", _TEXT | _NONE),
-        ("proposal", _WHOLE | _NONE),
-        ("seed", _WHOLE),
-        ("overrides", _MAPPING),
-    ),
     schema.STAGE: (
         ("seconds", _NUMBER),
         ("device_seconds", _NUMBER),
@@ -85,6 +85,20 @@ _OPTIONAL: Mapping[str, tuple[tuple[str, Types], ...]] = {
     ),
     schema.MESSAGE: (("text", _TEXT),),
 }
+
+_SPECIFICATION: tuple[tuple[str, Types], ...] = (
+    ("base", _MAPPING | _NONE),
+    ("search", _MAPPING | _NONE),
+    ("ablation", _MAPPING | _NONE),
+    ("evaluate", _MAPPING),
+    ("seeds", _WHOLE | _LIST),
+)
+_ABLATION: tuple[tuple[str, Types], ...] = (
+    ("design", _TEXT),
+    ("toggles", _MAPPING),
+    ("arms", _MAPPING | _NONE),
+    ("resolution", _WHOLE | _NONE),
+)
 
 
 class RecordDamaged(ValueError):  # noqa: N818 - says what is the case
@@ -140,12 +154,17 @@ def _require(mapping: Mapping[str, Any], fields: Iterable[tuple[str, Types]], pa
 def _check_specification(body: Mapping[str, Any]) -> None:
     """Check what reports read of a study file; the rest is checked by whoever parses it."""
     told = body.get("specification", {})
-    places = [(n, _MAPPING | _NONE) for n in ("base", "search", "ablation", "evaluate")]
-    _require(told, [(n, t) for n, t in places if n in told], "body.specification.")
+    path = "body.specification."
+    _require(told, [(n, t) for n, t in _SPECIFICATION if n in told], path)
+    ablation = told.get("ablation") or {}
+    toggles = [(n, t) for n, t in _ABLATION if n in ablation]
+    _require(ablation, toggles, f"{path}ablation.")
+    for name, toggle in ablation.get("toggles", {}).items():
+        _require({name: toggle}, ((name, _MAPPING),), f"{path}ablation.toggles.")
     search = told.get("search")
     if search is None:
         return
-    path = "body.specification.search."
+    path = f"{path}search."
     _require(search, (("num_trials", _WHOLE), ("objective", _MAPPING | _LIST)), path)
     objective = search["objective"]
     for each in objective if isinstance(objective, list) else [objective]:

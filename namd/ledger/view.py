@@ -283,7 +283,7 @@ class StatusFold:
         total: Counter[str] = Counter()
         for state, _, arm, _ in self._trials.values():
             total[state] += 1
-            if not arm.startswith(_PROPOSAL):
+            if arm and not arm.startswith(_PROPOSAL):
                 arms.setdefault(arm, Counter())[state] += 1
         return StudyStatus(
             self._study,
@@ -315,7 +315,8 @@ class StatusFold:
             return
         state = _STATE_AFTER[identity.kind]
         self._trials[trial] = (state, identity.attempt, arm, seed)
-        if state == "completed":
+        # Which arm it is may be lost.
+        if state == "completed" and arm:
             for name, value in body.get("values", {}).items():
                 if isinstance(value, int | float):
                     label = arm.removeprefix("/")

@@ -151,10 +151,6 @@ def _events() -> list[Kind]:
         "infinite": lambda data: data.replace(b'"auroc":', b'"auroc":1e999,"was":'),
     }
     found = [Kind(f"event: {name}", _bytes("completed", how)) for name, how in kinds.items()]
-    fields = ("schema", "epoch", "seq", "time", "writer", "trial", "attempt", "transition", "body")
-    for name in fields:
-        found.append(Kind(f"event: no {name}", _fields("completed", name)))
-        found.append(Kind(f"event: {name} a list", _fields("completed", name, to=[1])))
     for name, value in (("epoch", 2), ("seq", 1), ("attempt", -1), ("attempt", True)):
         found.append(Kind(f"event: {name} {value}", _fields("completed", name, to=value)))
     inside: list[tuple[str, Change]] = [
@@ -169,12 +165,20 @@ def _events() -> list[Kind]:
         ("started", _fields("started", "time", to="now")),
         ("opened", _fields("opened", "trial", to="x")),
         ("opened", _fields("opened", "body", "specification", to=[])),
-        ("opened", _fields("opened", "body", "specification", "evaluate", to="auroc")),
+        ("opened", _fields("opened", "body", "specification", "evaluate", to=None)),
+        ("opened", _fields("opened", "body", "specification", "ablation", "toggles", to=-1)),
         ("opened", _fields("opened", "body", "specification", "search", to={"objective": 1})),
         ("closed", _fields("closed", "body")),
     ]
     return found + [Kind(f"{what} {n}", how) for n, (what, how) in enumerate(inside)]
 
+
+_NAMES = ("schema", "epoch", "seq", "time", "writer", "trial", "attempt", "transition", "body")
+FIELDS = [
+    *[Kind(f"event: no {name}", _fields("completed", name)) for name in _NAMES],
+    *[Kind(f"event: {name} a list", _fields("completed", name, to=[1])) for name in _NAMES],
+]
+"""Each field of a record in turn."""
 
 EVENTS = [
     *_events(),

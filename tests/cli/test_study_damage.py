@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import toy_studies as toys
-from ledger_damage import EVENTS, HARMLESS, LEASES, SEGMENTS, event_file, seal
+from ledger_damage import EVENTS, FIELDS, HARMLESS, LEASES, SEGMENTS, event_file, seal
 
 from analysis.study_table import study_table
 from namd.cli import main as front
@@ -115,6 +115,15 @@ def test_a_damaged_record_is_refused_by_every_command_and_hides_no_other_study(
     assert call(capsys, folder, "status", "sound")[0] == 0
 
 
+@pytest.mark.parametrize("kind", FIELDS, ids=lambda kind: kind.name)
+def test_every_field_of_a_record_is_checked(kind, folder, capsys):
+    assert survey(LocalStorage(folder), NAME) == []
+    kind.change(folder / "studies" / NAME)
+    require_refusal(call(capsys, folder, "status", NAME), "events/")
+    (damage,) = survey(LocalStorage(folder), NAME)
+    assert damage.file in call(capsys, folder, "repair", NAME, "--dry-run")[1]
+
+
 @pytest.mark.parametrize("kind", LEASES, ids=lambda kind: kind.name)
 def test_a_damaged_lease_is_refused_by_every_command_that_looks_at_it(
     kind, folder, capsys, monkeypatch
@@ -215,6 +224,16 @@ def test_repair_says_what_is_lost_and_a_dry_run_changes_nothing(folder, capsys):
     assert json.loads((folder / value["aside"] / one["file"]).read_text()) == record
     code, out, _ = call(capsys, folder, "repair", NAME)
     assert (code, out) == (0, f"{NAME}: nothing is damaged\n")
+
+
+def test_a_trial_of_which_it_is_lost_what_it_was_is_counted_and_no_arm(folder, capsys):
+    event_file(folder / "studies" / NAME, "queued").write_bytes(b"")
+    repair(LocalStorage(folder), NAME, timing=QUICK)
+    code, out, _ = call(capsys, folder, "status", NAME, "--json")
+    report = json.loads(out)
+    assert (code, report["trials"]["completed"]) == (0, 3)
+    assert len(report["arms"]) == 2
+    assert call(capsys, folder, "best", NAME)[0] == 0
 
 
 def test_what_can_be_read_of_a_damaged_segment_is_kept(folder):

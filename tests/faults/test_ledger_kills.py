@@ -38,7 +38,10 @@ def script() -> list[tuple[Identity, dict]]:
     ]
     for trial, ending in (("one", "completed"), ("two", "pruned")):
         events += [
-            (Identity(trial, 0, "queued"), {"arm": "full", "seed": 0}),
+            (
+                Identity(trial, 0, "queued"),
+                {"arm": "full", "proposal": None, "seed": 0, "overrides": {}},
+            ),
             (Identity(trial, 1, "started"), {}),
             (Identity(trial, 1, "stage/vae"), {"stage": "vae", "key": trial, "cached": False}),
             (Identity(trial, 1, "rung/vae"), {"metric": "m", "value": 0.5, "decision": "go"}),
