@@ -13,11 +13,14 @@ import toy_studies as toys
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "analysis"))
 
 from made_study import made_ablation
+from toy_run import configure
 
 from namd.cli import main as front
+from namd.cli.publish import _Stages
 from namd.cli.whole_files import filled_whole
 from namd.config.errors import InputError
 from namd.pipeline import graph
+from namd.pipeline.finished_run import FinishedRun, find_artifact
 from namd.pipeline.store import open_store, view_store
 
 ABLATION = {**toys.ABLATION, "base": {"preset": "tiny", "method": "namd"}, "seeds": 1}
@@ -221,3 +224,42 @@ def test_the_listing_shows_a_damaged_artifact_and_run_beside_the_others(toy_stor
     capsys.readouterr()
     assert front.main(["store", "ls", "--store", store.backend.name]) == 0
     assert "run.json" not in capsys.readouterr().err
+
+
+def test_what_is_shown_in_wandb_is_checked(toy_store):
+    store, result = toy_store
+    artifact = result.artifacts["train"]
+    found = _Stages(store.backend.name)
+    assert list(found.steps("train", artifact.key)) == artifact.metrics()
+    assert found.steps("train", "0" * 64) == ()
+    path = artifact.folder / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+    with pytest.raises(InputError, match=r"train/.* is damaged .*metrics\.jsonl has changed"):
+        found.steps("train", artifact.key)
+
+
+def test_a_run_that_predicts_finds_no_damaged_artifact(toy_store):
+    store, result = toy_store
+    artifact = result.artifacts["encode"]
+    run = FinishedRun(result.run, configure(), {"encode": artifact.key}, 0.5)
+    assert find_artifact(store, run, "encode") == artifact
+    path = artifact.payload / "z.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(InputError, match=r"encode/.* is damaged"):
+        find_artifact(store, run, "encode")
+
+
+def test_logs_show_no_changed_metrics(place, capsys):
+    store = place / "store"
+    assert front.main(["study", "logs", NAME, "full/0", "--json", "--store", str(store)]) == 0
+    (key,) = (s["key"] for s in json.loads(capsys.readouterr().out)["stages"] if not s["cached"])
+    toys.put_metrics(store, "vae", key, [{"index": 1, "loss": 0.5}])
+    words = ["study", "logs", NAME, "full/0", "--store", str(store)]
+    assert front.main(words) == 0
+    assert "loss 0.5" in capsys.readouterr().out
+    path = store / "vae" / key / "attempts" / "a1" / "metrics.jsonl"
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    assert front.main(words) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"vae/{key[:12]} is damaged (metrics.jsonl has changed)" in told
