@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, require_writable, tell
 from namd.cli.store import add_store_option, open_named_store
-from namd.cli.whole_files import filled_whole
 from namd.config.errors import InputError
 
 if TYPE_CHECKING:
@@ -147,22 +146,16 @@ def _spacing(run: "FinishedRun", cohort: Path | None) -> float:
 
 
 def _write(folder: Path, prediction: "Prediction", value: dict[str, Any]) -> list[str]:
-    """Write the picture, the crops and the numbers, or nothing; return the files."""
-    names = ("draws.npz", "prediction.png", "prediction.json")
-    with filled_whole(folder) as partial:
-        _fill(partial, names, prediction, value)
-    return [str(folder / name) for name in names]
-
-
-def _fill(
-    folder: Path, names: tuple[str, str, str], prediction: "Prediction", value: dict[str, Any]
-) -> None:
+    """Write the picture, the crops and the numbers; return the files."""
     import numpy as np
 
     from analysis.prediction_figure import prediction_figure
     from namd.data.intensity import to_hu
 
-    crops, picture, numbers = (folder / name for name in names)
+    folder.mkdir(parents=True, exist_ok=True)
+    crops, picture, numbers = (
+        folder / name for name in ("draws.npz", "prediction.png", "prediction.json")
+    )
     np.savez_compressed(
         crops,
         baseline_hu=to_hu(prediction.baseline),
@@ -181,7 +174,11 @@ def _fill(
         size_mm=size_mm,
         simulated=bool(value["simulated"]),
     )
-    numbers.write_text(json.dumps(value | {"files": list(names)}, indent=1) + "\n")
+    files = [str(crops), str(picture), str(numbers)]
+    numbers.write_text(
+        json.dumps(value | {"files": [Path(f).name for f in files]}, indent=1) + "\n"
+    )
+    return files
 
 
 def _as_text(value: dict[str, Any]) -> str:
