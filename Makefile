@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 # Named by what they say, not by when they were written: a checkout touches files without
 # changing them, and an install of this size is not repeated for that.
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+UV_VERSION ?= $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements-uv.lock)
+UV := $(VENV)/.uv-$(shell cksum < requirements-uv.lock | cut -d' ' -f1)
 
 # Small tensors lose more to thread hand-over than they win; float sums depend on the count.
 TEST_ENV := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=$${MKL_NUM_THREADS:-2} \
@@ -26,18 +28,23 @@ help: ## Say what each target does
 
 env: $(STAMP) ## Make .venv from requirements.lock, hashes checked
 
-$(STAMP): requirements.lock pyproject.toml | $(BIN)/uv
-	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	@echo "env: installing requirements.lock into $(VENV); minutes the first time"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@rm -f $(VENV)/.installed-*
 	@touch $@
+	@echo "env: $(VENV) is ready"
 
-$(BIN)/uv: | $(BIN)/python
-	$(BIN)/python -m pip install --quiet uv
+$(UV): | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements-uv.lock
+	@rm -f $(VENV)/.uv-*
+	@touch $@
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "namd needs Python 3.11 or later; name one: make PYTHON=..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 demo: env ## The phantom cohort, a small alignment ablation on local Ray, and its report
 	$(BIN)/namd demo
@@ -70,9 +77,11 @@ bench: env ## Ratios on this machine: batched sampling, our driver against bare 
 	$(BIN)/python -m experiments.benchmarks.study_overhead
 	$(BIN)/python -m experiments.benchmarks.gang_throughput
 
-lock: | $(BIN)/uv ## Solve the dependencies anew; versions in the lock are kept where they fit
+lock: | $(UV) ## Solve the dependencies anew; versions in the lock are kept where they fit
 	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url \
 		--python-version 3.11 --universal --quiet -o requirements.lock
+	echo "uv==$(UV_VERSION)" | $(BIN)/uv pip compile - --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --universal --quiet -o requirements-uv.lock
 
 stages-unchanged: env ## Accept changed stage source whose tiny outputs are the same as before
 	$(BIN)/python tests/stage_versions.py accept

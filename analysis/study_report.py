@@ -121,11 +121,11 @@ def write_report(report: Report, folder: Path, pictures: Mapping[str, Path] | No
 def to_markdown(report: Report) -> str:
     """Return the table and its notes as Markdown."""
     lines = [f"# {report.view.study}", "", report.table.question, ""]
-    lines += [f"**{line}**" for line in _banner(report)]
+    lines += [f"**{line}**" for line in banner_lines(report)]
     lines += ["", *(f"- {note}" for note in effect_notes(report.table))]
     for caption, table in report_tables(report.table, report.search, report.importance):
         lines += ["", f"**{caption}**", "", *table.markdown()]
-    lines += ["", *(f"- {note}" for note in _notes(report))]
+    lines += ["", *(f"- {note}" for note in note_lines(report))]
     return "\n".join(lines) + "\n"
 
 
@@ -194,7 +194,7 @@ def to_html(
     page = Page(f"{view.study}: {table.kind}")
     page.heading(view.study, 1)
     page.paragraph(table.question, "question")
-    for line in _banner(report):
+    for line in banner_lines(report):
         page.paragraph(line, "banner")
     for line in report.warnings:
         page.paragraph(line, "warning")
@@ -203,7 +203,7 @@ def to_html(
     page.bullets(effect_notes(table))
     for caption, found in report_tables(report.table, report.search, report.importance):
         page.table(found, caption)
-    page.bullets(_notes(report))
+    page.bullets(note_lines(report))
     for name, path in figures.items():
         page.figure(_data_uri(path, "svg+xml"), FIGURES[name][1], name)
     if pictures:
@@ -298,7 +298,8 @@ def _figures(report: Report, folder: Path) -> dict[str, Path]:
     return found
 
 
-def _banner(report: Report) -> list[str]:
+def banner_lines(report: Report) -> list[str]:
+    """Return what must be read before any number."""
     if report.table.simulated:
         return [f"{SIMULATED} {SIMULATED_MORE} {RESEARCH_ONLY}"]
     if report.table.simulated is None:
@@ -345,7 +346,8 @@ def _size(table: StudyTable) -> str:
     return share + (f", resolution {design.resolution}" if design.resolution else "")
 
 
-def _notes(report: Report) -> list[str]:
+def note_lines(report: Report) -> list[str]:
+    """Return what belongs under the tables."""
     notes = list(report.table.notes)
     if report.search is not None:
         notes.append(

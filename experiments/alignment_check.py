@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.spatial.distance import pdist, squareform
 
+from namd.config.places import local_path
 from namd.config.seeding import generator
 from namd.statistics.correlation import distance_spearman_interval
 from namd.statistics.resampling import Estimate, cross, percentile_interval
@@ -203,10 +204,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--cohort", type=Path, required=True)
-    parser.add_argument("--aligned", type=Path, nargs="+", required=True)
-    parser.add_argument("--unaligned", type=Path, nargs="+", required=True)
-    parser.add_argument("--uniform", type=Path, nargs="*", default=[], help="sigma_f = 100")
+    parser.add_argument("--cohort", type=local_path, required=True)
+    parser.add_argument("--aligned", type=local_path, nargs="+", required=True)
+    parser.add_argument("--unaligned", type=local_path, nargs="+", required=True)
+    parser.add_argument("--uniform", type=local_path, nargs="*", default=[], help="sigma_f = 100")
     parser.add_argument("--split", default="test")
     parser.add_argument("--size", type=int, default=64, help="pixels per side")
     parser.add_argument("--max-cases", type=int, default=540)

@@ -15,13 +15,13 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from namd.config.places import local_path
 from namd.config.seeding import derive_seed, generator
 from namd.data.cohort import Cohort
 from namd.data.intensity import to_unit
@@ -211,7 +211,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--phantom", action="store_true", help="draw the phantom cohort")
-    source.add_argument("--cohort", type=Path, help="a cohort folder; its baselines are used")
+    source.add_argument("--cohort", type=local_path, help="a cohort folder; its baselines are used")
     parser.add_argument("--law", choices=("marked", "nlst", "doubling-time"), default="marked")
     parser.add_argument("--replicates", type=int)
     parser.add_argument("--image-factor", type=float)

@@ -64,7 +64,7 @@ def test_a_path_of_this_machine_would_be_seen():
 
 
 def test_no_address_where_an_index_may_be_replaced():
-    for name in ("requirements.lock", "Makefile", ".ci/run"):
+    for name in ("requirements.lock", "requirements-uv.lock", "Makefile", ".ci/run"):
         assert addresses((REPOSITORY / name).read_text(encoding="utf-8")) == [], name
     assert addresses("--index-url https://" + "pypi.org/simple")
 
@@ -77,6 +77,32 @@ def test_the_lock_pins_every_requirement_with_hashes_and_uv_keeps_none_of_its_ow
         assert "==" in requirement.splitlines()[0]
         assert "--hash=sha256:" in requirement
     assert REPOSITORY / "uv.lock" not in tracked()
+
+
+def loud_or_unpinned(makefile: str) -> list[str]:
+    """Return the installs of a Makefile that print every package or take any version."""
+    lines = makefile.replace("\\\n", " ").splitlines()
+    installs = [line for line in lines if re.search(r"\bpip install\b", line)]
+    assert installs
+    return [
+        line
+        for line in installs
+        if "--quiet" not in line or not ("--require-hashes" in line or "--no-deps -e ." in line)
+    ]
+
+
+def test_make_env_is_quiet_and_installs_what_is_pinned():
+    assert loud_or_unpinned((REPOSITORY / "Makefile").read_text(encoding="utf-8")) == []
+    assert loud_or_unpinned("\tpython -m pip install --quiet uv\n")
+    assert loud_or_unpinned("\tuv pip install --require-hashes -r x\n")
+
+
+def test_uv_is_pinned_with_hashes_and_the_image_takes_the_same():
+    lock = (REPOSITORY / "requirements-uv.lock").read_text(encoding="utf-8")
+    (pinned,) = re.findall(r"^uv==(\S+)", lock, re.MULTILINE)
+    assert lock.count("--hash=sha256:") > 5
+    image = (REPOSITORY / "cluster" / "Dockerfile").read_text(encoding="utf-8")
+    assert set(re.findall(r"\buv==([0-9.]+)", image)) <= {pinned}
 
 
 def only_a_docstring(source: str) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from namd.config.places import local_path
 from namd.distributed.driver import run_study
 from namd.ledger.view import StudyView
 from namd.pipeline.run import run
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("study", help="file of an ablation study")
-    parser.add_argument("--cohort", type=Path, required=True)
+    parser.add_argument("--cohort", type=local_path, required=True)
     parser.add_argument("--json", action="store_true", help="print JSON alone to stdout")
     options = parser.parse_args(arguments)
     spec = read_study(Path(options.study))

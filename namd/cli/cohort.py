@@ -7,10 +7,11 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, require_writable, tell
+from namd.config.errors import plain_text
+from namd.config.places import local_path
 
 if TYPE_CHECKING:
     from namd.data.cohort import Cohort
@@ -30,14 +31,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     commands = parser.add_subparsers(dest="cohort_command", metavar="COMMAND", required=True)
     _add_build(commands)
     check = commands.add_parser("check", help="refuse leaks, unknown codes and broken crops")
-    check.add_argument("folder", type=Path, metavar="DIR")
+    check.add_argument("folder", type=local_path, metavar="DIR")
     check.set_defaults(func=check_cohort)
     card = commands.add_parser("card", help="say what is real and what is simulated")
-    card.add_argument("folder", type=Path, metavar="DIR")
+    card.add_argument("folder", type=local_path, metavar="DIR")
     card.set_defaults(func=print_card)
     show = commands.add_parser("show", help="write a contact sheet (PNG)")
-    show.add_argument("folder", type=Path, metavar="DIR")
-    show.add_argument("--out", type=Path, required=True, metavar="SHEET.png")
+    show.add_argument("folder", type=local_path, metavar="DIR")
+    show.add_argument("--out", type=local_path, required=True, metavar="SHEET.png")
     show.add_argument("--num", type=int, default=24, metavar="N", help="cases (default 24)")
     show.set_defaults(func=show_cohort)
     for command in (check, card, show):
@@ -147,15 +148,17 @@ def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     build = commands.add_parser("build", help="build a cohort folder")
     sources = build.add_subparsers(dest="source", metavar="SOURCE", required=True)
     crops = sources.add_parser("crops", help="from an npz of HU crops and a CSV")
-    crops.add_argument("--images", type=Path, required=True, metavar="F.npz")
-    crops.add_argument("--table", type=Path, required=True, metavar="F.csv")
-    crops.add_argument("--columns", type=Path, metavar="MAP.yaml", help="our words: CSV columns")
+    crops.add_argument("--images", type=local_path, required=True, metavar="F.npz")
+    crops.add_argument("--table", type=local_path, required=True, metavar="F.csv")
+    crops.add_argument(
+        "--columns", type=local_path, metavar="MAP.yaml", help="our words: CSV columns"
+    )
     crops.add_argument("--simulate-followup", action="store_true", help="follow-ups of known truth")
     crops.add_argument("--size", type=int, metavar="PX", help="stored crop (default 64)")
     crops.add_argument("--spacing", type=float, metavar="MM", help="in plane (default 0.5)")
-    crops.add_argument("--source-name", default="crops", metavar="NAME")
-    crops.add_argument("--citation", default="", metavar="TEXT")
-    crops.add_argument("--licence", default="", metavar="TEXT")
+    crops.add_argument("--source-name", type=plain_text, default="crops", metavar="NAME")
+    crops.add_argument("--citation", type=plain_text, default="", metavar="TEXT")
+    crops.add_argument("--licence", type=plain_text, default="", metavar="TEXT")
     crops.set_defaults(func=build_crops)
     phantom = sources.add_parser("phantom", help="rendered from real contours; needs no data")
     phantom.add_argument("--cases", type=int, metavar="N", help="at most, replicates counted")
@@ -173,7 +176,7 @@ def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             help="of the simulation, such as signs.strength=0.5",
         )
         source.add_argument("--seed", type=int, required=True, metavar="N")
-        source.add_argument("--out", type=Path, required=True, metavar="DIR")
+        source.add_argument("--out", type=local_path, required=True, metavar="DIR")
         add_json_option(source)
 
 

@@ -6,15 +6,16 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from namd.cli.output import add_json_option, answer, duration, tell
+from namd.cli.demo_estimate import demo_seconds, slowness_of
+from namd.cli.output import add_json_option, answer, duration, tell, wrapped
+from namd.cli.phantom import WORD
+from namd.config.places import local_path
 
 if TYPE_CHECKING:
     from namd.ledger.view import StudyView
     from namd.study.spec import StudySpec
 
 STUDY_FILE = "demo.yaml"
-CASES = 1500
-"""Of the phantom cohort: all 6,912 take a minute to render and every stage longer to read."""
 FAILED = 1
 WARNING = (
     "Preset small trains far too briefly for any conclusion: the demo shows the path, and its "
@@ -28,7 +29,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "demo", help="phantom cohort, a small alignment ablation on this machine, and its report"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default: runs/demo"
+        "--out",
+        type=local_path,
+        default=Path("runs/demo"),
+        metavar="DIR",
+        help="default: runs/demo",
     )
     add_json_option(parser)
     parser.set_defaults(func=demo)
@@ -41,16 +46,18 @@ def demo(arguments: argparse.Namespace) -> int:
     continued. Returns 1 where a trial failed.
     """
     from namd.cli.report import write_study_report
-    from namd.cli.run import PHANTOM, find_cohort
+    from namd.cli.run import find_cohort
     from namd.pipeline.store import open_store
 
     began = time.monotonic()
-    out = arguments.out.expanduser().absolute()
+    out = arguments.out.absolute()
     spec = demo_study()
     store = str(out / "store")
     open_store(store)
-    tell(f"namd demo: everything here is simulated. {WARNING}")
-    cohort = find_cohort(PHANTOM, Path(store), CASES).absolute()
+    tell(wrapped(f"namd demo: everything here is simulated. {WARNING}"))
+    if not (out / "store" / "studies").exists():
+        tell(first_estimate())
+    cohort = find_cohort(spec.base.cohort or WORD, Path(store)).absolute()
     view = run_demo(spec, cohort, store)
     pictures = draw_arms(spec, view, cohort, store, out)
     page, table = write_study_report(store, spec.name, out / "report", cohort, pictures, (WARNING,))
@@ -63,8 +70,19 @@ def demo(arguments: argparse.Namespace) -> int:
         "pictures": [str(path) for path in pictures.values()],
     }
     shown = "\n".join(f"picture {path}" for path in pictures.values())
-    answer(arguments, value, f"{table}\n{shown}\nreport {page}\n{WARNING} Research use only.")
+    last = wrapped(f"{WARNING} Research use only.")
+    answer(arguments, value, f"{table}\n\n{shown}\nreport {page}\n{last}")
     return FAILED if view.counts()["failed"] or view.counts()["diverged"] else 0
+
+
+def first_estimate() -> str:
+    """Return how long a demo from nothing takes here, in words."""
+    from namd.cli.study_plan import cluster_at
+
+    cores = cluster_at(None).cpus
+    seconds = demo_seconds(cores, slowness_of(int(cores)))
+    minutes = max(1, round(seconds / 60))
+    return f"about {minutes} min on {cores:g} cores, as busy as this machine is now"
 
 
 def demo_study() -> "StudySpec":
@@ -97,7 +115,7 @@ def run_demo(spec: "StudySpec", cohort: Path, store: str) -> "StudyView":
         if view.ended == "closed" and view.counts()["completed"] == len(view.trials):
             tell("all of it is in the store: nothing is trained")
             return view
-    tell("starting Ray on this machine; the whole takes seven to nine minutes on two cores")
+    tell("starting Ray on this machine; what is left is said as stages are built")
     from namd.distributed.driver import run_study
 
     with interruptible(), study_reporter() as reporter:

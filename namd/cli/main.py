@@ -10,10 +10,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from namd.cli.output import write_json
-from namd.config.errors import InputError, StageError
+from namd.cli.output import accept_negative_numbers, write_json
+from namd.config.errors import InputError, StageError, one_line
 
 COMMANDS = {
     "cohort": "namd.cli.cohort",
@@ -49,7 +49,11 @@ class _Version(argparse.Action):
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with the house's one-line errors."""
+    """argparse with the house's one-line errors and any negative number as a value."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - those of argparse
+        super().__init__(**settings)
+        accept_negative_numbers(self)
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError, which `main` prints."""
@@ -89,7 +93,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def _tell(message: str, code: int, as_json: bool) -> int:
-    line = " ".join(message.split())
+    line = one_line(message)
     sys.stderr.write(f"error: {line}\n")
     if as_json:
         write_json({"error": line, "exit": code})

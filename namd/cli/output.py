@@ -2,12 +2,19 @@
 
 import argparse
 import json
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from namd.config.errors import InputError
+from namd.config.errors import InputError, escaped
+
+PIPED_WIDTH = 80
+
+NEGATIVE_NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -26,13 +33,41 @@ def answer(arguments: argparse.Namespace, value: object, text: str) -> None:
     if arguments.json:
         write_json(value)
     else:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(printable(text) + "\n")
+
+
+def accept_negative_numbers(parser: argparse.ArgumentParser) -> None:
+    """Let a value such as `-5.25e+01,14,-120` follow its option after a space.
+
+    argparse takes it for an option: a number, to argparse, is a minus, digits and one point. No
+    option of ours begins with a digit.
+    """
+    parser._negative_number_matcher = NEGATIVE_NUMBER
 
 
 def tell(line: str) -> None:
     """Write a line that is not the result to stderr."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(escaped(line) + "\n")
     sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """Return a text without control characters, of characters that stdout can write.
+
+    Names and messages in it may come from anyone's file.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    return escaped(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def terminal_width() -> int:
+    """Return the columns that stdout has: of a terminal its own, of a file or pipe 80."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_WIDTH
+
+
+def wrapped(text: str) -> str:
+    """Return a paragraph in lines that fit the terminal."""
+    return "\n".join(textwrap.wrap(text, terminal_width()))
 
 
 def require_writable(option: str, path: Path) -> None:

@@ -5,13 +5,15 @@ Research use only; not for clinical use.
 
 import argparse
 import json
-import re
+import math
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, require_writable, tell
 from namd.cli.store import add_store_option, open_named_store
 from namd.config.errors import InputError
+from namd.config.places import local_path
 
 if TYPE_CHECKING:
     from namd.pipeline.finished_run import FinishedRun
@@ -31,7 +33,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser("predict", help=SUMMARY, description=f"{SUMMARY}. {NOTICE}")
     parser.add_argument("--run", required=True, metavar="KEY", help="a finished run in the store")
     parser.add_argument(
-        "--dicom", required=True, type=Path, metavar="DIR", help="the files of one axial CT series"
+        "--dicom",
+        required=True,
+        type=local_path,
+        metavar="DIR",
+        help="the files of one axial CT series",
     )
     parser.add_argument(
         "--centre",
@@ -40,22 +46,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="of the nodule, in patient mm as ImagePositionPatient counts",
     )
     parser.add_argument(
-        "--ehr", required=True, type=Path, metavar="F.json", help="NLST names and codes"
+        "--ehr", required=True, type=local_path, metavar="F.json", help="NLST names and codes"
     )
     parser.add_argument(
         "--draws", type=int, default=NUM_DRAWS, metavar="K", help=f"default {NUM_DRAWS}"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="is made")
+    parser.add_argument("--out", required=True, type=local_path, metavar="DIR", help="is made")
     parser.add_argument(
         "--cohort",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="what the run was trained on; needed only where its record lacks the spacing",
     )
     add_store_option(parser)
     add_json_option(parser)
-    # argparse takes `-12.5,3,4` for an option unless it is told what a number looks like.
-    parser._negative_number_matcher = re.compile(r"^-\d*\.?\d+(,-?\d*\.?\d+)*$")
     parser.set_defaults(func=run)
 
 
@@ -69,9 +73,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--draws {arguments.draws}: give 1 or more")
     _refuse_occupied(arguments.out)
     require_writable("--out", arguments.out)
-    _require_folder("--dicom", arguments.dicom, "the files of one CT series")
-    if arguments.cohort is not None:
-        _require_folder("--cohort", arguments.cohort, "a cohort")
+    if not _is_folder(arguments.dicom):
+        # Folders and files of scans are often named after the patient: the path is not repeated.
+        raise InputError("--dicom: no such folder; name one that holds the files of one CT series")
+    if arguments.cohort is not None and not _is_folder(arguments.cohort):
+        raise InputError(
+            f"--cohort {arguments.cohort}: no such folder; name one that holds a cohort"
+        )
     from namd.data.ehr import read_record
     from namd.pipeline.finished_run import finished_run, require_drawable
 
@@ -117,18 +125,27 @@ def _centre(text: str) -> list[float]:
         numbers = [float(word) for word in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != 3:
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
         raise InputError("--centre: give three numbers x,y,z in patient mm, such as -52.5,14,-120")
     return numbers
 
 
-def _require_folder(option: str, folder: Path, holds: str) -> None:
-    if not folder.is_dir():
-        raise InputError(f"{option} {folder}: no such folder; name one that holds {holds}")
+def _is_folder(path: Path) -> bool:
+    """Return whether a folder can be reached; a path too long or not permitted is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _refuse_occupied(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise InputError(
+            f"--out: cannot be written ({error.strerror}); name another place"
+        ) from None
+    if occupied:
         raise InputError(f"{folder}: exists and is not empty; --out names a new folder")
 
 
@@ -146,16 +163,34 @@ def _spacing(run: "FinishedRun", cohort: Path | None) -> float:
 
 
 def _write(folder: Path, prediction: "Prediction", value: dict[str, Any]) -> list[str]:
-    """Write the picture, the crops and the numbers; return the files."""
+    """Write the picture, the crops and the numbers, all or none; return the files.
+
+    Raises InputError if they cannot be written, such as on a full disk.
+    """
+    place = folder.absolute()
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as draft:
+            names = _write_draft(Path(draft), prediction, value)
+            place.mkdir(exist_ok=True)
+            for name in names:
+                (Path(draft) / name).rename(place / name)
+    except OSError as error:
+        raise InputError(
+            f"--out {folder}: cannot be written ({error.strerror}); name another place"
+        ) from error
+    return [str(folder / name) for name in names]
+
+
+def _write_draft(draft: Path, prediction: "Prediction", value: dict[str, Any]) -> list[str]:
+    """Write the files of a prediction into a folder; return their names."""
     import numpy as np
 
     from analysis.prediction_figure import prediction_figure
     from namd.data.intensity import to_hu
 
-    folder.mkdir(parents=True, exist_ok=True)
-    crops, picture, numbers = (
-        folder / name for name in ("draws.npz", "prediction.png", "prediction.json")
-    )
+    names = ["draws.npz", "prediction.png", "prediction.json"]
+    crops, picture, numbers = (draft / name for name in names)
     np.savez_compressed(
         crops,
         baseline_hu=to_hu(prediction.baseline),
@@ -165,20 +200,16 @@ def _write(folder: Path, prediction: "Prediction", value: dict[str, Any]) -> lis
         probabilities=prediction.probabilities,
         spacing_mm=value["spacing_mm"],
     )
-    size_mm = prediction.baseline.shape[-1] * float(value["spacing_mm"])
     prediction_figure(
         prediction.baseline,
         prediction.draws,
         prediction.probabilities,
         picture,
-        size_mm=size_mm,
+        size_mm=prediction.baseline.shape[-1] * float(value["spacing_mm"]),
         simulated=bool(value["simulated"]),
     )
-    files = [str(crops), str(picture), str(numbers)]
-    numbers.write_text(
-        json.dumps(value | {"files": [Path(f).name for f in files]}, indent=1) + "\n"
-    )
-    return files
+    numbers.write_text(json.dumps(value | {"files": names}, indent=1) + "\n")
+    return names
 
 
 def _as_text(value: dict[str, Any]) -> str:

@@ -14,14 +14,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def list_presets(arguments: argparse.Namespace) -> int:
-    """List the names, or print one preset with what it extends laid under it."""
+    """List the presets with what they are for, or print one with what it extends laid under it."""
     import yaml
 
-    from namd.config.presets import load_preset, preset_names
+    from namd.config.presets import load_preset, preset_description, preset_names
 
     if arguments.name is None:
-        names = preset_names()
-        answer(arguments, {"presets": names}, "\n".join(names))
+        described = {name: preset_description(name) for name in preset_names()}
+        value = {"presets": list(described), "descriptions": described}
+        widest = max(map(len, described))
+        lines = [f"{name.ljust(widest)}  {about}" for name, about in described.items()]
+        answer(arguments, value, "\n".join(lines))
         return 0
     mapping = load_preset(arguments.name)
     answer(arguments, mapping, yaml.safe_dump(mapping, sort_keys=False).rstrip())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import tell
 from namd.config.errors import InputError
+from namd.config.places import local_path
 
 if TYPE_CHECKING:
     from namd.pipeline.store import Artifact, Store
@@ -109,7 +110,7 @@ def tracking_folder(store_url: str, study: str) -> Path:
     path = store_url.removeprefix("file://")
     if "://" in path:
         return Path.cwd()
-    return Path(path).expanduser() / "studies" / study
+    return local_path(path) / "studies" / study
 
 
 def ledger_records(store_url: str, study: str) -> "Iterator[Told]":

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from namd.cli.output import add_json_option, answer
+from namd.cli.output import add_json_option, answer, terminal_width
 from namd.cli.study_inputs import add_store_option, open_ledger, readable
 from namd.cli.whole_files import filled_whole
+from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
     from namd.ledger.storage import Storage
@@ -19,12 +20,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "report", help="table, figures and an HTML page of a study, finished or not"
     )
-    parser.add_argument("name", metavar="NAME", help="the study")
+    parser.add_argument("name", type=place, metavar="NAME", help="the study, or its file")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: reports/NAME; files there are replaced"
+        "--out",
+        type=local_path,
+        metavar="DIR",
+        help="default: reports/NAME; files there are replaced",
     )
     parser.add_argument(
-        "--cohort", type=Path, metavar="DIR", help="where the cases lie, if the ledger is wrong"
+        "--cohort",
+        type=local_path,
+        metavar="DIR",
+        help="where the cases lie, if the ledger is wrong",
     )
     add_store_option(parser)
     add_json_option(parser)
@@ -53,7 +60,8 @@ def write_study_report(
 
     Raises InputError where store or folder cannot be used.
     """
-    from analysis.study_report import make_report, to_markdown, write_report
+    from analysis.study_report import make_report, write_report
+    from analysis.terminal_text import to_text
     from namd.ledger.storage import open_storage
     from namd.ledger.view import read_view
 
@@ -64,7 +72,7 @@ def write_study_report(
         report = make_report(storage, view, cohort, importance, (*warnings, *more))
     with filled_whole(folder) as partial:
         page = write_report(report, partial, pictures)
-    return folder / page.name, to_markdown(report)
+    return folder / page.name, to_text(report, terminal_width())
 
 
 def _importance(

@@ -3,9 +3,8 @@
 import argparse
 import os
 import signal
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,10 @@ from namd.cli.output import (
     score_table,
     tell,
 )
+from namd.cli.phantom import not_built, phantom_named, stand_in
 from namd.cli.store import add_store_option, open_named_store, view_named_store
 from namd.config.errors import InputError
+from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from namd.pipeline.run_configuration import RunConfiguration
     from namd.pipeline.store import Store
 
-PHANTOM = "phantom"
-PHANTOM_SEED = 23
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 
@@ -36,7 +35,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Declare the command."""
     parser = subparsers.add_parser("run", help="carry one configuration to a score table")
     parser.add_argument("--preset", metavar="P", help="where the configuration starts from")
-    parser.add_argument("--config", type=Path, metavar="F", help="YAML laid over the preset")
+    parser.add_argument("--config", type=local_path, metavar="F", help="YAML laid over the preset")
     parser.add_argument(
         "--set",
         action="append",
@@ -47,11 +46,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--cohort",
         required=True,
+        type=place,
         metavar="DIR",
-        help="folder of a cohort, or `phantom`: rendered here, beside the artifacts",
+        help="folder of a cohort, or `phantom[:CASES]`: rendered once, beside the artifacts",
     )
     parser.add_argument(
-        "--picture", type=Path, metavar="F.png", help="also write a picture of drawn cases"
+        "--picture", type=local_path, metavar="F.png", help="also write a picture of drawn cases"
     )
     parser.add_argument("--plan", action="store_true", help="say what would be built, and stop")
     add_store_option(parser)
@@ -73,7 +73,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     store = (
         view_named_store(arguments) if arguments.plan else open_named_store(arguments, create=True)
     )
-    cohort = find_cohort(arguments.cohort, store.backend.folder, demands=configuration.demands())
+    cohort = find_cohort(
+        arguments.cohort, store.backend.folder, configuration.demands(), build=not arguments.plan
+    )
     announce_weights(configuration)
     if arguments.plan:
         return _plan(arguments, configuration, cohort, store)
@@ -110,23 +112,28 @@ def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -
 
 
 def find_cohort(
-    word: str,
-    store: Path,
-    phantom_cases: int | None = None,
-    demands: "CohortDemands | None" = None,
+    word: str, store: Path, demands: "CohortDemands | None" = None, build: bool = True
 ) -> Path:
-    """Return a cohort's folder; `phantom` is built once per store, under `cohorts/`.
+    """Return a cohort's folder; a phantom is built once per store and recipe.
 
-    `phantom_cases` limits that one; None: as many as its recipe says. `demands` is what the
-    configuration asks of it.
+    Args:
+        word: A folder, `phantom`, or `phantom:CASES`.
+        store: The folder beside whose artifacts a phantom lies.
+        demands: What the configuration asks of it.
+        build: Whether a phantom that is not there is built; if not, the folder is where it will
+            lie and does not exist.
 
-    Raises InputError where there is no cohort, or one that must not be trained on, or not so.
+    Raises InputError if there is no cohort, or one that must not be trained on, or not so.
     """
+    phantom = phantom_named(word)
+    folder = local_path(word) if phantom is None else phantom.folder(store)
+    if phantom is not None and not folder.exists():
+        phantom.require(demands)
+        if not build:
+            return folder
+        phantom.build(folder)
     from namd.data.checks import require_trainable
 
-    folder = Path(word).expanduser()
-    if word == PHANTOM and not folder.exists():
-        folder = _phantom(store, phantom_cases)
     require_trainable(folder, demands)
     return folder
 
@@ -191,7 +198,9 @@ def _plan(
     from namd.pipeline.estimate import estimator
     from namd.pipeline.run import plan_run, run_key
 
-    plan = plan_run(configuration, cohort, store, provisional=True)
+    built = cohort.exists()
+    digest = None if built else stand_in(cohort)
+    plan = plan_run(configuration, cohort, store, digest, provisional=True)
     nodes, missing = [], []
     for node in plan.nodes:
         artifact = store.find(node.stage.name, node.key, digests=False)
@@ -228,45 +237,18 @@ def _plan(
             "\nkeys are provisional: they hold the digests of these weights; a run is refused "
             "until they are there"
         )
+    if not built:
+        text += f"\n{not_built(cohort)}"
     value = {
         "run": run_key(configuration, plan),
         "stages": nodes,
         "seconds": estimates,
-        "provisional": bool(plan.missing),
+        "provisional": bool(plan.missing) or not built,
+        "cohort_built": built,
         "missing_weights": [status.to_mapping() for status in plan.missing],
     }
     answer(arguments, value, text)
     return 0
-
-
-def _phantom(store: Path, cases: int | None) -> Path:
-    """Return the phantom cohort of this store, built from its recipe where it is not there."""
-    from namd.cli.main import main
-    from namd.config.fingerprint import fingerprint
-    from namd.config.parsing import to_mapping
-    from namd.data.simulation.settings import SimulationSettings
-    from namd.data.sources.phantom import PhantomSettings
-
-    recipe: dict[str, Any] = {
-        "phantom": to_mapping(PhantomSettings()),
-        "simulation": to_mapping(SimulationSettings.for_law("marked", rendered=True)),
-        "seed": PHANTOM_SEED,
-    }
-    limit: list[str] = []
-    if cases is not None:
-        recipe["cases"] = cases
-        limit = ["--cases", str(cases)]
-    folder = store / "cohorts" / f"phantom-{fingerprint(recipe)[:12]}"
-    if not folder.exists():
-        tell(f"building the phantom cohort in {folder}")
-        words = ["cohort", "build", "phantom", "--seed", str(PHANTOM_SEED), "--out", str(folder)]
-        words += limit
-        with redirect_stdout(sys.stderr):
-            code = main(words)
-        # Another process may have finished it first, which refuses ours: that one serves as well.
-        if code and not folder.exists():
-            raise InputError(f"{folder}: the phantom cohort could not be built")
-    return folder
 
 
 @contextmanager

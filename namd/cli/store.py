@@ -8,7 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, columns, duration, size, tell
+from namd.cli.store_owners import as_cell, as_value, store_owners
 from namd.config.errors import InputError
+from namd.config.places import place
 
 if TYPE_CHECKING:
     from namd.pipeline.store import Entry, Store
@@ -22,6 +24,7 @@ def add_store_option(parser: argparse.ArgumentParser) -> None:
     """Declare `--store`; `$NAMD_STORE` stands in where it is left out."""
     parser.add_argument(
         "--store",
+        type=place,
         default=os.environ.get("NAMD_STORE"),
         metavar="URL",
         help="folder of the artifacts (default: $NAMD_STORE)",
@@ -93,7 +96,11 @@ def list_artifacts(arguments: argparse.Namespace) -> int:
 
     store = open_named_store(arguments)
     entries = _entries(store, arguments.what) if arguments.what else list(store.entries())
-    found = [_describe(store, entry) for entry in entries]
+    owners = store_owners(store)
+    found = [
+        {**_describe(store, entry), "studies": as_value(owners.of_artifact(entry.key))}
+        for entry in entries
+    ]
     rows = [
         [
             str(item["label"]),
@@ -102,22 +109,30 @@ def list_artifacts(arguments: argparse.Namespace) -> int:
             size(item["bytes"]) if item["bytes"] is not None else "-",
             duration(item["seconds"]) if item["seconds"] is not None else "-",
             item["created"] or "-",
+            as_cell(owners.of_artifact(item["key"])),
         ]
         for item in found
     ]
-    header = ["stage", "key", "state", "size", "built in", "created"]
+    header = ["stage", "key", "state", "size", "built in", "created", "study: arms"]
     text = columns(header, rows)
     recorded, damaged = ({}, {}) if arguments.what else readable_runs(store)
     for line in damaged.values():
         tell(line)
-    runs = [_told(*run) for run in recorded.items()]
+    runs = [
+        {**_told(key, record), "studies": as_value(owners.of_run(record))}
+        for key, record in recorded.items()
+    ]
     runs.sort(key=lambda run: str(run["created"]))
     if runs:
         lines = [
-            [run["run"][:12], *("-" if run[name] is None else str(run[name]) for name in _OF_RUN)]
+            [
+                run["run"][:12],
+                *("-" if run[name] is None else str(run[name]) for name in _OF_RUN),
+                as_cell({of["study"]: dict.fromkeys(of["arms"]) for of in run["studies"]}),
+            ]
             for run in runs
         ]
-        text += "\n\n" + columns(["run", *_OF_RUN], lines)
+        text += "\n\n" + columns(["run", *_OF_RUN, "study: arms"], lines)
     answer(arguments, {"artifacts": found, "runs": runs}, text)
     return 0
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from namd.cli.output import add_json_option, answer
 from namd.cli.study_inputs import add_store_option
+from namd.config.places import place
 
 Command = Callable[[argparse.Namespace], int]
 Commands = Any  # argparse's own type for this is private
@@ -44,7 +45,7 @@ def schema_command(arguments: argparse.Namespace) -> int:
 
 def _add_plan(commands: Commands) -> None:
     plan = commands.add_parser("plan", help="say what will be run and what it costs; run nothing")
-    plan.add_argument("file", metavar="FILE", help=FILE_HELP)
+    plan.add_argument("file", type=place, metavar="FILE", help=FILE_HELP)
     _add_places(plan)
     plan.add_argument(
         "--no-calibration",
@@ -57,7 +58,7 @@ def _add_plan(commands: Commands) -> None:
 
 def _add_run(commands: Commands) -> None:
     run = commands.add_parser("run", help="run a study to its end, or continue it")
-    run.add_argument("file", metavar="FILE", help=FILE_HELP)
+    run.add_argument("file", type=place, metavar="FILE", help=FILE_HELP)
     _add_places(run)
     run.add_argument(
         "--resume", action="store_true", help="continue a study that was begun, or extend it"
@@ -97,7 +98,9 @@ def _add_reading(commands: Commands) -> None:
     logs = commands.add_parser("logs", help="tell all that is known of one trial")
     _add_name(logs)
     logs.add_argument(
-        "trial", metavar="TRIAL", help="its id or the beginning of it, or ARM/SEED such as full/0"
+        "trial",
+        metavar="TRIAL",
+        help="as status names it: ARM/SEED such as full/0, p3/0 in a search, or the id's beginning",
     )
     logs.add_argument(
         "--lines", type=_count, default=5, metavar="N", help="last lines of metrics (default 5)"
@@ -144,15 +147,16 @@ def _add_writing(commands: Commands) -> None:
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="the study's name, or its file")
+    parser.add_argument("name", type=place, metavar="NAME", help="the study's name, or its file")
     add_store_option(parser)
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cohort",
+        type=place,
         metavar="DIR",
-        help="folder of a cohort, or `phantom` (default: the study file's)",
+        help="folder of a cohort, or `phantom[:CASES]` (default: the study file's)",
     )
     add_store_option(parser)
     parser.add_argument(

@@ -178,6 +178,11 @@ def best(fold: StudyFold, status: StudyStatus) -> list[dict[str, Any]]:
     return [_proposal_row(fold, status, number) for number in chosen]
 
 
+def trial_name(label: str, seed: int) -> str:
+    """Return the name of a trial that people are shown and commands take: `full/0`, `p3/0`."""
+    return f"{label}/{seed}"
+
+
 def mean_over_seeds(values: Sequence[float], metric: str = "") -> dict[str, float | None]:
     """Return mean and 95% interval (Student's t over seeds); no interval for one seed.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from namd.cli.store import require_place
 from namd.config.errors import ConfigError, InputError, about
+from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
@@ -74,6 +75,7 @@ def add_store_option(parser: argparse.ArgumentParser) -> None:
     """Declare `--store`; the study file and `$NAMD_STORE` stand in where it is left out."""
     parser.add_argument(
         "--store",
+        type=place,
         metavar="URL",
         help="store of artifacts and ledger (default: the study file's, then $NAMD_STORE)",
     )
@@ -100,7 +102,7 @@ def store_url(given: str | None, spec: "StudySpec | None" = None) -> str:
     url = url.removeprefix("file://")
     if "://" in url:
         return url.rstrip("/")
-    return str(Path(url).expanduser().absolute())
+    return str(local_path(url).absolute())
 
 
 def open_ledger(arguments: argparse.Namespace) -> Ledger:
@@ -222,15 +224,18 @@ def find_study_cohort(
     url: str,
     recorded: str | None = None,
     demands: "CohortDemands | None" = None,
+    build: bool = True,
 ) -> Path:
     """Return the cohort's absolute folder: the command line's, the file's, or the last run's.
 
-    `demands` is what the study's configurations ask of it.
+    `demands` is what the study's configurations ask of it. Without `build` a phantom that is not
+    built is not rendered, and its folder does not exist yet.
 
     Raises InputError where none is named or there is none, ConfigError where the study file names
     one that is not there.
     """
-    from namd.cli.run import PHANTOM, find_cohort
+    from namd.cli.phantom import phantom_named
+    from namd.cli.run import find_cohort
 
     inside = spec.base.given("cohort")
     word = given or inside or recorded
@@ -239,13 +244,13 @@ def find_study_cohort(
             "no cohort: name its folder, or `phantom`, with --cohort or in the study file's "
             "base.cohort"
         )
-    if word == PHANTOM and "://" in url and not Path(word).exists():
+    if "://" in url and phantom_named(word) is not None:
         raise InputError(
-            "cohort phantom: it is built beside a local store; build it first with "
+            f"cohort {word}: it is built beside a local store; build it first with "
             "`namd cohort build phantom --seed 23 --out DIR` and name that folder with --cohort"
         )
     try:
-        return find_cohort(word, Path(url), demands=demands).absolute()
+        return find_cohort(word, Path(url), demands=demands, build=build).absolute()
     except InputError as error:
         if given or word != inside:
             raise
@@ -253,7 +258,7 @@ def find_study_cohort(
 
 
 def _is_absolute(store: str) -> bool:
-    return "://" in store or Path(store).expanduser().is_absolute()
+    return "://" in store or local_path(store).is_absolute()
 
 
 def _spec_in_place_of_name(word: str) -> "StudySpec | None":

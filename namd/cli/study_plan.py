@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import answer, columns, duration, tell
+from namd.cli.phantom import not_built, stand_in
 from namd.cli.study_inputs import (
     find_study_cohort,
     read_spec,
@@ -55,7 +56,9 @@ def plan_command(arguments: argparse.Namespace) -> int:
             tell(f"store {url}: nothing is there yet; `namd study run` makes it")
         view = past(url, spec.name)
         recorded = view.about.get("cohort") if view is not None else None
-        cohort = find_study_cohort(arguments.cohort, spec, url, recorded, configurator.demands())
+        cohort = find_study_cohort(
+            arguments.cohort, spec, url, recorded, configurator.demands(), build=False
+        )
         announce_weights(configurator.base())
         plan = plan_with_costs(
             spec,
@@ -66,7 +69,9 @@ def plan_command(arguments: argparse.Namespace) -> int:
             view=view,
             calibrated=arguments.calibration,
         )
-    answer(arguments, plan.to_mapping(), as_text(plan, spec))
+    built = cohort.exists()
+    text = as_text(plan, spec) if built else f"{as_text(plan, spec)}\n{not_built(cohort)}"
+    answer(arguments, plan.to_mapping() | {"cohort_built": built}, text)
     if plan.refused is not None:
         tell(f"refused: {source}: {plan.refused}")
     return REFUSED if plan.refused is not None else 0
@@ -85,6 +90,7 @@ def plan_with_costs(
     """Return the plan; where no manifest tells a stage's cost and `calibrated`, after a try."""
     from namd.study.plan import make_study_plan
 
+    built = cohort.exists()
     planned = partial(
         make_study_plan,
         spec,
@@ -93,10 +99,12 @@ def plan_with_costs(
         cohort=cohort,
         store=store,
         view=view,
+        cohort_digest=None if built else stand_in(cohort),
         say=tell,
     )
     plan = planned()
-    if not plan.unknown or not calibrated:
+    # Short runs read cases.
+    if not plan.unknown or not calibrated or not built:
         return plan
     known = _calibrate(spec, configurator, cohort, plan.unknown)
     return planned(calibration=known)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import cell, duration, tell
 from namd.cli.study_pace import Build, Pace
+from namd.config.errors import escaped
 from namd.ledger import schema
 from namd.ledger.view import StudyView
 
@@ -202,7 +203,7 @@ class RichStudyReporter(PlainStudyReporter):
 
     def line(self, text: str) -> None:
         """Print a line above the table."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(escaped(text), markup=False, highlight=False, soft_wrap=True)
 
     def heartbeat(self) -> None:
         """The table shows it."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from namd.cli.output import answer, cell, columns, duration, tell
-from namd.cli.study_fold import StudyFold, arms, best, fold_study, read_on
+from namd.cli.study_fold import StudyFold, arms, best, fold_study, read_on, trial_name
 from namd.cli.study_inputs import (
     Driver,
     Ledger,
@@ -17,7 +17,7 @@ from namd.cli.study_inputs import (
     require_store,
     store_url,
 )
-from namd.config.errors import InputError
+from namd.config.errors import InputError, escaped
 
 FAILED = 1
 SHOWN = 5
@@ -98,6 +98,7 @@ def as_text(report: Mapping[str, Any]) -> str:
     if len(report["running"]) > SHOWN:
         lines.append(f"        and {len(report['running']) - SHOWN} more")
     lines += _problem_lines(report)
+    lines += _logs_line(report)
     lines += ["", *_table(report)]
     return "\n".join(lines)
 
@@ -133,6 +134,7 @@ def _report(ledger: Ledger, fold: StudyFold) -> dict[str, Any]:
             {**_trial(fold, trial), "state": state, "reason": reason}
             for trial, (state, reason) in fold.problems.items()
         ],
+        "trial_names": [_trial(fold, trial) for trial in fold.names],
         "stages_built": status.stages_built,
         "stage_seconds": status.stage_seconds,
         "device_hours": status.device_seconds / 3600,
@@ -195,7 +197,8 @@ def _watch_screen(ledger: Ledger, arguments: argparse.Namespace) -> dict[str, An
             if report["state"] != "running":
                 return report
             live.update(
-                Text(f"{as_text(report)}\n\nCtrl-C leaves; the study goes on"), refresh=True
+                Text(f"{escaped(as_text(report))}\n\nCtrl-C leaves; the study goes on"),
+                refresh=True,
             )
             time.sleep(arguments.interval)
 
@@ -242,14 +245,28 @@ def best_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> lis
 def _problem_lines(report: Mapping[str, Any]) -> list[str]:
     problems = report["problems"]
     lines = [
-        f"{p['state']:<8}{p['of']}, seed {p['seed']} ({p['trial'][:8]}): {_short(p['reason'])}"
+        f"{p['state']:<8}{trial_name(p['of'], p['seed'])} ({p['trial'][:8]}): {_short(p['reason'])}"
         for p in problems[-SHOWN:]
     ]
-    if problems:
-        if len(problems) > SHOWN:
-            lines.insert(0, f"{len(problems)} trials failed or diverged; the last {SHOWN}:")
-        lines.append(f"        `namd study logs {report['study']} TRIAL` tells more")
+    if len(problems) > SHOWN:
+        lines.insert(0, f"{len(problems)} trials failed or diverged; the last {SHOWN}:")
     return lines
+
+
+def _logs_line(report: Mapping[str, Any]) -> list[str]:
+    """Return how the log of one trial is read, by a name that the command takes."""
+    trials = report["trial_names"]
+    if not trials:
+        return []
+    # What went wrong is asked for first.
+    chosen = (report["problems"] or report["running"] or trials)[-1]
+    one = trial_name(chosen["of"], chosen["seed"])
+    what = "ARM/SEED" if report["kind"] == "ablation" else "pPROPOSAL/SEED"
+    seeds = sorted({trial["seed"] for trial in trials})
+    told = ", ".join(map(str, seeds[:SHOWN])) + (", ..." if len(seeds) > SHOWN else "")
+    return [
+        f"logs    `namd study logs {report['study']} {one}`: any trial, as {what}; seeds {told}"
+    ]
 
 
 def _trials(report: Mapping[str, Any]) -> str:
@@ -263,7 +280,7 @@ def _trials(report: Mapping[str, Any]) -> str:
 
 def _running(trial: Mapping[str, Any]) -> str:
     after = f", has {trial['stage']}" if trial["stage"] else ""
-    return f"{trial['of']}, seed {trial['seed']} ({trial['trial'][:8]}){after}"
+    return f"{trial_name(trial['of'], trial['seed'])} ({trial['trial'][:8]}){after}"
 
 
 def _counted(trials: Mapping[str, int]) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import answer, cell, columns, duration
-from namd.cli.study_fold import StudyFold, best, fold_study
+from namd.cli.study_fold import StudyFold, best, fold_study, trial_name
 from namd.cli.study_inputs import Ledger, open_ledger, readable
 from namd.config.errors import InputError
 
@@ -44,25 +44,39 @@ def best_command(arguments: argparse.Namespace) -> int:
 
 
 def find_trial(fold: StudyFold, word: str) -> str:
-    """Return the trial of an id, the beginning of one, or `ARM/SEED`. Raises InputError."""
+    """Return the trial of an id, the beginning of one, `ARM/SEED`, or an arm of one seed.
+
+    In a search `pPROPOSAL` stands for an arm. Raises InputError.
+    """
     from namd.config.parsing import nearest
 
+    of_label = {trial: seed for trial, (label, seed) in fold.names.items() if label == word}
+    if len(of_label) > 1:
+        several = ", ".join(trial_name(word, seed) for seed in sorted(of_label.values())[:8])
+        raise InputError(f"trial {word!r}: it has several training seeds; name one of {several}")
+    if of_label:
+        return next(iter(of_label))
     label, separator, seed = word.rpartition("/")
     if separator:
         found = [t for t, name in fold.names.items() if name == (label, _number(seed))]
         if found:
             return found[0]
-        known = [f"{name}/{number}" for name, number in fold.names.values()]
+        known = [trial_name(name, number) for name, number in fold.names.values()]
         raise InputError(f"trial {word!r}: no such arm and seed{nearest(word, known[:50])}")
     found = [trial for trial in fold.names if trial.startswith(word)]
     if len(word) < LEAST_OF_ID or not found:
         raise InputError(
             f"trial {word!r}: not in study {fold.study}; give the beginning of its id "
-            f"({LEAST_OF_ID} letters or more) or ARM/SEED, as in `namd study status`"
+            f"({LEAST_OF_ID} letters or more) or its name{nearest(word, _examples(fold))}, as in "
+            "`namd study status`"
         )
     if len(found) > 1:
         raise InputError(f"trial {word!r}: {len(found)} match; give more of the id")
     return found[0]
+
+
+def _examples(fold: StudyFold) -> list[str]:
+    return [trial_name(label, seed) for label, seed in list(fold.names.values())[:4]]
 
 
 def trial_report(ledger: Ledger, trial: str, lines: int) -> dict[str, Any]:

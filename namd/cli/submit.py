@@ -8,21 +8,22 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, size, tell
+from namd.cli.phantom import phantom_named
 from namd.config.errors import InputError, about
+from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
     from namd.distributed.jobs import Decision, JobClient, Request
     from namd.distributed.upload import Upload
     from namd.study.spec import StudySpec
 
-PHANTOM = "phantom"
 PROJECT_MARKS = ("pyproject.toml", ".git")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
     parser = subparsers.add_parser("submit", help="run a study on a Ray cluster elsewhere")
-    parser.add_argument("file", type=Path, metavar="FILE", help="the study file")
+    parser.add_argument("file", type=local_path, metavar="FILE", help="the study file")
     parser.add_argument(
         "--address",
         default=os.environ.get("RAY_API_SERVER_ADDRESS"),
@@ -32,11 +33,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--store",
+        type=place,
         metavar="URL",
         help="store, as the cluster's nodes see it (default: the study file's, then $NAMD_STORE)",
     )
     parser.add_argument(
         "--cohort",
+        type=place,
         metavar="DIR",
         help="folder of a cohort, as the nodes see it, or `phantom` (default: the study file's)",
     )
@@ -46,9 +49,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--working-dir",
-        type=Path,
+        type=local_path,
         metavar="DIR",
-        help="the project to send (default: the one that the study file lies in)",
+        help="the folder that paths are relative to, on the nodes as here (default: the project "
+        "that the study file lies in, else its folder)",
+    )
+    parser.add_argument(
+        "--include",
+        action="append",
+        type=local_path,
+        default=[],
+        metavar="PATH",
+        help="also send this file, or what git does not ignore in this folder; without it namd's "
+        "sources and the study file are all that is sent; may be repeated",
     )
     parser.add_argument(
         "--exclude",
@@ -56,6 +69,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=[],
         metavar="PATH",
         help="leave this out of what is sent; may be repeated",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list what would be sent, with bytes, and send nothing; needs no cluster",
     )
     parser.add_argument(
         "--env", action="append", default=[], metavar="K=V", help="a variable of the job"
@@ -79,24 +97,36 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def submit_command(arguments: argparse.Namespace) -> int:
     """Submit or find the study's job. Without `--wait` 0; else as the job ended.
 
-    Raises InputError before anything is sent where the file, a path, the size or the token is not
-    right.
+    Raises InputError before anything is sent if the file, a path, a content, the size or the token
+    is not right.
     """
-    from namd.distributed.jobs import connect, recorded_attempts, submit
-    from namd.distributed.upload import collect, write_archive
+    from namd.distributed.upload import collect
     from namd.study.spec import read_study
     from namd.study.trials import Configurator
 
     spec = read_study(arguments.file)
     with about(str(arguments.file)):
         Configurator(spec).check()
-    if not arguments.address:
-        raise InputError("no cluster: name its dashboard's URL with --address")
+    missing = _missing(arguments, spec)
+    if missing and not arguments.dry_run:
+        raise InputError(next(iter(missing.values())))
     root, file = _project(arguments.file, arguments.working_dir)
     request = _request(arguments, spec, root, file)
-    upload = collect(root, arguments.exclude, keep=[root / file])
+    upload = collect(root, file, include=arguments.include, exclude=arguments.exclude)
+    if arguments.dry_run:
+        return _list_files(arguments, request, upload, list(missing))
+    for path in sorted(upload.included):
+        tell(f"included: {path}, {size(upload.files[path])}")
+    return _send(arguments, request, upload, request.store or spec.base.given("store"))
+
+
+def _send(
+    arguments: argparse.Namespace, request: "Request", upload: "Upload", store: str | None
+) -> int:
+    from namd.distributed.jobs import connect, recorded_attempts, submit
+    from namd.distributed.upload import write_archive
+
     client = connect(arguments.address)
-    store = request.store or spec.base.given("store")
     with tempfile.TemporaryDirectory(prefix="namd-submit-") as folder:
         package = Path(folder) / "project.zip"
         write_archive(upload, package)
@@ -105,11 +135,36 @@ def submit_command(arguments: argparse.Namespace) -> int:
             request,
             package,
             address=arguments.address,
-            recorded=recorded_attempts(store, spec.name),
+            recorded=recorded_attempts(store, request.study),
             again=arguments.again,
         )
     tell(_what_happened(decision, upload))
-    return _finish(arguments, client, spec.name, decision, upload)
+    return _finish(arguments, client, request.study, decision, upload)
+
+
+def _list_files(
+    arguments: argparse.Namespace, request: "Request", upload: "Upload", missing: list[str]
+) -> int:
+    """Answer a dry run."""
+    files = [{"path": str(path), "bytes": count} for path, count in upload.files.items()]
+    value: dict[str, Any] = {
+        "study": request.study,
+        "dry_run": True,
+        "files": files,
+        "bytes": upload.num_bytes,
+        "included": [str(path) for path in sorted(upload.included)],
+        "sources": str(upload.sources),
+        "missing": missing,
+    }
+    lines = [f"{count:>9}  {path}" for path, count in upload.files.items()]
+    lines.append(
+        f"{len(files)} files, {size(upload.num_bytes)}; namd's sources are those of "
+        f"{upload.sources}; nothing was sent"
+    )
+    if missing:
+        lines.append(f"still to be named: {', '.join(missing)}")
+    answer(arguments, value, "\n".join(lines))
+    return 0
 
 
 def _finish(
@@ -156,8 +211,8 @@ def _request(
     from namd.distributed.jobs import Request, requirements_of
 
     store = arguments.store or (None if spec.base.given("store") else os.environ.get("NAMD_STORE"))
-    _require_place("store", store, spec.base.given("store"))
-    _require_place("cohort", arguments.cohort, spec.base.given("cohort"))
+    _require_shared("store", store or spec.base.given("store"))
+    _require_shared("cohort", arguments.cohort or spec.base.given("cohort"))
     what = [to_mapping(spec), store, arguments.cohort]
     return Request(
         study=spec.name,
@@ -171,21 +226,35 @@ def _request(
     )
 
 
-def _require_place(name: str, given: str | None, inside: str | None) -> None:
-    """Check that a place is named, and means the same on every machine. Raises InputError."""
-    word = given or inside
-    if not word:
-        raise InputError(f"no {name}: name it with --{name}, as the cluster's nodes see it")
-    if "://" in word or Path(word).is_absolute() or (name == "cohort" and word == PHANTOM):
+def _missing(arguments: argparse.Namespace, spec: "StudySpec") -> dict[str, str]:
+    """Return the options that a submission lacks, and what to say of each."""
+    missing = {}
+    if not arguments.address:
+        missing["--address"] = "no cluster: name its dashboard's URL with --address"
+    store = arguments.store or spec.base.given("store") or os.environ.get("NAMD_STORE")
+    given = {"store": store, "cohort": arguments.cohort or spec.base.given("cohort")}
+    for name, value in given.items():
+        if not value:
+            missing[f"--{name}"] = (
+                f"no {name}: name it with --{name}, as the cluster's nodes see it"
+            )
+    return missing
+
+
+def _require_shared(name: str, given: str | None) -> None:
+    """Check that a place means the same on every machine. Raises InputError."""
+    if not given or "://" in given or Path(given).is_absolute():
+        return
+    if name == "cohort" and phantom_named(given):
         return
     raise InputError(
-        f"{name} {word}: a relative folder means another place on each node; give the absolute "
+        f"{name} {given}: a relative folder means another place on each node; give the absolute "
         "folder that the nodes share, or a URL"
     )
 
 
 def _project(file: Path, given: Path | None) -> tuple[Path, PurePosixPath]:
-    """Return the folder to send and the study file's place in it. Raises InputError."""
+    """Return the folder that paths are relative to, and the study file's. Raises InputError."""
     place = file.resolve()
     root = given.resolve() if given is not None else _root(place)
     if root not in place.parents:
@@ -194,10 +263,11 @@ def _project(file: Path, given: Path | None) -> tuple[Path, PurePosixPath]:
 
 
 def _root(file: Path) -> Path:
+    """Return the project that a file lies in, else its folder."""
     for folder in file.parents:
         if any((folder / mark).exists() for mark in PROJECT_MARKS):
             return folder
-    raise InputError(f"{file}: lies in no project; name the folder to send with --working-dir")
+    return file.parent
 
 
 def _environment(words: list[str]) -> dict[str, str]:

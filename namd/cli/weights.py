@@ -12,7 +12,7 @@ SUMMARY = "list the external weights a preset wants: found or not, licence, how 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare `namd weights`."""
     parser = subparsers.add_parser("weights", help=SUMMARY, description=SUMMARY)
-    parser.add_argument("--preset", metavar="P", help="only what this preset wants")
+    parser.add_argument("--preset", metavar="P", help="only what this preset can use")
     add_json_option(parser)
     parser.set_defaults(func=run)
 

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from namd.config.document import parse_yaml
-from namd.config.errors import ConfigError
+from namd.config.errors import MAXIMUM_VALUE, ConfigError, one_line, shown
 
 Config = TypeVar("Config")
+
+LONGEST_WORD = 200
+"""Characters of a word that are compared with others; the time grows with their square."""
 
 _SCALARS: dict[type, str] = {
     bool: "true or false",
@@ -119,8 +122,8 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dic
         path, separator, text = override.partition("=")
         path = path.strip()
         if not separator or not path or not all(path.split(".")):
-            raise ConfigError(f"{override!r}: an override reads a.b.c=VALUE")
-        result = set_path(result, path, parse_yaml(text, f"{path}={text}"))
+            raise ConfigError(f"{shown(override)}: an override reads a.b.c=VALUE")
+        result = set_path(result, path, parse_yaml(text, f"{path}={one_line(text, MAXIMUM_VALUE)}"))
     return result
 
 
@@ -136,7 +139,8 @@ def set_path(mapping: Mapping[str, Any], path: str, value: Any) -> dict[str, Any
         below = place.get(name)
         if below is not None and not isinstance(below, Mapping):
             raise ConfigError(
-                f"{path}: {'.'.join(names[:depth])} is the value {below!r}, nothing lies under it"
+                f"{path}: {'.'.join(names[:depth])} is the value {shown(below)}, nothing lies "
+                "under it"
             )
         place[name] = dict(below or {})
         place = place[name]
@@ -147,6 +151,7 @@ def set_path(mapping: Mapping[str, Any], path: str, value: Any) -> dict[str, Any
 def nearest(word: str, valid: Iterable[str]) -> str:
     """Return `; did you mean X?`, or the valid words where none is near."""
     choices = [str(choice) for choice in valid]
+    word = word[:LONGEST_WORD]
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]}?"
@@ -166,11 +171,11 @@ def _unknown(path: str, value: object, key: str, valid: list[str]) -> ConfigErro
     parent = path.rpartition(".")[0]
     if "did you mean" in hint:
         hint = f"; did you mean {_join(parent, hint.removeprefix('; did you mean ')[:-1])}?"
-    return ConfigError(f"{path}={value!r}: unknown key{hint}")
+    return ConfigError(f"{path}={shown(value)}: unknown key{hint}")
 
 
 def _wrong(path: str, value: object, expected: str) -> ConfigError:
-    return ConfigError(f"{path or 'configuration'}={value!r}: expected {expected}")
+    return ConfigError(f"{path or 'configuration'}={shown(value)}: expected {expected}")
 
 
 def _scalar(kind: type, value: Any, path: str) -> Any:  # noqa: ANN401
@@ -193,7 +198,7 @@ def _literal(choices: tuple[Any, ...], value: Any, path: str) -> Any:  # noqa: A
     words = [str(choice) for choice in choices]
     hint = nearest(str(value), words)
     hint = hint if "did you mean" in hint else ""
-    raise ConfigError(f"{path}={value!r}: expected one of {', '.join(words)}{hint}")
+    raise ConfigError(f"{path}={shown(value)}: expected one of {', '.join(words)}{hint}")
 
 
 def _union(arms: tuple[Any, ...], value: Any, path: str) -> Any:  # noqa: ANN401

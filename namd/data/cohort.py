@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from namd.config.document import read_json_mapping
 from namd.config.errors import InputError
 from namd.config.fingerprint import canonical_json
 from namd.data import schema
@@ -268,19 +269,11 @@ def read_schema(folder: str | Path) -> pa.Schema:
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
-    """Return a cohort's data card. Raises InputError where it is missing or not JSON."""
+    """Return a cohort's data card. Raises InputError where it is missing or no JSON object."""
     path = Path(folder) / CARD_FILE
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: missing; a cohort is a folder with {CASES_FILE} and {CARD_FILE}"
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({_first_line(error)})") from error
-    if not isinstance(card, dict):
-        raise InputError(f"{path}: holds {type(card).__name__}, a data card is an object")
-    return card
+    if not path.exists():
+        raise InputError(f"{path}: missing; a cohort is a folder with {CASES_FILE} and {CARD_FILE}")
+    return read_json_mapping(path)
 
 
 def refuse_occupied(folder: Path, overwrite: bool = False) -> None:

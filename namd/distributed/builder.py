@@ -154,7 +154,7 @@ class HiredBuilder:
 def hire(bench: Bench, workshop: ActorHandle, resources: StageResources) -> HiredBuilder:
     """Start a builder that reserves one worker's resources; returns before it is up."""
     # Ray counts in ten-thousandths; a foreman's sliver is none of them.
-    cpus = resources.cpus if resources.cpus >= RAY_UNIT else 0
+    cpus = resources.cores if resources.cores >= RAY_UNIT else 0
     actor = ray.remote(num_cpus=cpus, num_gpus=resources.gpus)(Builder)
     return HiredBuilder(actor.remote(bench, workshop))
 

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from namd.config.threads import fixed_threads
+
 if TYPE_CHECKING:
     from namd.evaluate.scores import ImageFeatures
 
@@ -82,10 +84,12 @@ class ScoreFiles:
         folder: Receives the files.
         case_ids: The cases in their order.
         k: The draw index.
+        num_threads: That the metrics of the whole set are computed with.
     """
 
-    def __init__(self, folder: Path, case_ids: Sequence[str], k: int) -> None:
+    def __init__(self, folder: Path, case_ids: Sequence[str], k: int, num_threads: int = 1) -> None:
         self.folder, self.case_ids, self.k = folder, list(case_ids), k
+        self.num_threads = num_threads
         self._columns: dict[str, npt.NDArray[Any]] = {}
 
     def put(self, places: npt.NDArray[np.intp], block: Block) -> None:
@@ -106,7 +110,9 @@ class ScoreFiles:
         cases = np.asarray(self.case_ids, object)
         frame = pd.DataFrame({"case_id": cases, "k": self.k, **columns})
         followed = self._columns["has_followup"]
-        sets = set_metrics(self.k, self._features("", followed), self._features("real_", followed))
+        with fixed_threads(self.num_threads):  # torch is imported by now
+            ours, real = self._features("", followed), self._features("real_", followed)
+            sets = set_metrics(self.k, ours, real)
         save_scores(self.folder, frame, [sets])
         return {"mean_probability": float(frame["probability"].mean())}
 

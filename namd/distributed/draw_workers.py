@@ -6,7 +6,8 @@ a block carries ids in and numbers out. Which actor does a block changes nothing
 
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import ray
 
 from namd.config.errors import InputError, StageError
+from namd.config.threads import fixed_threads
 from namd.distributed.pairs import pair_in_words
 from namd.methods.base import StageContext
 from namd.pipeline.graph import Node
@@ -73,6 +75,14 @@ class Work:
         if ray.get(self.tries.begin.remote(name)) > MOST_TRIES:
             raise StageError(f"{name} ended the process of {MOST_TRIES} workers")
 
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute as the stage's body does: with the threads that its configuration fixes."""
+        import torch  # noqa: F401 - fixed_threads sets what is imported
+
+        with fixed_threads(self.node.num_threads):
+            yield
+
     def context(self, store: Store, inputs: Mapping[str, tuple[str, str]]) -> StageContext:
         """Return what the stage's own code may touch."""
         from namd.train.world import current_world
@@ -104,6 +114,10 @@ class DrawWorker:
     def __call__(self, batch: Batch) -> Batch:
         """Return the pairs with `image` (float16, (B, H, W)) and the seconds each one cost."""
         self.work.begin(batch)
+        with self.work.computing():
+            return self._draw(batch)
+
+    def _draw(self, batch: Batch) -> Batch:
         start = time.monotonic()
         places = np.array([self._places[case] for case in batch["case_id"]], np.intp)
         parts: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.float16]]] = []
@@ -168,6 +182,10 @@ class JudgeWorker:
     def __call__(self, batch: Batch) -> Batch:
         """Return the pairs with their images, everything measured, and the features of sets."""
         self.work.begin(batch)
+        with self.work.computing():
+            return self._measure(batch)
+
+    def _measure(self, batch: Batch) -> Batch:
         start = time.monotonic()
         scorer = self._scorer
         places = np.array([self._places[case] for case in batch["case_id"]], np.intp)

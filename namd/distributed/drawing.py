@@ -181,7 +181,7 @@ class Drawing:
                 files[k] = (
                     DrawnFiles(folder, case_ids)
                     if word == "draw"
-                    else ScoreFiles(folder, case_ids, k)
+                    else ScoreFiles(folder, case_ids, k, node.num_threads)
                 )
                 context = self._context(node)
             if files:
@@ -278,7 +278,7 @@ def stream(
                 batch_size=rows,
                 batch_format="numpy",
                 compute=ActorPoolStrategy(size=resources.workers),
-                num_cpus=share * resources.cpus,
+                num_cpus=share * resources.cores,
                 num_gpus=_gpus(resources.gpus, share) or None,
             )
     blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy"))
@@ -320,7 +320,7 @@ def _context(resources: StageResources) -> DataContext:
     # A block that cannot be made is an error: pairs left out would be a different study.
     context.max_errored_blocks = 0
     limits = ExecutionResources.for_limits(
-        cpu=resources.workers * resources.cpus, gpu=resources.workers * resources.gpus
+        cpu=resources.workers * resources.cores, gpu=resources.workers * resources.gpus
     )
     context.execution_options = ExecutionOptions(resource_limits=limits)
     return context

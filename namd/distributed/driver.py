@@ -43,7 +43,7 @@ from namd.study.engine import WarmTrial
 from namd.study.plan import StudyPlan, make_study_plan
 from namd.study.record import StudyRecord, open_study
 from namd.study.reporting import StudyReporter
-from namd.study.spec import StudySpec
+from namd.study.spec import ResourcesSpec, StudySpec
 from namd.study.trials import Configurator
 from namd.tracking.protocol import Tracker
 
@@ -156,7 +156,7 @@ def _drive(
 ) -> None:
     """Let Tune drive the trials; end the ledger's attempt as it came out."""
     patience = patience or Patience()
-    with _workshop(record.spec, bench, session, patience) as workshop:
+    with _workshop(record.spec, plan.resources, bench, session, patience) as workshop:
         conductor = Conductor(
             record,
             storage,
@@ -269,7 +269,11 @@ _SIGTERM = "told to stop by SIGTERM"
 
 @contextmanager
 def _workshop(
-    spec: StudySpec, bench: Bench, session: Session, patience: Patience
+    spec: StudySpec,
+    resources: ResourcesSpec,
+    bench: Bench,
+    session: Session,
+    patience: Patience,
 ) -> Iterator[ActorHandle]:
     """Start the workshop; in the end let builders save, and end them and it."""
     search = spec.search
@@ -277,9 +281,7 @@ def _workshop(
     actor = (
         ray.remote(num_cpus=0, max_concurrency=_MOST_CALLS)(Workshop)
         .options(max_restarts=0)
-        .remote(
-            bench, partial(hire_from_here, bench), spec.resources, rungs, session.cluster, patience
-        )
+        .remote(bench, partial(hire_from_here, bench), resources, rungs, session.cluster, patience)
     )
     try:
         yield actor

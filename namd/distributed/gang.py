@@ -209,8 +209,9 @@ class _Gang:
             batch_size=batch,
             least=self.resources.least,
             most=most,
-            cpus=self.resources.cpus,
+            cores=self.resources.cores,
             gpus=self.resources.gpus,
+            num_threads=node.num_threads,
             worker_failures=self.patience.worker_failures,
             start_failures=self.patience.start_failures,
         )
@@ -218,7 +219,7 @@ class _Gang:
 
 def require_room(label: str, resources: StageResources) -> None:
     """Raise InputError where the whole cluster, even if idle, has no room for the least gang."""
-    needs = {"CPU": resources.cpus, "GPU": resources.gpus}
+    needs = {"CPU": resources.cores, "GPU": resources.gpus}
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     room = sum(_workers_on(node, needs) for node in alive)
     growth = ray._private.state.state.get_max_resources_from_cluster_config() or {}
@@ -238,7 +239,7 @@ def _workers_on(resources: Mapping[str, float], needs: Mapping[str, float]) -> i
 
 
 def _needs(worker: StageResources | GangOrder) -> str:
-    return f"{worker.cpus:g} CPU" + (f" and {worker.gpus:g} GPU" if worker.gpus else "")
+    return f"{worker.cores:g} CPU" + (f" and {worker.gpus:g} GPU" if worker.gpus else "")
 
 
 def _listed(resources: Mapping[str, float]) -> str:

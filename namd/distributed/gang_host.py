@@ -38,7 +38,8 @@ class GangOrder:
         settings, values, cohort_path, inputs, outputs, checkpoints: Of the body's context.
         batch_size: Global batch, which the gang's size must divide; None where unknown.
         least, most: Bounds of the gang's size.
-        cpus, gpus: Of each worker.
+        cores, gpus: Of each worker.
+        num_threads: Of each operation on the CPU.
         worker_failures: Restarts after lost workers.
         start_failures: Restarts after starts that found no place.
     """
@@ -55,8 +56,9 @@ class GangOrder:
     batch_size: int | None
     least: int
     most: int
-    cpus: float
+    cores: float
     gpus: float
+    num_threads: int
     worker_failures: int
     start_failures: int
 
@@ -212,7 +214,7 @@ def _trainer(order: GangOrder, host: Any) -> Any:  # noqa: ANN401 - an actor han
     from namd.distributed.gang_worker import work
 
     elastic = order.least < order.most
-    needs = {"CPU": order.cpus} | ({"GPU": order.gpus} if order.gpus else {})
+    needs = {"CPU": order.cores} | ({"GPU": order.gpus} if order.gpus else {})
     return TorchTrainer(
         work,
         train_loop_config={"order": order, "host": host},

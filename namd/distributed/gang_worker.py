@@ -16,6 +16,7 @@ import torch.distributed as dist
 from ray.train.torch import get_device
 
 from namd.config.errors import InputError, StageError
+from namd.config.threads import fixed_threads
 from namd.distributed.gang_host import GangOrder, WorkerResult
 from namd.methods.base import StageContext
 from namd.train.checkpoints import Checkpoints
@@ -47,7 +48,6 @@ def work(config: dict[str, Any]) -> WorkerResult:
     """
     order: GangOrder = config["order"]
     host = config["host"]
-    torch.set_num_threads(max(1, int(order.cpus)))
     device = str(get_device())
     rank, size = dist.get_rank(), usable_workers(dist.get_world_size(), order)
     resumed_from = Checkpoints(order.checkpoints).newest()
@@ -105,11 +105,12 @@ def _body(order: GangOrder, host: Any, device: str, stack: ExitStack) -> WorkerR
     )
     if world.leads:
         threading.Thread(target=_show_life, args=(host,), daemon=True).start()
-    for step in order.stage.load_body()(context):
-        if world.leads:
-            ray.get(host.say.remote(step))
-        # The builder may be saving the checkpoints elsewhere just now: nobody writes meanwhile.
-        wait_for_all(world)
+    with fixed_threads(order.num_threads):
+        for step in order.stage.load_body()(context):
+            if world.leads:
+                ray.get(host.say.remote(step))
+            # The builder may be saving the checkpoints elsewhere just now: nobody writes meanwhile.
+            wait_for_all(world)
     return WorkerResult(notes=context.notes)
 
 

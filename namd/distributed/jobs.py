@@ -22,6 +22,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from namd.config.errors import InputError, StageError
+from namd.config.places import local_path
+from namd.distributed.content import secret_in
 
 STOPPED = 143
 FAILED = 1
@@ -30,7 +32,7 @@ CLUSTERS_OWN = re.compile(r"(torch|torchvision|ray)\b")
 """Requirements that the nodes' image brings: another torch is gigabytes and other kernels, and
 another Ray cannot talk to the cluster's."""
 
-SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW(OR)?D|CREDENTIAL", re.IGNORECASE)
 
 LOST_S = 120.0
 """A cluster that answers nothing for so long is given up by whoever follows it."""
@@ -88,8 +90,14 @@ class Request:
 
     def __post_init__(self) -> None:
         """Refuse to show secrets to everybody who may list jobs."""
-        for name in self.environment or {}:
-            if SECRET.search(name):
+        for option, place in (("--store", self.store), ("--cohort", self.cohort)):
+            if place is not None and secret_in(place):
+                raise InputError(
+                    f"{option}: holds {secret_in(place)}, and a job's command is shown to all who "
+                    "may list jobs; give it to the nodes' environment, and the place without it"
+                )
+        for name, value in (self.environment or {}).items():
+            if SECRET.search(name) or secret_in(value):
                 raise InputError(
                     f"{name}: a job's variables are shown to all who may list jobs; give it to the "
                     "nodes instead, as a secret of the pods or in the nodes' environment"
@@ -391,7 +399,7 @@ def _token_header() -> dict[str, str]:
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if not token and (named or mode == "token"):
-        path = Path(named).expanduser() if named else Path.home() / ".ray" / "auth_token"
+        path = local_path(named) if named else Path.home() / ".ray" / "auth_token"
         try:
             token = path.read_text(encoding="utf-8").strip()
         except OSError as error:

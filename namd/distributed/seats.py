@@ -169,7 +169,7 @@ class Seats:
         idle = [seat for seat in self._seats if seat not in self._busy]
         same = [seat for seat in idle if seat.shape == shape]
         if same:
-            cpus, gpus = cpus - shape.cpus, gpus - shape.gpus
+            cpus, gpus = cpus - shape.cores, gpus - shape.gpus
         others = [seat for seat in idle if seat not in same]
         while others and not self._has_room(cpus, gpus):
             self.dismiss(others.pop(0))
@@ -210,5 +210,5 @@ class Seats:
 def _needs(shape: StageResources, elsewhere: StageResources | None) -> tuple[float, float]:
     """Return the cores and accelerators that a builder takes, and what it waits for."""
     if elsewhere is None:
-        return shape.cpus, shape.gpus
-    return elsewhere.least * elsewhere.cpus, elsewhere.least * elsewhere.gpus
+        return shape.cores, shape.gpus
+    return elsewhere.least * elsewhere.cores, elsewhere.least * elsewhere.gpus

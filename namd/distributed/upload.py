@@ -1,111 +1,111 @@
-"""What of a project a job is sent: its sources, in one archive; never data, artifacts or caches.
+"""What a job is sent: what a study needs, in one archive, and what was named with `--include`.
 
-Which cluster it goes to is not known here.
+Nothing is sent because it is there. Which cluster it goes to is not known here; which contents must
+stay on this machine is decided in namd.distributed.content.
 """
 
 import os
+import stat
 import subprocess
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import namd
 from namd.config.errors import InputError
+from namd.distributed.content import refusal
 from namd.pipeline.store import STORE_FILE
 
-NEVER = frozenset(
-    {
-        ".git",
-        ".venv",
-        "venv",
-        "node_modules",
-        "__pycache__",
-        ".pytest_cache",
-        ".mypy_cache",
-        ".ruff_cache",
-        ".hypothesis",
-        ".import_linter_cache",
-        "wandb",
-        "runs",
-    }
-)
-"""Folders that stay here wherever they lie."""
+SOURCES = (("namd", ".py"), ("analysis", ".py"), ("namd/config/presets", ".yaml"))
+"""Folders and suffixes of what `namd study run` consists of; a job needs no other file of ours."""
 
-NEVER_AT_TOP = frozenset({"data", "store", "stores", "build", "dist"})
-"""Folders that stay here right under the project; `namd/data` is source."""
+METADATA = (PurePosixPath("pyproject.toml"), PurePosixPath("requirements.lock"))
+"""What it takes to install a checkout of namd."""
 
-DATA_SUFFIXES = frozenset({".dcm", ".nii", ".parquet", ".safetensors", ".ckpt", ".pt", ".zip"})
-"""Files that may hold scans, records of people, or weights."""
+ENTRY = PurePosixPath("namd/cli/main.py")
+"""What a job runs: a folder that has it is a checkout of namd."""
 
-_MARKS = frozenset({STORE_FILE, "cases.parquet"})
+_CACHES = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", "wandb"})
+"""Folders that are no part of an included folder."""
+
+_MARKS = {STORE_FILE: "--store", "cases.parquet": "--cohort"}
 """A folder with one of these is a store or a cohort, under whatever name."""
 
 LIMIT_BYTES = 32 * 2**20
-"""Sources are a few MiB; what is larger is data that was forgotten here."""
+"""Sources are a few MiB; what is larger is data."""
 
 _NAMED = 3
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_MODE = (stat.S_IFREG | 0o644) << 16
 
 
 @dataclass(frozen=True)
 class Upload:
-    """Files of a project.
+    """Files to send, as they were when they were checked.
 
     Attributes:
-        root: Its folder.
-        files: Their size in bytes, by path under the root, sorted.
+        contents: Their bytes, by their path in the archive, sorted.
+        included: Those that were asked for beyond what a study needs.
+        sources: The folder that namd's own sources were taken from.
     """
 
-    root: Path
-    files: dict[PurePosixPath, int]
+    contents: dict[PurePosixPath, bytes]
+    included: frozenset[PurePosixPath] = frozenset()
+    sources: Path = Path()
+
+    @property
+    def files(self) -> dict[PurePosixPath, int]:
+        """Sizes in bytes by path."""
+        return {path: len(data) for path, data in self.contents.items()}
 
     @property
     def num_bytes(self) -> int:
         """Size of all files, unpacked."""
         return sum(self.files.values())
 
-    def largest(self) -> list[tuple[str, int]]:
-        """Return folders with their bytes, largest first; files right under the root as such."""
-        sizes: Counter[str] = Counter()
-        for path, num_bytes in self.files.items():
-            sizes["/".join(path.parts[:2]) if len(path.parts) > 2 else path.parts[0]] += num_bytes
-        return sizes.most_common()
 
+def collect(
+    root: Path,
+    study: PurePosixPath,
+    *,
+    include: Sequence[Path] = (),
+    exclude: Sequence[str] = (),
+) -> Upload:
+    """Read what a study needs: the study file and namd's sources; and what is included by name.
 
-def collect(root: Path, exclude: Sequence[str] = (), keep: Sequence[Path] = ()) -> Upload:
-    """Find what to send: what git tracks or would track, or every file where there is no git.
+    The sources are those of the root, if it is a checkout of namd, else those of the namd that
+    runs. The folder of a cohort, the store and weights that a study file names lie on the nodes.
 
     Args:
-        root: The project's folder.
-        exclude: Further paths under it that stay here.
-        keep: Files that are sent wherever they lie: the study file.
+        root: The project's folder, with no link in its path.
+        study: The study file, relative to the root.
+        include: Further files, or folders with all that git does not ignore in them.
+        exclude: Paths under the root that stay here; the study file goes all the same.
 
     Raises:
-        InputError: The root is no folder, or sources exceed LIMIT_BYTES: names the folders.
+        InputError: A file is not to be sent (see namd.distributed.content), is a link, is not
+            there or lies outside the root, or all of them exceed LIMIT_BYTES.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder to send")
-    kept = {PurePosixPath(path.relative_to(root).as_posix()) for path in keep}
-    found = {*_listed(root), *kept}
-    closed = {path.parent for path in found if path.name in _MARKS}
-    closed |= {PurePosixPath(name.strip("/")) for name in exclude}
-    files = {}
-    for path in sorted(found):
-        place = root / path
-        if place.is_symlink() or not place.is_file():
-            continue
-        if path not in kept and _stays(path, closed):
-            continue
-        files[path] = place.stat().st_size
-    upload = Upload(root, files)
-    if upload.num_bytes > LIMIT_BYTES:
-        named = ", ".join(f"{name} {_mib(size)}" for name, size in upload.largest()[:_NAMED])
-        raise InputError(
-            f"{root}: {_mib(upload.num_bytes)} to send, more than {_mib(LIMIT_BYTES)}; largest: "
-            f"{named}; leave folders out with --exclude, or in .gitignore"
-        )
-    return upload
+    closed = {_excluded(root, name) for name in exclude}
+    included: set[PurePosixPath] = set()
+    for place in include:
+        included.update(_included(root, place, closed))
+    origin = root if (root / ENTRY).is_file() else Path(namd.__file__).resolve().parents[1]
+    places = {path: origin / path for path in _sources(origin)}
+    if origin == root:
+        places |= {path: root / path for path in METADATA if (root / path).exists()}
+    else:
+        _require_apart(included, places)
+    places |= {path: root / path for path in included}
+    places = {path: place for path, place in places.items() if not _within(path, closed)}
+    places[study] = root / study
+    _require_small(places)
+    contents = {path: _read(root, path, place) for path, place in sorted(places.items())}
+    return Upload(contents, frozenset(included) & contents.keys() - {study}, origin)
 
 
 def write_archive(upload: Upload, archive: Path) -> None:
@@ -114,42 +114,159 @@ def write_archive(upload: Upload, archive: Path) -> None:
     Ray names a package by its digest: the same sources are then sent once, not at each submission.
     """
     with zipfile.ZipFile(archive, "x", zipfile.ZIP_DEFLATED) as packed:
-        for path in upload.files:
+        for path, data in upload.contents.items():
             entry = zipfile.ZipInfo(str(path), _EPOCH)
-            entry.external_attr = (upload.root / path).stat().st_mode << 16
+            entry.external_attr = _MODE
             entry.compress_type = zipfile.ZIP_DEFLATED
-            packed.writestr(entry, (upload.root / path).read_bytes())
+            packed.writestr(entry, data)
 
 
-def _listed(root: Path) -> list[PurePosixPath]:
-    """Return candidate files under the root."""
-    command = ["git", "-C", str(root), "ls-files", "-z"]
-    command += ["--cached", "--others", "--exclude-standard"]
+def is_source(path: PurePosixPath) -> bool:
+    """Whether a path is one of the files that `namd study run` consists of."""
+    return any(
+        path.suffix == suffix and PurePosixPath(folder) in path.parents
+        for folder, suffix in SOURCES
+    )
+
+
+def _sources(origin: Path) -> list[PurePosixPath]:
+    """Return namd's sources under a folder: those that git does not ignore, if it keeps them."""
+    packages = sorted({folder.partition("/")[0] for folder, _ in SOURCES})
+    listed = _listed(origin, packages)
+    if listed is None or ENTRY not in listed:
+        listed = {path for name in packages for path in _walked(origin, PurePosixPath(name))}
+    # What git lists may have been removed since; a linked folder is refused when it is read.
+    return [
+        path
+        for path in listed
+        if (is_source(path) and os.path.lexists(origin / path))
+        or ((origin / path).is_symlink() and (origin / path).is_dir())
+    ]
+
+
+def _included(root: Path, given: Path, closed: set[PurePosixPath]) -> set[PurePosixPath]:
+    """Return the files that one `--include` stands for, relative to the root."""
+    # A link at the end stays one, so that it is seen.
+    place = given.resolve() if given.name in ("", "..") else given.parent.resolve() / given.name
+    if root != place and root not in place.parents:
+        raise InputError(
+            f"--include {given}: lies outside the folder that is sent, {root}; name a folder above "
+            "both with --working-dir"
+        )
+    path = PurePosixPath(place.relative_to(root).as_posix())
+    if place.is_symlink() or not place.is_dir():
+        _require_sources(root, given, {path})
+        return {path}
+    candidates = {path for path in _walked(root, path) if not _within(path, closed)}
+    _require_sources(root, given, candidates)
+    kept = _listed(root, [str(path)])
+    if kept is not None:
+        candidates &= kept
+    if not candidates:
+        raise InputError(
+            f"--include {given}: nothing in it can go: it is empty, or git ignores it; name single "
+            "files"
+        )
+    return candidates
+
+
+def _excluded(root: Path, name: str) -> PurePosixPath:
+    """Return what one `--exclude` stands for, relative to the root. Raises InputError."""
+    place = Path(os.path.normpath(root / name))
+    if not place.is_relative_to(root) or not os.path.lexists(place):
+        raise InputError(f"--exclude {name}: no such file or folder in {root}; leave it out")
+    return PurePosixPath(place.relative_to(root).as_posix())
+
+
+def _require_sources(root: Path, given: Path, paths: set[PurePosixPath]) -> None:
+    """Refuse to take files out of a cohort or a store. Raises InputError."""
+    for folder in sorted({parent for path in paths for parent in path.parents}):
+        for mark, option in _MARKS.items():
+            if folder.parts and (root / folder / mark).exists():
+                raise InputError(
+                    f"--include {given}: {folder} is a cohort or a store, which stays here; name "
+                    f"it with {option}, as the nodes see it"
+                )
+
+
+def _require_apart(included: Iterable[PurePosixPath], sources: Iterable[PurePosixPath]) -> None:
+    for path in sorted(set(included) & set(sources)):
+        raise InputError(
+            f"--include {path}: namd's own {path} goes to that place; give the file another name"
+        )
+
+
+def _require_small(places: dict[PurePosixPath, Path]) -> None:
+    """Refuse what is too large to be sources, before it is read. Raises InputError."""
+    sizes: Counter[str] = Counter()
+    for path, place in places.items():
+        if place.is_file() and not place.is_symlink():
+            folder = "/".join(path.parts[:2]) if len(path.parts) > 2 else path.parts[0]
+            sizes[folder] += place.stat().st_size
+    if sizes.total() > LIMIT_BYTES:
+        largest = sizes.most_common(_NAMED)
+        named = ", ".join(f"{name} {_mib(num_bytes)}" for name, num_bytes in largest)
+        raise InputError(
+            f"{_mib(sizes.total())} to send, more than {_mib(LIMIT_BYTES)}; largest: {named}; "
+            "leave folders out with --exclude, or include less"
+        )
+
+
+def _read(root: Path, path: PurePosixPath, place: Path) -> bytes:
+    """Return a file's bytes if they may go. Raises InputError."""
+    try:
+        link = _link(root, path)
+        # Links of an installed package are its installer's.
+        if link is not None and place == root / path:
+            raise InputError(
+                f"{link}: is a link, and links are not followed; include the file itself, or "
+                "leave it out with --exclude"
+            )
+        if not place.is_file():
+            what = "is not a file" if place.exists() else "no such file"
+            raise InputError(f"{place}: {what} to send; leave it out")
+        data = place.read_bytes()
+    except OSError as error:
+        raise InputError(f"{place}: cannot be read ({error.strerror}); leave it out") from error
+    reason = refusal(path, data)
+    if reason is not None:
+        raise InputError(
+            f"{place}: stays here ({reason}): only text without keys is sent; leave it out with "
+            "--exclude, and put what a study reads where the nodes see it"
+        )
+    return data
+
+
+def _link(root: Path, path: PurePosixPath) -> Path | None:
+    """Return the link that a path under the root passes through, if any."""
+    steps = [root / step for step in (*reversed(path.parents), path)][1:]
+    return next((step for step in steps if step.is_symlink()), None)
+
+
+def _listed(root: Path, names: Sequence[str]) -> set[PurePosixPath] | None:
+    """Return the files under some paths that git does not ignore; None if git keeps no root."""
+    command = ["git", "--literal-pathspecs", "-C", str(root), "ls-files", "-z"]
+    command += ["--cached", "--others", "--exclude-standard", "--", *names]
     try:
         done = subprocess.run(command, capture_output=True, check=False)
     except FileNotFoundError:
-        return list(_walked(root))
+        return None
     if done.returncode:
-        return list(_walked(root))
-    return [PurePosixPath(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name]
+        return None
+    return {PurePosixPath(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name}
 
 
-def _walked(root: Path) -> Iterator[PurePosixPath]:
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if name not in NEVER)
-        for name in files:
+def _walked(root: Path, start: PurePosixPath) -> Iterator[PurePosixPath]:
+    """Yield files under a folder, links among them, which are not followed."""
+    for folder, names, files in os.walk(root / start):
+        links = [name for name in names if (Path(folder) / name).is_symlink()]
+        names[:] = sorted(name for name in names if name not in _CACHES)
+        for name in [*files, *links]:
             yield PurePosixPath((Path(folder) / name).relative_to(root).as_posix())
 
 
-def _stays(path: PurePosixPath, closed: set[PurePosixPath]) -> bool:
-    folders = path.parts[:-1]
-    return (
-        not NEVER.isdisjoint(folders)
-        or (bool(folders) and folders[0] in NEVER_AT_TOP)
-        or path.suffix in DATA_SUFFIXES
-        or path in closed
-        or any(parent in closed for parent in path.parents)
-    )
+def _within(path: PurePosixPath, folders: set[PurePosixPath]) -> bool:
+    return path in folders or any(parent in folders for parent in path.parents)
 
 
 def _mib(num_bytes: int) -> str:

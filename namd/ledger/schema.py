@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from namd.config.errors import InputError
+from namd.config.errors import InputError, shown
 from namd.config.fingerprint import fingerprint
 
 SCHEMA_VERSION = 1
@@ -41,7 +41,10 @@ ENDINGS = (COMPLETED, PRUNED, FAILED, DIVERGED, INTERRUPTED)
 
 _EVENT_NAME = re.compile(r"(\d{8})-(\d{8})\.json")
 _SEGMENT_NAME = re.compile(r"(\d{8})-(\d{8})-(\d{8})\.jsonl\.gz")
-_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+MAXIMUM_NAME = 100
+"""Characters of a study's name, which is a folder's name and part of a cluster job's."""
 
 
 @dataclass(frozen=True, order=True)
@@ -148,8 +151,15 @@ def is_study_name(name: str) -> bool:
 
 def study_folder(name: str) -> str:
     """Return the folder of a study. Raises InputError for a name that no file could carry."""
+    if len(name) > MAXIMUM_NAME:
+        raise InputError(
+            f"study name {shown(name)}: it has {len(name):,} characters; use at most {MAXIMUM_NAME}"
+        )
     if not is_study_name(name):
-        raise InputError(f"study name {name!r}: use letters, digits, dots, dashes and underscores")
+        raise InputError(
+            f"study name {shown(name)}: use letters, digits, dots, dashes and underscores, a "
+            "letter or digit first"
+        )
     return f"studies/{name}"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from namd.config.errors import InputError
+from namd.config.places import local_path
 from namd.ledger.naming import link_if_absent, rename_over
 from namd.ledger.s3 import Patience, open_s3, upload_limit_s
 
@@ -216,7 +217,7 @@ def open_storage(url: str, **options: Any) -> Storage:  # noqa: ANN401 - handed 
     """
     protocol, separator, rest = url.partition("://")
     if not separator:
-        return LocalStorage(Path(url).expanduser())
+        return LocalStorage(local_path(url))
     if protocol == "file":
         return LocalStorage(Path(rest))
     if protocol not in ("s3", "s3a"):

@@ -128,6 +128,14 @@ def read_path(config: object, path: str) -> Any:  # noqa: ANN401 - any configura
     return value
 
 
+def num_threads(config: object) -> int:
+    """Return the threads that a configuration fixes for each operation; one if it has no say.
+
+    Float sums depend on the number, so it is part of every key and never the machine's.
+    """
+    return int(getattr(config, "num_threads", 1))
+
+
 def cut(config: object, paths: tuple[str, ...]) -> SimpleNamespace:
     """Return the slice of a configuration that lies under the given dotted paths."""
     root = SimpleNamespace()

@@ -36,6 +36,9 @@ from namd.models.language_settings import LanguageSettings
 from namd.models.settings import PerceptualSettings, TrunkSettings, UNetArchitecture
 from namd.models.weights import has_lpips_vgg
 
+MAXIMUM_THREADS = 1024
+"""More than any node has cores."""
+
 DRAWN = ("followup", "spacing_mm")
 """Columns that the quick draws of `finetune` are measured against."""
 
@@ -57,12 +60,15 @@ class NAMDConfig:
     Attributes:
         method: Always `namd`.
         precision: Of training and drawing; `auto` is resolved before any key is formed.
+        num_threads: CPU threads of each operation, on any machine: sums depend on their number,
+            so it is part of every key.
         train_seed: Weights, batches, noise and dropout of vae, pretrain and finetune.
         draw_seed: Noise of the draws.
     """
 
     method: str = "namd"
     precision: Precision = "auto"
+    num_threads: int = 1
     train_seed: int = 23
     draw_seed: int = 0
     image: ImageSettings = field(default_factory=ImageSettings)
@@ -81,6 +87,8 @@ class NAMDConfig:
 
     def __post_init__(self) -> None:
         """Reject combinations that no stage could honour."""
+        if not 1 <= self.num_threads <= MAXIMUM_THREADS:
+            raise ValueError(f"num_threads lies in 1..{MAXIMUM_THREADS}, not {self.num_threads}")
         if self.image.size % self.vae.architecture.downsampling:
             raise ValueError(
                 f"image.size {self.image.size} is not a multiple of the VAE's factor "

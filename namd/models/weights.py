@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from namd.config.errors import InputError
+from namd.config.places import local_path
 from namd.models.weights_settings import LOCAL_ROOT, WEIGHTS, ExternalWeight
 
 FOLDER_VARIABLE = "NAMD_WEIGHTS"
@@ -193,7 +194,7 @@ def hub_checkpoints() -> Path:
     """Return the folder in which torch hub keeps downloaded checkpoints."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("TORCH_HOME") or str(Path(cache) / "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return local_path(home) / "hub" / "checkpoints"
 
 
 def _weight(name: str) -> ExternalWeight:
@@ -234,7 +235,7 @@ def _labelled_places(
     yield str(place), place
     root = os.environ.get(FOLDER_VARIABLE)
     if root:
-        place = _descend(Path(root).expanduser() / weight.folder, weight)
+        place = _descend(local_path(root) / weight.folder, weight)
         yield f"${FOLDER_VARIABLE}: {place}", place
     else:
         yield f"${FOLDER_VARIABLE} (not set)", None
@@ -246,12 +247,12 @@ def _checkpoint_places(
     weight: ExternalWeight, configured: str | None
 ) -> Iterator[tuple[str, Path | None]]:
     if configured is not None:
-        place = Path(configured).expanduser()
+        place = local_path(configured)
         named = [place / name for name in weight.filenames] if place.is_dir() else [place]
         yield from ((f"{weight.config_path}: {file}", file) for file in named)
         return
     root = os.environ.get(FOLDER_VARIABLE)
-    folders = [Path(LOCAL_ROOT), *([Path(root).expanduser()] if root else []), hub_checkpoints()]
+    folders = [Path(LOCAL_ROOT), *([local_path(root)] if root else []), hub_checkpoints()]
     yield from (
         (str(folder / name), folder / name) for folder in folders for name in weight.filenames
     )
@@ -260,7 +261,7 @@ def _checkpoint_places(
 def _configured_places(
     weight: ExternalWeight, configured: str, revision: str | None
 ) -> Iterator[tuple[str, Path | None]]:
-    folder = Path(configured).expanduser()
+    folder = local_path(configured)
     place = _descend(folder, weight)
     yield f"{weight.config_path or 'configuration'}: {place}", place
     if not folder.exists() and _is_hub_name(configured):
@@ -322,7 +323,7 @@ def _wrong_config(path: Path, weight: ExternalWeight) -> str:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return "no config.json"
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "config.json cannot be read as JSON"
     if not isinstance(config, dict):
         return "config.json holds no mapping"
@@ -351,7 +352,7 @@ def _wrong_shards(index: Path) -> str:
         shards: Iterable[str] = set(
             json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         )
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return f"{index.name} cannot be read"
     for shard in sorted(shards):
         if Path(shard).name != shard:
@@ -377,7 +378,7 @@ def _wrong_safetensors(path: Path) -> str:
         )
     except FileNotFoundError:
         return f"no {path.name}"
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return f"{path.name} is no safetensors file"
     if path.stat().st_size != 8 + length + end:
         return f"{path.name} is cut short"

@@ -20,7 +20,7 @@ class ExternalWeight:
         name: The word used on the command line and in `locate`.
         title: What a person calls it.
         purpose: What a run does with it.
-        presets: Presets that want it.
+        presets: Presets that can use it; empty: no method that is here reads it.
         format: `diffusers` and `transformers` are folders of config.json and safetensors;
             `checkpoint` is one file of torch hub's cache, of which the name carries the digest.
         licence: Licence of the weights, not of the code around them.
@@ -136,8 +136,8 @@ WEIGHTS: dict[str, ExternalWeight] = {
         ExternalWeight(
             name="clip-text",
             title="CLIP ViT-L/14 text encoder, as Stable Diffusion 1.5 carries it",
-            purpose="reads the report in the row SD1.5",
-            presets=PAPER_PRESETS,
+            purpose="reads the report in the row SD1.5, which is not here yet",
+            presets=(),
             format="transformers",
             licence="MIT",
             fallback="the embedded language model reads the report (preset base)",
@@ -170,8 +170,8 @@ WEIGHTS: dict[str, ExternalWeight] = {
         ExternalWeight(
             name="flux",
             title="FLUX.1 [dev] transformer",
-            purpose="optional start of the row Flux",
-            presets=PAPER_PRESETS,
+            purpose="optional start of the row Flux, which is not here yet",
+            presets=(),
             format="diffusers",
             licence="FLUX.1 [dev] non-commercial licence",
             gated=True,

@@ -13,12 +13,13 @@ from typing import Any
 from namd.config.errors import ConfigError
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import to_mapping
-from namd.methods.base import CohortSlice, Stage, cut, read_path
+from namd.config.places import local_path
+from namd.methods.base import CohortSlice, Stage, cut, num_threads, read_path
 from namd.models.weights import WeightStatus, require_all, status_of
 from namd.models.weights_settings import WEIGHTS
 from namd.pipeline.digests import DigestCache
 
-KEY_SCHEMA = 1
+KEY_SCHEMA = 2
 """Bumped when what goes into a key changes; every artifact is then made anew."""
 
 EVERYTHING = "*"
@@ -40,6 +41,7 @@ class Node:
         inputs: Keys of what it reads, by the name under which the body sees it, each with the
             name of the stage that makes it.
         settings: The declared slice of the configuration, by attribute.
+        num_threads: Threads that each of its operations on the CPU takes.
     """
 
     stage: Stage
@@ -47,6 +49,7 @@ class Node:
     identity: Mapping[str, Any]
     inputs: Mapping[str, tuple[str, str]]
     settings: SimpleNamespace
+    num_threads: int = 1
 
     @property
     def label(self) -> str:
@@ -139,6 +142,7 @@ def _node(
         "values": dict(stage.values),
         "slice": {path: _slice(config, path, stage.weights) for path in stage.reads},
         "seeds": {path: read_path(config, path) for path in stage.seeds},
+        "num_threads": num_threads(config),
         "weights": weights,
         "upstream": {label: node.key for label, node in inputs.items()},
         "cohort": None if stage.cohort is None else _cohort_identity(stage.cohort, cohort_digest),
@@ -149,6 +153,7 @@ def _node(
         identity,
         {label: (node.stage.name, node.key) for label, node in inputs.items()},
         cut(config, _outermost((*stage.reads, *stage.seeds))),
+        num_threads(config),
     )
 
 
@@ -230,7 +235,7 @@ def _weight_digest(config: object, path: str, digests: DigestCache) -> str | Non
     value = read_path(config, path)
     if value is None:
         return None
-    place = Path(str(value)).expanduser()
+    place = local_path(str(value))
     if place.exists():
         return digests.weights(place.resolve())
     if "/" in str(value):

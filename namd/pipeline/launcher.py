@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from namd.config.errors import InputError
+from namd.config.threads import fixed_threads
 from namd.methods.base import StageContext, Step, World
 from namd.methods.source_hash import source_hash
 from namd.pipeline import provenance
@@ -303,6 +304,7 @@ class Launcher:
             "device_seconds": round(seconds * (context.workers or context.world.size), 3),
             "attempts": task.lease.epoch,
             "made_for": self.made_for,
+            "num_threads": node.num_threads,
             "world": {"size": context.world.size, "device": context.world.device},
             "environment": provenance.environment(),
             "source_hash": source_hash(node.stage),
@@ -372,7 +374,9 @@ def terminable() -> Iterator[None]:
 
 
 def _in_this_process(nodes: Sequence[Node], context: StageContext) -> Generator[Step, None, None]:
-    return nodes[0].stage.load_body()(context)
+    body = nodes[0].stage.load_body()  # imports what it computes with
+    with fixed_threads(nodes[0].num_threads):
+        yield from body(context)
 
 
 def _local_world() -> World:

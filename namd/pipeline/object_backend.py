@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from namd.config.places import local_path
 from namd.ledger.s3 import Patience, S3Away, open_s3, upload_limit_s
 from namd.pipeline.backend import StoreError
 
@@ -256,7 +257,7 @@ def cache_folder(url: str) -> Path:
     if not base:
         base = os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/namd/stores"
     digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
-    return Path(base).expanduser() / digest
+    return local_path(base) / digest
 
 
 def _rename(partial: Path, folder: Path) -> None:

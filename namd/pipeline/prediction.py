@@ -13,13 +13,14 @@ import torch
 
 from namd.config.errors import InputError
 from namd.config.fingerprint import fingerprint
+from namd.config.threads import fixed_threads
 from namd.data import schema
 from namd.data.cohort import Cohort
 from namd.data.ehr import PatientRecord
 from namd.data.intensity import to_unit
 from namd.data.report import report_text
 from namd.evaluate.scores import judged
-from namd.methods.base import Stage, StageContext, cut
+from namd.methods.base import Stage, StageContext, cut, num_threads
 from namd.models.judge import load_judge
 from namd.pipeline.finished_run import FinishedRun, draw_stage, find_artifact
 from namd.pipeline.store import Store
@@ -90,7 +91,18 @@ def predict(
     """
     if num_draws < 1:
         raise InputError(f"--draws is 1 or more, not {num_draws}")
-    case = _case(hu, spacing_mm, record)
+    with fixed_threads(num_threads(run.configuration.config)):
+        return _predicted(store, run, _case(hu, spacing_mm, record), record, num_draws, progress)
+
+
+def _predicted(
+    store: Store,
+    run: FinishedRun,
+    case: Cohort,
+    record: PatientRecord,
+    num_draws: int,
+    progress: Callable[[int, int], None] | None,
+) -> Prediction:
     stage = draw_stage(run)
     context = _context(store, run, stage)
     module, _, attribute = str(stage.values["drawer"]).partition(":")

@@ -9,7 +9,8 @@ from typing import Any
 
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import to_mapping
-from namd.methods.base import World
+from namd.config.threads import fixed_threads
+from namd.methods.base import World, num_threads
 from namd.pipeline import provenance
 from namd.pipeline.backend import StoreError
 from namd.pipeline.digests import DigestCache
@@ -236,7 +237,8 @@ def score_rows(
     from namd.evaluate.rendering import to_text
     from namd.pipeline.score_table import score_table
 
-    table = score_table(configuration, cohort, artifacts)
+    with fixed_threads(num_threads(configuration.config)):
+        table = score_table(configuration, cohort, artifacts)
     about = table.to_mapping()
     rows = about.pop("rows")
     own = {row["row"]: row for row in rows}.get(configuration.method.name, {})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from namd.config.document import read_yaml_mapping
-from namd.config.errors import ConfigError, about
+from namd.config.errors import ConfigError, about, shown
 from namd.config.parsing import apply_overrides, merge, nearest, parse
 from namd.config.presets import load_preset
 from namd.data.settings import CohortDemands
@@ -70,12 +70,14 @@ def from_mapping(
 
         methods = METHODS
     name = mapping.get("method", DEFAULT_METHOD)
-    if name not in methods:
-        raise ConfigError(f"method={name!r} does not exist{nearest(str(name), methods)}")
+    if not isinstance(name, str) or name not in methods:
+        raise ConfigError(f"method={shown(name)} does not exist{nearest(str(name), methods)}")
     method = methods[name]
     if preset is not None and preset not in method.presets:
         fitting = ", ".join(method.presets)
-        raise ConfigError(f"preset {preset!r} does not fit method {name}; those that do: {fitting}")
+        raise ConfigError(
+            f"preset {shown(preset)} does not fit method {name}; those that do: {fitting}"
+        )
     mapping = {key: value for key, value in mapping.items() if key != "method"}
     if any(spec.name == "method" for spec in dataclasses.fields(method.config_class)):
         mapping["method"] = name

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from namd.config.fingerprint import file_digest
+from namd.config.places import local_path
 from namd.ledger.artifacts import COMMIT, Commit, CommitUnreadable, damage, parse_commit
 from namd.pipeline.backend import Backend, LocalBackend, StoreError, probe
 from namd.pipeline.digests import DigestCache
@@ -497,7 +498,7 @@ def _open_backend(url: str, answered: bool) -> Backend:
         return open_object_backend(url, answered)
     if separator and protocol != "file":
         raise StoreError(f"store {url}: only local folders, file:// and s3:// are known")
-    return LocalBackend(Path(rest if separator else url).expanduser().absolute())
+    return LocalBackend(local_path(rest if separator else url).absolute())
 
 
 def key_folder(stage: str, key: str) -> str:

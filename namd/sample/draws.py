@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from namd.config.threads import spare_threads
+
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
@@ -55,21 +57,22 @@ def map_batches(
 ) -> list[Result]:
     """Return the function of every batch, in order and without gradients.
 
-    On a CPU each batch has one thread to itself: a step's operations on small latents are too
-    short to be shared out, and one thread's sums do not depend on how many there are. A single
-    batch has all threads.
+    On a CPU each batch has one thread to itself, and as many batches as the process has threads
+    are done at a time: a step's operations on small latents are too short to be shared out, and
+    one thread's sums do not depend on how many there are.
     """
 
     @torch.no_grad()
     def one(batch: Batch) -> Result:
         return function(batch)
 
-    threads = torch.get_num_threads()
-    workers = min(threads, len(batches)) if device == "cpu" else 1
-    if workers < 2:
+    if device != "cpu":
         return [one(batch) for batch in batches]
-    torch.set_num_threads(1)  # of each thread that starts from here on
+    threads, workers = torch.get_num_threads(), min(spare_threads(), len(batches))
+    torch.set_num_threads(1)  # of this thread, and of each that starts from here on
     try:
+        if workers < 2:
+            return [one(batch) for batch in batches]
         with ThreadPoolExecutor(workers, "batch") as pool:
             return list(pool.map(one, batches))
     finally:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from namd.config.errors import shown
+
 Mode = Literal["max", "min"]
 Decision = Literal["continue", "stop"]
 
@@ -37,7 +39,7 @@ class Rung:
             raise ValueError(f"fraction lies in (0, 1], not {self.fraction}")
         if "loss" in self.metric:
             raise ValueError(
-                f"metric {self.metric!r}: a loss is redefined by searched weights; "
+                f"metric {shown(self.metric)}: a loss is redefined by searched weights; "
                 "use a measure such as probe_auroc"
             )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
-from namd.config.errors import ConfigError
+from namd.config.errors import ConfigError, shown
 
 Design = Literal["arms", "leave-one-out", "pairwise", "factorial", "fractional"]
 
@@ -109,7 +109,7 @@ def make_arms(
         if named.setdefault(name, applied) != applied:
             both = " and ".join(f"({', '.join(one) or 'none'})" for one in (named[name], applied))
             raise ConfigError(
-                f"ablation.toggles: two arms would be called {name!r}, of the toggles {both}; "
+                f"ablation.toggles: two arms would be called {shown(name)}, of the toggles {both}; "
                 "rename one of these"
             )
         arms.append(Arm(name, applied, overrides))
@@ -182,8 +182,8 @@ def _combine(applied: tuple[str, ...], toggles: Mapping[str, Mapping[str, Any]])
         for path, value in toggles[name].items():
             if path in overrides and overrides[path] != value:
                 raise ConfigError(
-                    f"ablation.toggles.{name}.{path}={value!r}: another toggle of the same arm "
-                    f"sets {overrides[path]!r}"
+                    f"ablation.toggles.{name}.{path}={shown(value)}: another toggle of the same "
+                    f"arm sets {shown(overrides[path])}"
                 )
             overrides[path] = value
     return overrides

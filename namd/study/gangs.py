@@ -27,7 +27,7 @@ def occupied(stage: Stage, resources: StageResources) -> StageResources:
 
 def devices_of_worker(resources: StageResources) -> float:
     """Return the devices that one worker occupies: accelerators, or cores where it has none."""
-    return resources.gpus or resources.cpus
+    return resources.gpus or resources.cores
 
 
 def device_seconds(worker_seconds: float, resources: StageResources) -> float:

@@ -53,8 +53,9 @@ def json_schema() -> dict[str, Any]:
         "minProperties": 1,
         "additionalProperties": _PARAMETER,
     }
-    split = schema["properties"]["evaluate"]["properties"]["split"]
-    split["anyOf"] = [{"enum": ["validation", "test"]}, _null()]
+    evaluate = schema["properties"]["evaluate"]["properties"]
+    evaluate["secondary"]["uniqueItems"] = True
+    evaluate["split"]["anyOf"] = [{"enum": ["validation", "test"]}, _null()]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "namd study",

@@ -119,6 +119,7 @@ class StudyPlan:
         estimated: Whether later proposals were guessed, since they depend on outcomes.
         refused: None, or why it cannot run, with the numbers.
         fraction: Of a fractional design, else None.
+        resources: What stages reserve, the choices that the file leaves open made.
     """
 
     study: str
@@ -132,6 +133,7 @@ class StudyPlan:
     estimated: bool
     refused: str | None
     fraction: Fraction | None = None
+    resources: ResourcesSpec = field(default_factory=ResourcesSpec)
 
     @property
     def device_hours(self) -> float:
@@ -285,12 +287,13 @@ def make_study_plan(
                 nodes[node.stage.name, node.key] = node
                 families.setdefault(node.stage.name, []).append(node.key)
     holdings = Holdings(store)
+    resources = configurator.resources()
     estimates = [
         _estimate(
             [nodes[name, key] for key in keys],
             holdings,
             calibration or {},
-            spec.resources.of(name),
+            resources.of(name),
             hash_source,
         )
         for name, keys in families.items()
@@ -301,8 +304,8 @@ def make_study_plan(
     remaining = sum(estimate.seconds for estimate in estimates) / SECONDS_PER_HOUR
     firsts = [(name, keys[0]) for name, keys in families.items()]
     refused = (
-        gang_refusal((nodes[place].stage for place in firsts), spec.resources, cluster)
-        or batch_refusal(missing, spec.resources)
+        gang_refusal((nodes[place].stage for place in firsts), resources, cluster)
+        or batch_refusal(missing, resources)
         or _over_budget(spent, remaining, budget)
     )
     return StudyPlan(
@@ -311,12 +314,13 @@ def make_study_plan(
         trials=len(trials),
         stages=estimates,
         stages_total=total,
-        peak_concurrency=peak_concurrency(missing, spec.resources, cluster),
+        peak_concurrency=peak_concurrency(missing, resources, cluster),
         spent_hours=spent,
         budget_hours=budget,
         estimated=estimated,
         refused=refused,
         fraction=spec.ablation.fraction if spec.ablation is not None else None,
+        resources=resources,
     )
 
 
@@ -362,7 +366,7 @@ def gang_refusal(stages: Iterable[Stage], resources: ResourcesSpec, cluster: Clu
         need = occupied(stage, resources.of(stage.name))
         for word, per_worker, whole, node in (
             ("GPUs", need.gpus, cluster.gpus, cluster.node_gpus),
-            ("CPUs", need.cpus, cluster.cpus, cluster.node_cpus),
+            ("CPUs", need.cores, cluster.cpus, cluster.node_cpus),
         ):
             if need.least * per_worker > whole:
                 return (
@@ -398,13 +402,13 @@ def peak_concurrency(nodes: Sequence[Node], resources: ResourcesSpec, cluster: C
 def _placed(needs: Mapping[StageResources, int], cluster: Cluster) -> int:
     """Return how many of the stages of one depth fit side by side, the smallest first."""
     gpus, cpus, placed = cluster.gpus, cluster.cpus, 0
-    for need, count in sorted(needs.items(), key=lambda pair: (pair[0].gpus, pair[0].cpus)):
-        fit = math.floor(cpus / (need.least * need.cpus))
+    for need, count in sorted(needs.items(), key=lambda pair: (pair[0].gpus, pair[0].cores)):
+        fit = math.floor(cpus / (need.least * need.cores))
         if need.gpus:
             fit = min(fit, math.floor(gpus / (need.least * need.gpus)))
         taken = min(count, fit)
         gpus -= taken * need.least * need.gpus
-        cpus -= taken * need.least * need.cpus
+        cpus -= taken * need.least * need.cores
         placed += taken
     return placed
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from namd.config.errors import ConfigError
+from namd.config.errors import ConfigError, shown
 from namd.config.parsing import nearest
 
 Kind = Literal["uniform", "log_uniform", "int", "log_int", "choice", "preset"]
@@ -231,25 +231,29 @@ class Space:
 def parse_space(mapping: Mapping[str, Any], path: str = "search.space") -> Space:
     """Read a space from a study file. Raises ConfigError naming path and value."""
     if not isinstance(mapping, Mapping) or not mapping:
-        raise ConfigError(f"{path}={mapping!r}: expected parameters, at least one")
+        raise ConfigError(f"{path}={shown(mapping)}: expected parameters, at least one")
     parameters = {
         name: _parameter(str(name), entry, f"{path}.{name}") for name, entry in mapping.items()
     }
     _check_conditions(parameters, path)
-    return Space(tuple(_in_order(parameters, path)))
+    ordered = _in_order(parameters, path)
+    _require_reachable(ordered, path)
+    return Space(tuple(ordered))
 
 
 def _parameter(name: str, entry: Any, path: str) -> Parameter:  # noqa: ANN401 - from YAML
     if not isinstance(entry, Mapping):
-        raise ConfigError(f"{path}={entry!r}: expected a mapping such as {{uniform: [0, 1]}}")
+        raise ConfigError(f"{path}={shown(entry)}: expected a mapping such as {{uniform: [0, 1]}}")
     for key in entry:
         if key not in _KEYS:
-            raise ConfigError(f"{path}.{key}={entry[key]!r}: unknown key{nearest(str(key), _KEYS)}")
+            raise ConfigError(
+                f"{path}.{key}={shown(entry[key])}: unknown key{nearest(str(key), _KEYS)}"
+            )
     kinds: list[Kind] = [kind for kind in _KINDS if kind in entry]  # type: ignore[misc]
     when = _condition(entry.get("when"), f"{path}.when")
     otherwise = entry.get("else", ABSENT)
     if otherwise is not ABSENT and not when:
-        raise ConfigError(f"{path}.else={otherwise!r}: there is no `when` that could be false")
+        raise ConfigError(f"{path}.else={shown(otherwise)}: there is no `when` that could be false")
     if not kinds and when and otherwise is not ABSENT:
         return Parameter(name, "preset", when=when, otherwise=otherwise)
     if len(kinds) != 1:
@@ -265,16 +269,18 @@ def _parameter(name: str, entry: Any, path: str) -> Parameter:  # noqa: ANN401 -
     if points is not None and (
         isinstance(points, bool) or not isinstance(points, int) or points < 1
     ):
-        raise ConfigError(f"{path}.points={points!r}: expected a whole number of 1 or more")
+        raise ConfigError(f"{path}.points={shown(points)}: expected a whole number of 1 or more")
     return Parameter(name, kind, low, high, when=when, otherwise=otherwise, points=points)
 
 
 def _choices(value: Any, path: str) -> tuple[Any, ...]:  # noqa: ANN401
     if not isinstance(value, list) or not value:
-        raise ConfigError(f"{path}={value!r}: expected a list of values")
+        raise ConfigError(f"{path}={shown(value)}: expected a list of values")
+    if not all(_is_plain(choice) for choice in value):
+        raise ConfigError(f"{path}={shown(value)}: numbers among the choices must be finite")
     labels = [_label(choice) for choice in value]
     if len(set(labels)) != len(labels):
-        raise ConfigError(f"{path}={value!r}: a value stands twice")
+        raise ConfigError(f"{path}={shown(value)}: a value stands twice")
     return tuple(value)
 
 
@@ -285,15 +291,36 @@ def _bounds(kind: Kind, value: Any, path: str) -> tuple[float, float]:  # noqa: 
         not isinstance(value, list)
         or len(value) != 2
         or any(isinstance(v, bool) or not isinstance(v, numbers) for v in value)
-        or not all(math.isfinite(v) for v in value)
+        or not all(_is_finite(v) for v in value)
     ):
-        raise ConfigError(f"{path}={value!r}: expected [low, high], two {'whole ' * whole}numbers")
+        raise ConfigError(
+            f"{path}={shown(value)}: expected [low, high], two {'whole ' * whole}numbers"
+        )
     low, high = value
     if low >= high:
-        raise ConfigError(f"{path}={value!r}: the first number must be below the second")
+        raise ConfigError(f"{path}={shown(value)}: the first number must be below the second")
+    if not _is_finite(float(high) - float(low)):
+        raise ConfigError(f"{path}={shown(value)}: too wide: the difference is no finite number")
     if kind.startswith("log_") and low <= 0:
-        raise ConfigError(f"{path}={value!r}: a logarithmic range lies above 0")
+        raise ConfigError(f"{path}={shown(value)}: a logarithmic range lies above 0")
     return (low, high) if whole else (float(low), float(high))
+
+
+def _is_plain(value: Any) -> bool:  # noqa: ANN401
+    """Return whether the ledger's JSON can hold a value: no number in it is infinite or NaN."""
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _is_finite(number: float) -> bool:
+    """Return whether a number is a finite float; a whole number beyond all floats is not."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _condition(value: Any, path: str) -> dict[str, tuple[Any, ...]]:  # noqa: ANN401
@@ -308,7 +335,7 @@ def _condition(value: Any, path: str) -> dict[str, tuple[Any, ...]]:  # noqa: AN
             str(name): tuple(allowed) if isinstance(allowed, list) else (allowed,)
             for name, allowed in value.items()
         }
-    raise ConfigError(f"{path}={value!r}: expected a parameter's name or {{name: value}}")
+    raise ConfigError(f"{path}={shown(value)}: expected a parameter's name or {{name: value}}")
 
 
 def _check_conditions(parameters: Mapping[str, Parameter], path: str) -> None:
@@ -317,14 +344,19 @@ def _check_conditions(parameters: Mapping[str, Parameter], path: str) -> None:
         for name, allowed in parameter.when.items():
             if name not in parameters:
                 raise ConfigError(
-                    f"{path}.{parameter.name}.when={name!r}: no such parameter"
+                    f"{path}.{parameter.name}.when={shown(name)}: no such parameter"
                     f"{nearest(name, parameters)}"
+                )
+            if not allowed:
+                raise ConfigError(
+                    f"{path}.{parameter.name}.when.{name}=[]: no value is allowed, so "
+                    f"{parameter.name} would never be searched; name a value or leave `when` out"
                 )
             for value in allowed:
                 if not parameters[name].contains(value):
                     raise ConfigError(
-                        f"{path}.{parameter.name}.when: {name} is never {value!r}, so it is absent "
-                        "always"
+                        f"{path}.{parameter.name}.when: {name} is never {shown(value)}, so it is "
+                        "absent always"
                     )
         if parameter.is_switch and parameter.name not in named:
             raise ConfigError(
@@ -346,6 +378,27 @@ def _in_order(parameters: Mapping[str, Parameter], path: str) -> list[Parameter]
         for parameter in ready:
             done[parameter.name] = parameter
     return list(done.values())
+
+
+def _require_reachable(ordered: list[Parameter], path: str) -> None:
+    """Refuse a parameter whose conditions, with those of what they name, exclude each other.
+
+    Parameters vary independently, so it exists somewhere exactly if each one named on the way
+    keeps an allowed value. Raises ConfigError.
+    """
+    needs: dict[str, dict[str, tuple[Any, ...]]] = {}
+    for parameter in ordered:
+        need: dict[str, tuple[Any, ...]] = {}
+        for layer in (parameter.when, *(needs[name] for name in parameter.when)):
+            for name, allowed in layer.items():
+                kept = tuple(value for value in need.get(name, allowed) if value in allowed)
+                if not kept:
+                    raise ConfigError(
+                        f"{path}.{parameter.name}.when: the conditions on {name} exclude each "
+                        f"other, so {parameter.name} would never be searched"
+                    )
+                need[name] = kept
+        needs[parameter.name] = need
 
 
 def _label(value: Any) -> Any:  # noqa: ANN401

@@ -4,13 +4,13 @@ What its paths mean to a method is checked in namd.study.trials; nothing here im
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from namd.config.document import read_yaml_mapping
-from namd.config.errors import ConfigError, InputError, about
+from namd.config.errors import ConfigError, InputError, about, shown
 from namd.config.parsing import parse, to_mapping
 from namd.ledger.schema import study_folder
 from namd.study.asha import AshaSettings, Mode
@@ -33,7 +33,8 @@ class BaseSpec:
     Attributes:
         preset: Name of a preset; None: the method's defaults.
         method: A row of Table 1.
-        cohort: A cohort's folder, or `phantom`, built from its recipe; None: the command line's.
+        cohort: A cohort's folder, or `phantom[:CASES]`, built from its recipe; None: the command
+            line's.
         store: Folder or URL; None: the command line's.
         set: Values laid over the preset, by dotted path.
     """
@@ -111,7 +112,7 @@ class Objective:
         """Keep the test split out of searches."""
         if self.split != "validation":
             raise ValueError(
-                f"split={self.split!r}: a search sees the validation split only; "
+                f"split={shown(self.split)}: a search sees the validation split only; "
                 "score the winner on test with an ablation study"
             )
 
@@ -213,11 +214,14 @@ class EvaluateSpec:
     secondary: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Reject impossible counts and a primary metric that is secondary too."""
+        """Reject impossible counts and metrics that are named twice."""
         if self.num_draws is not None and self.num_draws < 1:
             raise ValueError(f"num_draws is 1 or more, not {self.num_draws}")
         if self.primary in self.secondary:
             raise ValueError(f"primary {self.primary} is secondary too")
+        twice = [name for name in self.secondary if self.secondary.count(name) > 1]
+        if twice:
+            raise ValueError(f"secondary names {shown(twice[0])} twice; keep one")
 
 
 @dataclass(frozen=True)
@@ -244,13 +248,13 @@ class StageResources:
         workers: Size of the gang of a training stage and of the pools that draw; every other
             stage is built by one.
         minimum_workers: An elastic gang may shrink to so many; None: it may not.
-        cpus: Cores per worker.
+        cpus: Cores per worker; None: the configuration's `num_threads`.
         gpus: Accelerators per worker; a fraction where several stages fit on one.
     """
 
     workers: int = 1
     minimum_workers: int | None = None
-    cpus: float = 1.0
+    cpus: float | None = None
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
@@ -261,7 +265,7 @@ class StageResources:
             raise ValueError(
                 f"minimum_workers lies in 1..{self.workers}, not {self.minimum_workers}"
             )
-        if self.cpus <= 0 or self.gpus < 0:
+        if (self.cpus is not None and self.cpus <= 0) or self.gpus < 0:
             raise ValueError(f"cpus {self.cpus} is above 0 and gpus {self.gpus} is 0 or more")
         if self.gpus > 1 and self.gpus != int(self.gpus):
             raise ValueError(f"gpus above 1 are whole, not {self.gpus}")
@@ -270,6 +274,15 @@ class StageResources:
     def least(self) -> int:
         """The smallest gang it runs with."""
         return self.minimum_workers or self.workers
+
+    @property
+    def cores(self) -> float:
+        """Cores that one worker reserves."""
+        return 1.0 if self.cpus is None else self.cpus
+
+    def for_threads(self, num_threads: int) -> "StageResources":
+        """Return these with a core for each thread if the number of cores is left open."""
+        return self if self.cpus is not None else replace(self, cpus=float(num_threads))
 
 
 @dataclass(frozen=True)
@@ -296,6 +309,11 @@ class ResourcesSpec:
         """Return what a stage's builder reserves."""
         family = stage.partition("-")[0]
         return self.stages.get(stage, self.stages.get(family, self.default))
+
+    def for_threads(self, num_threads: int) -> "ResourcesSpec":
+        """Return these with a core for each thread wherever the number of cores is left open."""
+        stages = {name: each.for_threads(num_threads) for name, each in self.stages.items()}
+        return replace(self, default=self.default.for_threads(num_threads), stages=stages)
 
 
 @dataclass(frozen=True)
@@ -351,11 +369,11 @@ class StudySpec:
         seeds = self.train_seeds
         if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
             raise ValueError(
-                f"seeds={self.seeds!r}: expected a count of 1 or more, or distinct seeds"
+                f"seeds={shown(self.seeds)}: expected a count of 1 or more, or distinct seeds"
             )
         if self.search is not None:
             if self.seeds != 1:
-                raise ValueError(f"seeds={self.seeds!r}: a search states them in search.seeds")
+                raise ValueError(f"seeds={shown(self.seeds)}: a search states them in search.seeds")
             if self.evaluate.split not in (None, "validation"):
                 raise ValueError(
                     f"evaluate.split={self.evaluate.split!r}: a search sees validation only; "
@@ -401,8 +419,8 @@ def require_extension(old: Mapping[str, Any], new: StudySpec) -> None:
     for path in sorted(set(before) | set(after)):
         if before.get(path) != after.get(path):
             raise ConfigError(
-                f"{path}={after.get(path)!r}: the study {new.name} was started with "
-                f"{before.get(path)!r}; give the changed study a new name"
+                f"{path}={shown(after.get(path))}: the study {new.name} was started with "
+                f"{shown(before.get(path))}; give the changed study a new name"
             )
     past = parse_study(old)
     if past.search is not None and new.search is not None:
@@ -412,7 +430,9 @@ def require_extension(old: Mapping[str, Any], new: StudySpec) -> None:
                 "it can only be raised"
             )
     elif not set(past.train_seeds) <= set(new.train_seeds):
-        raise ConfigError(f"seeds={new.seeds!r}: {past.seeds!r} before; seeds can only be added")
+        raise ConfigError(
+            f"seeds={shown(new.seeds)}: {shown(past.seeds)} before; seeds can only be added"
+        )
 
 
 _FREE = {

@@ -5,22 +5,23 @@ starts.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from namd.config.errors import ConfigError, about
+from namd.config.errors import ConfigError, about, shown
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import merge, nearest, set_path, to_mapping
 from namd.config.presets import load_preset
 from namd.data.settings import CohortDemands
 from namd.ledger.schema import trial_id
-from namd.methods.base import Method, read_path
+from namd.methods.base import Method, num_threads, read_path
 from namd.methods.registry import rung_metrics
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping
 from namd.statistics.metrics import METRICS
 from namd.study.designs import Arm, merge_duplicates
-from namd.study.spec import MAXIMUM_TRIALS, StudySpec
+from namd.study.spec import MAXIMUM_TRIALS, ResourcesSpec, StudySpec
 
 TRAIN_SEED = "train_seed"
 RESERVED = ("method", TRAIN_SEED, "evaluate.split", "evaluate.num_draws")
@@ -124,6 +125,26 @@ class Configurator:
             if name not in reserved:
                 hint = nearest(name, sorted(reserved))
                 raise ConfigError(f"resources.stages.{name}: no such stage{hint}")
+        self._require_cores()
+
+    def resources(self) -> ResourcesSpec:
+        """Return what stages reserve: a core for each thread if the file does not say."""
+        return self.spec.resources.for_threads(self._most_threads())
+
+    def _most_threads(self) -> int:
+        return max(num_threads(each.config) for each in self._each_alone())
+
+    def _require_cores(self) -> None:
+        """Refuse threads that would share cores. Raises ConfigError."""
+        threads, resources = self._most_threads(), self.spec.resources
+        named = {"default": resources.default}
+        named |= {f"stages.{name}": each for name, each in resources.stages.items()}
+        for name, each in named.items():
+            if each.cpus is not None and max(1, math.ceil(each.cpus)) < threads:
+                raise ConfigError(
+                    f"resources.{name}.cpus {each.cpus:g} is below num_threads {threads}, which "
+                    "results depend on: reserve that many, leave cpus out, or set num_threads"
+                )
 
     def check_measured(self) -> None:
         """Check that trials measure what the study is about, on this machine as it is.
@@ -134,11 +155,12 @@ class Configurator:
         Raises ConfigError naming the setting that switches the metric on.
         """
         spec = self.spec
-        wanted = [(f"evaluate.primary={spec.evaluate.primary!r}", spec.evaluate.primary)]
+        wanted = [(f"evaluate.primary={shown(spec.evaluate.primary)}", spec.evaluate.primary)]
         tried: list[tuple[str, Mapping[str, Any]]] = [("", {})]
         if spec.search is not None:
             wanted = [
-                (f"search.objective.metric={o.metric!r}", o.metric) for o in spec.search.objectives
+                (f"search.objective.metric={shown(o.metric)}", o.metric)
+                for o in spec.search.objectives
             ]
             checks = spec.search.parsed_space.checks()
             tried += [(f" under search.space.{name}", values) for name, values in checks]
@@ -205,12 +227,12 @@ class Configurator:
             if not known:
                 able = ", ".join(f"{name} ({', '.join(told)})" for name, told in offered.items())
                 raise ConfigError(
-                    f"{place}, metric {rung.metric!r}: stage {rung.stage} reports no metric that "
-                    f"a rung may use; these do: {able}"
+                    f"{place}, metric {shown(rung.metric)}: stage {rung.stage} reports no metric "
+                    f"that a rung may use; these do: {able}"
                 )
             if rung.metric not in known:
                 raise ConfigError(
-                    f"{place}, metric {rung.metric!r}: stage {rung.stage} reports no such "
+                    f"{place}, metric {shown(rung.metric)}: stage {rung.stage} reports no such "
                     f"metric{nearest(rung.metric, known)}; a rung there may use {', '.join(known)}"
                 )
             if rung.mode != (better := known[rung.metric]):
@@ -227,7 +249,7 @@ class Configurator:
             for reserved in RESERVED:
                 if path == reserved or path == reserved.partition(".")[0]:
                     raise ConfigError(
-                        f"{place}.{path}={value!r}: {reserved} is set by the study file's own "
+                        f"{place}.{path}={shown(value)}: {reserved} is set by the study file's own "
                         "base.method, seeds and evaluate"
                     )
             result = set_path(result, path, value)
@@ -294,17 +316,17 @@ def _require_few(spec: StudySpec) -> None:
     arms = len(spec.ablation.arms()) if spec.ablation is not None else 0
     if arms * len(spec.train_seeds) > MAXIMUM_TRIALS:
         raise ConfigError(
-            f"seeds={spec.seeds!r}: {arms:,} arms x {len(spec.train_seeds):,} training seeds, "
+            f"seeds={shown(spec.seeds)}: {arms:,} arms x {len(spec.train_seeds):,} training seeds, "
             f"where a study has at most {MAXIMUM_TRIALS:,} trials"
         )
 
 
 def _require_metrics(spec: StudySpec) -> None:
     """Refuse a metric that no trial would ever have. Raises ConfigError."""
-    named = [(f"evaluate.primary={spec.evaluate.primary!r}", spec.evaluate.primary)]
-    named += [(f"evaluate.secondary: {name!r}", name) for name in spec.evaluate.secondary]
+    named = [(f"evaluate.primary={shown(spec.evaluate.primary)}", spec.evaluate.primary)]
+    named += [(f"evaluate.secondary: {shown(name)}", name) for name in spec.evaluate.secondary]
     for objective in spec.search.objectives if spec.search is not None else ():
-        named.append((f"search.objective.metric={objective.metric!r}", objective.metric))
+        named.append((f"search.objective.metric={shown(objective.metric)}", objective.metric))
     for place, name in named:
         if name not in METRICS:
             raise ConfigError(f"{place}: no such metric{nearest(name, METRICS)}")

@@ -25,16 +25,22 @@ _BAD = ("failed", "diverged", "interrupted")
 _SHORT = 12
 """Digits of a key that people are shown."""
 
+LIMITS = {"name": 128, "group": 128, "job_type": 64}
+"""Most characters of these fields; W&B takes longer ones offline and refuses them on sync."""
+
+TAG_LIMIT = 64
+_DIGEST = 8
+
 
 @dataclass(frozen=True)
 class RunContent:
-    """All that one run shows.
+    """All that one run shows. Fields beyond W&B's limits are shortened, see `shortened`.
 
     Attributes:
         run_id: The same for the same thing, whenever it is written.
         name: For people.
         group: The study.
-        job_type: An arm, `search`, `confirm`, `stage` or `study`.
+        job_type: An arm (whole in the config), `search`, `confirm`, `stage` or `study`.
         config: What was decided before it ran.
         tags: Short words to filter by.
         history: (step, metrics) in increasing order.
@@ -51,6 +57,13 @@ class RunContent:
     history: Sequence[tuple[int, Mapping[str, float]]] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
     failed: bool = False
+
+    def __post_init__(self) -> None:
+        """Keep within W&B's limits."""
+        for name, limit in LIMITS.items():
+            object.__setattr__(self, name, shortened(getattr(self, name), limit))
+        tags = tuple(shortened(tag, TAG_LIMIT) for tag in self.tags)
+        object.__setattr__(self, "tags", tags)
 
 
 class History:
@@ -111,6 +124,7 @@ class StudyFold:
         self.images = False
         self._question = ""
         self._configuration: Mapping[str, Any] = {}
+        self._roots: frozenset[str] = frozenset()
         self._trials: dict[str, _TrialState] = {}
         self._built: dict[str, float] = {}
         self._messages: dict[tuple[int, str], str] = {}
@@ -175,14 +189,18 @@ class StudyFold:
         if kind == "opened":
             specification = body.get("specification", {})
             self.study = str(specification.get("name", self.study))
-            self._question = clean_text(str(specification.get("question", "")))
-            self.images = bool(specification.get("tracking", {}).get("images", False))
             self._configuration = body.get("configuration", {})
+            self._roots = frozenset(self._configuration)
+            self._question = self._text(specification.get("question", ""))
+            self.images = bool(specification.get("tracking", {}).get("images", False))
             self._attempt, self._ended = attempt, ""
         elif kind in ("closed", "stopped"):
             self._ended = kind
         elif kind == "message":
-            self._messages[attempt, name] = clean_text(str(body.get("text", "")))
+            self._messages[attempt, name] = self._text(body.get("text", ""))
+
+    def _text(self, text: object) -> str:
+        return clean_text(str(text), self._roots)
 
     def _trial_run(
         self, trial: str, attempt: int, outcome: str, body: Mapping[str, Any]
@@ -204,7 +222,7 @@ class StudyFold:
         }
         summary: dict[str, Any] = {"outcome": outcome, **clean(dict(body.get("values", {})))}
         if body.get("reason"):
-            summary["reason"] = clean_text(str(body["reason"]))
+            summary["reason"] = self._text(body["reason"])
         summary["stage_seconds"] = {
             label: float(told.get("seconds", 0.0)) for label, told in known.stages.items()
         }
@@ -263,6 +281,13 @@ def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{name}"] = value
     return found
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text of at most `limit` characters: its beginning and a digest of the whole."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - _DIGEST - 1]}-{fingerprint(text)[:_DIGEST]}"
 
 
 def run_id(*identity: object) -> str:

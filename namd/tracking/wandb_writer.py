@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from namd.config.errors import InputError, StageError
-from namd.tracking.runs import RunContent
+from namd.tracking.runs import RunContent, shortened
+from namd.tracking.wandb_environment import (
+    account_settings_only,
+    hide_variables,
+    require_project,
+)
 
 Mode = Literal["offline", "online"]
 
 PROJECT = "namd"
 """Where runs go unless `$WANDB_PROJECT` says otherwise."""
+
+ARTIFACT_LIMIT = 128
+"""Most characters of an artifact's name."""
 
 _INIT_TIMEOUT_S = 30.0
 
@@ -76,18 +84,21 @@ class WandbWriter:
 
     What W&B records by itself of the machine (host, user, program, arguments, packages, git,
     code, console, utilisation) is switched off, and its debug logs, which hold paths, are
-    removed with each finished run.
+    removed with each finished run. Of variables and W&B's own settings only the account's are
+    used (namd.tracking.wandb_environment): the others are hidden until the writer is closed.
 
     Args:
         folder: Made where absent.
         mode: `offline` asks for no key and opens no connection.
-        project: Name in the account.
+        project: Name in the account. Raises InputError if W&B would refuse it.
     """
 
     def __init__(self, folder: Path, mode: Mode = "offline", project: str | None = None) -> None:
         self.folder = folder.absolute()
         self.mode: Mode = mode
-        self.project = project or os.environ.get("WANDB_PROJECT") or PROJECT
+        self.project = require_project(project or os.environ.get("WANDB_PROJECT") or PROJECT)
+        # Before a study begins: its threads and processes must not see variables come and go.
+        self._hidden = hide_variables()
         self._earlier: dict[str, list[Path]] | None = None
         self._opened = False
 
@@ -114,13 +125,15 @@ class WandbWriter:
         return WandbRun(run, self.folder)
 
     def close(self) -> None:
-        """End W&B's service process. Raises TrackingError."""
-        if self._opened:
-            try:
+        """End W&B's service process, and restore what was hidden from it. Raises TrackingError."""
+        try:
+            if self._opened:
                 with _failures():
                     _wandb().teardown()
-            except SystemExit as error:
-                raise TrackingError(f"W&B: its service ended with {error.code}") from error
+        except SystemExit as error:
+            raise TrackingError(f"W&B: its service ended with {error.code}") from error
+        finally:
+            os.environ.update(self._hidden)
 
     def abandon(self) -> None:
         """Kill W&B's service process: what waits for it then fails, and leaving does not wait.
@@ -157,22 +170,25 @@ class WandbWriter:
             x_disable_stats=True,
             x_disable_machine_info=True,
             x_save_requirements=False,
+            sagemaker_disable=True,
+            docker="",
             init_timeout=_INIT_TIMEOUT_S,
         )
         self._opened = True
-        return wandb.init(
-            project=self.project,
-            dir=str(self.folder),
-            mode=self.mode,
-            reinit="create_new",
-            id=content.run_id,
-            name=content.name,
-            group=content.group,
-            job_type=content.job_type,
-            config=dict(content.config),
-            tags=list(content.tags) or None,
-            settings=settings,
-        )
+        with account_settings_only():
+            return wandb.init(
+                project=self.project,
+                dir=str(self.folder),
+                mode=self.mode,
+                reinit="create_new",
+                id=content.run_id,
+                name=content.name,
+                group=content.group,
+                job_type=content.job_type,
+                config=dict(content.config),
+                tags=list(content.tags) or None,
+                settings=settings,
+            )
 
     def _remove_earlier(self, run_id: str) -> None:
         """Remove files of the same run: offline runs cannot be continued."""
@@ -225,7 +241,8 @@ class WandbRun:
         place = self._folder / "wandb" / "tables" / content.group
         shutil.rmtree(place, ignore_errors=True)
         with _staged_under(place):
-            artifact = wandb.Artifact(f"{content.group}-table", type="table")
+            name = shortened(f"{content.group}-table", ARTIFACT_LIMIT)
+            artifact = wandb.Artifact(name, type="table")
             for title, rows in tables.items():
                 columns = list(dict.fromkeys(name for row in rows for name in row))
                 data = [[row.get(name) for name in columns] for row in rows]

@@ -21,7 +21,7 @@ from namd.study.trials import Configurator
 SMALLEST = {
     "name": "demo",
     "question": "Does it run?",
-    "base": {"preset": "tiny", "method": "namd", "cohort": "phantom", "store": "..."},
+    "base": {"preset": "tiny", "method": "namd", "cohort": "phantom:500", "store": "..."},
     "seeds": 2,
     "ablation": {"design": "leave-one-out", "toggles": {"align": {"vae.alignment.weight": 0}}},
     "evaluate": {"split": "test", "num_draws": 2, "primary": "auroc", "secondary": ["auprc"]},
@@ -55,7 +55,6 @@ def test_a_demo_begun_with_another_file_is_refused(tmp_path, monkeypatch):
 @pytest.mark.ray
 def test_the_demo_trains_once_and_reports_both_times(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "demo_study", lambda: parse_study(SMALLEST))
-    monkeypatch.setattr(demo, "CASES", 500)
     words = ["demo", "--out", str(tmp_path / "demo"), "--json"]
     assert main(words) == 0
     captured = capsys.readouterr()

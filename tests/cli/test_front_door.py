@@ -1,5 +1,7 @@
 """The front door: quick, one line for a mistake, one object for a machine."""
 
+import argparse
+import io
 import json
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import pytest
 
 from namd.cli import main as front
 from namd.cli import run as run_command
-from namd.cli.output import cell, duration, require_writable, score_table, size
+from namd.cli.output import answer, cell, duration, require_writable, score_table, size, tell
 from namd.config.errors import InputError, StageError
 
 
@@ -111,6 +113,48 @@ def test_a_mistake_with_json_is_also_one_object(capsys):
     assert "did you mean tiny?" in answer["error"]
 
 
+def test_what_is_given_in_bulk_or_as_an_escape_sequence_is_shown_short_and_escaped(capsys):
+    words = ["run", "--cohort", "x", "--preset", "tiny", "--store", "s", "--set"]
+    for given in ("vae.num_steps=" + "9" * 5000, "v" * 5000 + "=1", 'vae.kind="\\e[31m"', "\x1b=1"):
+        assert front.main([*words, given, "--json"]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.count("\n") == 1
+        assert len(captured.err) < 1010
+        assert captured.err.rstrip("\n").isprintable()
+        assert json.loads(captured.out)["error"] == captured.err[7:-1]
+
+
+@pytest.mark.parametrize("given", ["[]", "{}", "3", "null", "[namd]", "namdd"])
+def test_a_method_that_is_no_name_is_refused(given, capsys, tmp_path):
+    words = ["run", "--preset", "tiny", "--cohort", "phantom:5", "--store", str(tmp_path / "S")]
+    assert front.main([*words, "--plan", "--set", f"method={given}"]) == 2
+    assert capsys.readouterr().err.startswith("error: method=")
+    assert front.main([*words, "--plan", "--set", "method=namd"]) == 0
+
+
+@pytest.mark.parametrize("option", ["--source-name", "--citation", "--licence"])
+def test_a_text_for_the_card_holds_no_control_character(option, capsys, tmp_path):
+    words = ["cohort", "build", "crops", "--images", "x.npz", "--table", "y.csv", "--seed", "1"]
+    words += ["--out", str(tmp_path / "C"), option]
+    for given in ("\x1b[31m", "a\udcffb", "\x00"):
+        assert front.main([*words, given]) == 2
+        assert "control character" in capsys.readouterr().err
+    assert front.main([*words, "Größer, 2026"]) == 2
+    assert "control character" not in capsys.readouterr().err
+
+
+def test_an_answer_is_escaped_and_its_lines_stay_lines(capsys, monkeypatch):
+    tell("a\x1b[2Jb")
+    answer(argparse.Namespace(json=False), {}, "one\ntwo \x9b31m \ud800 größer")
+    captured = capsys.readouterr()
+    assert captured.err == "a\\x1b[2Jb\n"
+    assert captured.out == "one\ntwo \\x9b31m \\ud800 größer\n"
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    answer(argparse.Namespace(json=False), {}, "größer")
+    sys.stdout.seek(0)
+    assert sys.stdout.read() == "gr\\xf6\\xdfer\n"
+
+
 def test_without_mistake_there_is_no_error(capsys):
     assert front.main(["presets", "tiny", "--json"]) == 0
     captured = capsys.readouterr()
@@ -138,6 +182,16 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
     monkeypatch.setattr(run_command, "run_command", fail)
     with pytest.raises(ZeroDivisionError):
         front.main(["run", "--cohort", "x"])
+
+
+def test_presets_are_listed_with_what_they_are_for(capsys):
+    assert front.main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("tiny  ") and "tests" in line for line in lines)
+    assert front.main(["presets", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told["descriptions"]) == told["presets"]
+    assert len(told["presets"]) == len(lines)
 
 
 def test_methods_name_their_papers_and_presets(capsys):

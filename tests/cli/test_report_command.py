@@ -37,9 +37,25 @@ def test_the_answer_names_the_page_and_every_file(study, tmp_path, capsys):
 def test_without_json_the_table_is_shown(study, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("NAMD_STORE", str(study.root))
     assert main(["report", "made", "--store", str(study.root), "--out", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert "| no_align | vae.alignment.weight = 0 |" in told
-    assert told.splitlines()[-1] == str(tmp_path / "report.html")
+    *lines, page = capsys.readouterr().out.splitlines()
+    assert page == str(tmp_path / "report.html")
+    assert max(map(len, lines)) <= 80
+    told = "\n".join(lines)
+    for part in ("arm no_align", "vae.alignment.weight = 0", "SIMULATED", "minus full"):
+        assert part in told
+    assert not any(line.startswith(("|", "#", "**")) for line in lines)
+    assert "| no_align | vae.alignment.weight = 0 |" in (tmp_path / "table.md").read_text()
+
+
+def test_on_a_terminal_the_table_is_as_wide_as_that(study, tmp_path, capsys, monkeypatch):
+    words = ["report", "made", "--store", str(study.root), "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for columns, beside in ((200, True), (60, False)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main(words) == 0
+        lines = capsys.readouterr().out.splitlines()[:-1]
+        assert max(map(len, lines)) <= columns
+        assert any("no_align" in x and "vae.alignment.weight = 0" in x for x in lines) == beside
 
 
 def test_an_unknown_study_and_a_missing_store_are_one_line(study, tmp_path, capsys, monkeypatch):
@@ -66,7 +82,7 @@ def test_the_demo_is_two_arms_of_two_seeds_on_simulated_cases():
         ("no_align", 0),
         ("no_align", 1),
     ]
-    assert (spec.base.preset, spec.base.cohort) == ("small", "phantom")
+    assert (spec.base.preset, spec.base.cohort) == ("small", "phantom:1500")
 
 
 def test_a_finished_demo_starts_nothing(study, monkeypatch):

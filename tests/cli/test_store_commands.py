@@ -49,6 +49,46 @@ def test_ls_of_a_name_that_is_not_there_says_which_are(toy_store, capsys):
     assert "stages there: draws-test" in told
 
 
+def test_ls_names_the_study_and_arms_of_artifacts_and_runs(call, toy_store, capsys):
+    store, result = toy_store
+    folder = Path(store.backend.name)
+    spec = parse_study(toys.ABLATION)
+    with toys.opened(folder, spec) as record:
+        first, *_, last = record.next_trials(6)
+        for trial in (first, last):
+            record.start(trial.trial)
+        for stage in result.stages:
+            record.stage(first.trial, stage.name, stage.key, cached=True)
+        shared = result.stages[0]
+        record.stage(last.trial, shared.name, shared.key, cached=True)
+    _, listed, _ = call("ls")
+    studies = {item["key"]: item["studies"] for item in listed["artifacts"]}
+    both = [{"study": "parts", "arms": [first.arm, last.arm]}]
+    assert studies.pop(shared.key) == both
+    assert all(of == [{"study": "parts", "arms": [first.arm]}] for of in studies.values())
+    assert listed["runs"][0]["studies"] == [{"study": "parts", "arms": [first.arm]}]
+    assert main(["store", "ls", "--store", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert f"parts: {first.arm}, {last.arm}" in told
+
+
+def test_ls_of_a_store_without_studies_or_with_a_damaged_one_lists_artifacts(call, toy_store):
+    store, _ = toy_store
+    _, before, err = call("ls")
+    assert {str(item["studies"]) for item in before["artifacts"]} == {"[]"}
+    assert err == ""
+    with toys.opened(Path(store.backend.name), parse_study(toys.ABLATION)) as record:
+        record.next_trials(2)
+        record.stopped("for now")
+    events = Path(store.backend.name) / "studies" / "parts" / "events"
+    sorted(events.iterdir())[1].unlink()
+    code, after, err = call("ls")
+    assert code == 0
+    assert after == before
+    assert "warning: " in err
+    assert "parts" in err
+
+
 def test_ls_lists_the_runs_that_predict_can_be_given(call, toy_store, capsys):
     store, result = toy_store
     (run,) = call("ls")[1]["runs"]

@@ -108,6 +108,14 @@ def test_a_fault_of_the_file_begins_with_the_file(
         ("name: [a\n", "line 2: "),
         ("- a\n", "expected a mapping at the top, got list"),
         ("", "name is missing and has no default; add it"),
+        ("name: &a [&b [x, x], *b, *b, " + "*b, " * 9000 + "]", "line 1: more than 20,000 values"),
+        ("name: x\nseeds: !!bool perhaps", "line 2: 'perhaps' is not true or false"),
+        ("name: x\nseeds: " + "8" * 400, "line 2: '888"),
+        ('name: x\nquestion: "\\ud834"', r"line 2: '\ud834' holds the control character"),
+        ('name: x\nquestion: "\\e]0;hi"', r"line 2: '\x1b]0;hi' holds the control character"),
+        ('name: x\nbase: {store: "/a\\0"}', r"line 2: '/a\x00' holds the control character"),
+        ("base: {}\nname: " + "y" * 5000, "name: study name 'yyy"),
+        ("name: x\n" + "z" * 900 + ": 1", "zzz"),
     ],
 )
 def test_a_file_that_is_no_study_is_named_with_the_line(text, message, studies, capsys, tmp_path):
@@ -116,6 +124,8 @@ def test_a_file_that_is_no_study_is_named_with_the_line(text, message, studies, 
     for command, *words in (("plan", "--cohort", "x"), ("run", "--cohort", "x"), ("status",)):
         told = refusal(capsys, command, file, "--store", studies, *words)
         assert told.startswith(f"{file}: {message}")
+        assert len(told) < 1001
+        assert told.isprintable()
 
 
 def test_a_plan_that_is_refused_names_the_file(studies, cohort, capsys, tmp_path):

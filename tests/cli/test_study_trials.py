@@ -1,6 +1,7 @@
 """One trial in full, and a configuration that runs again as it was."""
 
 import json
+import re
 
 import pytest
 import toy_studies as toys
@@ -64,6 +65,43 @@ def test_an_unknown_trial_is_refused(word, studies, capsys):
     toys.told_study(studies)
     assert front.main(["study", "logs", "parts", word, "--store", str(studies)]) == 2
     assert f"trial {word!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mapping", [toys.ABLATION, toys.SEARCH], ids=["ablation", "search"])
+def test_logs_take_every_name_that_status_prints(mapping, studies, capsys):
+    toys.told_study(studies, mapping)
+    name = mapping["name"]
+    assert front.main(["study", "status", name, "--store", str(studies)]) == 0
+    shown = re.search(rf"`namd (study logs {name} \S+)`", capsys.readouterr().out)
+    assert front.main([*shown[1].split(), "--store", str(studies)]) == 0
+    capsys.readouterr()
+    _, told = asked(capsys, "status", name, "--store", studies)
+    assert len(told["trial_names"]) == sum(told["trials"].values())
+    for trial in told["trial_names"][:3]:
+        for word in (f"{trial['of']}/{trial['seed']}", trial["trial"], trial["trial"][:12]):
+            _, found = asked(capsys, "logs", name, word, "--store", studies)
+            assert found["trial"] == trial["trial"]
+
+
+def test_an_arm_alone_names_its_only_trial_and_not_one_of_several(studies, capsys):
+    toys.told_study(studies, {**toys.ABLATION, "seeds": 1})
+    code, told = asked(capsys, "logs", "parts", "no_ehr", "--store", studies)
+    assert (code, told["arm"]) == (0, "no_ehr")
+    toys.told_study(studies, {**toys.ABLATION, "name": "more"})
+    assert front.main(["study", "logs", "more", "no_ehr", "--store", str(studies)]) == 2
+    assert "name one of no_ehr/0, no_ehr/1" in capsys.readouterr().err
+
+
+def test_a_failed_trial_is_named_as_logs_take_it(studies, capsys):
+    with toys.opened(studies, parse_study(toys.ABLATION)) as record:
+        trial = record.next_trials(1)[0]
+        record.start(trial.trial)
+        record.fail(trial.trial, "vae: the disk is full")
+        record.stopped("for now")
+    assert front.main(["study", "status", "parts", "--store", str(studies)]) == 0
+    told = capsys.readouterr().out
+    assert f"full/0 ({trial.trial[:8]}): vae: the disk is full" in told
+    assert "`namd study logs parts full/0`" in told
 
 
 def test_an_ambiguous_trial_is_refused(studies, capsys, monkeypatch):

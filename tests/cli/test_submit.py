@@ -1,6 +1,7 @@
 """`namd submit` up to the cluster: what is refused before anything is sent, and what is told."""
 
 import json
+import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +24,7 @@ class Cluster:
     """A job server that ends every job at once."""
 
     def __init__(self, ending=JobStatus.SUCCEEDED, code=0):
-        self.jobs, self.ending, self.code = {}, ending, code
+        self.jobs, self.ending, self.code, self.sent = {}, ending, code, []
 
     def list_jobs(self) -> list:
         return list(self.jobs.values())
@@ -31,6 +32,8 @@ class Cluster:
     def submit_job(self, **request) -> str:
         name = request["submission_id"]
         assert parse_submission_id(name) is not None
+        with zipfile.ZipFile(request["runtime_env"]["working_dir"]) as packed:
+            self.sent = packed.namelist()
         self.jobs[name] = SimpleNamespace(
             submission_id=name,
             status=self.ending,
@@ -134,6 +137,72 @@ def test_what_cannot_work_is_refused_in_one_line_before_anything_is_sent(
     assert told in captured
     assert captured.count("\n") == 1
     assert cluster.jobs == {}
+
+
+def planted(project, tmp_path):
+    """What lies in people's projects, beside the study file and above it."""
+    for folder in (tmp_path, project.parent):
+        for name in ("nodules.npz", "nodules.csv", "SCAN.DCM", ".env", "id_rsa", "notes.txt"):
+            (folder / name).write_text("MRN-1\n")
+
+
+def test_a_dry_run_lists_every_file_with_its_bytes_and_needs_no_cluster(
+    project, capsys, monkeypatch, tmp_path
+):
+    def connect(_address):
+        raise AssertionError("a dry run asks no cluster")
+
+    monkeypatch.setattr(jobs, "connect", connect)
+    planted(project, tmp_path)
+    assert main(["submit", str(project), "--dry-run", "--json"]) == 0
+    told = last_object(capsys)
+    sizes = {entry["path"]: entry["bytes"] for entry in told["files"]}
+    assert sizes["experiments/study.yaml"] == len(STUDY)
+    assert sizes.keys() - {"experiments/study.yaml"} == {
+        name for name in sizes if name.startswith(("namd/", "analysis/"))
+    }
+    assert "namd/cli/main.py" in sizes
+    assert told["bytes"] == sum(sizes.values())
+    assert (told["included"], told["missing"]) == ([], ["--address", "--store"])
+    words = ["--include", str(tmp_path / "nodules.csv"), "--store", "/store", "--address", ADDRESS]
+    assert main(["submit", str(project), "--dry-run", "--json", *words]) == 0
+    told = last_object(capsys)
+    assert {"path": "nodules.csv", "bytes": 6} in told["files"]
+    assert (told["included"], told["missing"]) == (["nodules.csv"], [])
+    assert main(["submit", str(project), "--dry-run"]) == 0
+    assert f"{len(STUDY):>9}  experiments/study.yaml\n" in capsys.readouterr().out
+
+
+def test_what_is_included_is_listed_before_anything_goes(project, cluster, capsys, tmp_path):
+    planted(project, tmp_path)
+    words = ["--store", "/store", "--include", str(tmp_path / "notes.txt")]
+    assert submitted(project, *words, "--include", str(tmp_path / "nodules.csv")) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["included: nodules.csv, 6 B", "included: notes.txt, 6 B"]
+    assert "submitted" in said[2]
+    assert set(cluster.sent) >= {"nodules.csv", "notes.txt", "experiments/study.yaml"}
+
+
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+def test_an_included_scan_or_key_is_refused_and_nothing_is_sent(
+    project, cluster, capsys, tmp_path, words
+):
+    planted(project, tmp_path)
+    for name in ("SCAN.DCM", "id_rsa", "nodules.npz"):
+        include = ["--include", str(tmp_path / name)]
+        assert submitted(project, "--store", "/store", *include, *words) == 2
+        captured = capsys.readouterr()
+        assert f"{name}: stays here" in captured.err
+        assert captured.err.count("\n") == 1
+    assert cluster.jobs == {}
+
+
+def test_a_study_file_in_no_project_goes_alone_with_namd(project, cluster, tmp_path):
+    (tmp_path / "pyproject.toml").unlink()
+    planted(project, tmp_path)
+    assert submitted(project, "--store", "/store") == 0
+    own = {name for name in cluster.sent if not name.startswith(("namd/", "analysis/"))}
+    assert own == {"study.yaml"}
 
 
 def test_a_study_file_outside_the_project_is_refused(project, cluster, capsys, tmp_path):

@@ -5,6 +5,7 @@ checked against Kubernetes' own schema instead. An unknown field is an error, as
 `kubectl apply --validate=strict`.
 """
 
+import copy
 from typing import Any
 
 COUNT = {"type": "integer", "minimum": 0}
@@ -69,6 +70,8 @@ CLUSTER_SPEC = _record(
         version={"enum": ["v1", "v2"]},
         upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
         idleTimeoutSeconds=COUNT,
+        securityContext={"type": "object"},
+        volumeMounts={"type": "array", "items": {"type": "object"}},
     ),
     headGroupSpec=HEAD_GROUP,
     workerGroupSpecs={"type": "array", "items": WORKER_GROUP},
@@ -100,6 +103,7 @@ RAY_JOB = _record(
         runtimeEnvYAML={"type": "string"},
         jobId={"type": "string"},
         metadata=TEXTS,
+        submitterPodTemplate=POD,
         rayClusterSpec=CLUSTER_SPEC,
     ),
 )
@@ -117,3 +121,23 @@ def groups(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """Return head and worker groups."""
     spec = cluster_spec(manifest)
     return [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+
+
+def pods(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the pod of each group, and the submitter's, as the operator completes them.
+
+    Beside the head it runs the autoscaler, with these options, and before each worker a container
+    with the worker's own security context, variables and mounts.
+    """
+    spec = cluster_spec(manifest)
+    found = [copy.deepcopy(group["template"]["spec"]) for group in groups(manifest)]
+    options = spec["autoscalerOptions"]
+    image = found[0]["containers"][0]["image"]
+    autoscaler = {name: options.get(name) for name in ("securityContext", "volumeMounts")}
+    logs = {"name": "ray-logs", "mountPath": "/tmp/ray"}
+    autoscaler["volumeMounts"] = [*(autoscaler["volumeMounts"] or []), logs]
+    found[0]["containers"].append({"name": "autoscaler", "image": image, **autoscaler})
+    found[0]["containers"][0]["volumeMounts"].append(logs)
+    found[0]["volumes"].append({"name": "ray-logs", "emptyDir": {}})
+    submitter = manifest["spec"].get("submitterPodTemplate")
+    return found if submitter is None else [*found, submitter["spec"]]

@@ -8,11 +8,11 @@ import kubernetes_validate
 import pytest
 import yaml
 from ray._private import ray_constants
-from ray.autoscaler._private.kuberay import autoscaling_config
+from ray.autoscaler._private.kuberay import autoscaling_config, node_provider
 
 from namd.cli.main import build_parser
 from namd.distributed.session import DRIVER_RESOURCE
-from tests.cluster.kuberay import SCHEMAS, cluster_spec, groups
+from tests.cluster.kuberay import SCHEMAS, cluster_spec, groups, pods
 
 KUBERNETES = "1.34"
 MANIFESTS = ("raycluster.yaml", "rayjob.yaml")
@@ -33,12 +33,12 @@ def check(manifest):
     jsonschema.Draft202012Validator(SCHEMAS[manifest["kind"]]).validate(manifest)
 
 
-def check_pod(group):
+def check_pod(spec):
     pod = {
         "apiVersion": "v1",
         "kind": "PodTemplate",
         "metadata": {"name": "template"},
-        "template": group["template"],
+        "template": {"spec": spec},
     }
     kubernetes_validate.validate(pod, KUBERNETES, strict=True)
 
@@ -62,13 +62,13 @@ def test_a_misspelt_field_would_be_seen(manifest):
 
 
 def test_kubernetes_accepts_every_pod(manifest):
-    for group in groups(manifest):
-        check_pod(group)
+    for pod in pods(manifest):
+        check_pod(pod)
 
 
 def test_a_wrong_pod_would_be_seen(manifest):
-    wrong = copy.deepcopy(groups(manifest)[0])
-    wrong["template"]["spec"]["containers"][0]["securityContext"]["privilegeEscalation"] = False
+    wrong = pods(manifest)[0]
+    wrong["containers"][0]["securityContext"]["privilegeEscalation"] = False
     with pytest.raises(kubernetes_validate.ValidationError):
         check_pod(wrong)
 
@@ -130,12 +130,69 @@ def test_the_cluster_asks_for_a_token_and_holds_none(manifest):
         assert not any("TOKEN" in name or "KEY" in name for name in names)
 
 
-def test_pods_run_as_nobody_in_particular(manifest):
-    for group in groups(manifest):
-        pod = group["template"]["spec"]
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        for container in pod["containers"]:
-            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+WRITTEN = {"/tmp": "all that Ray, torch and tempfile write", "/home/ray": "caches"}
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+def loose(pod):
+    """What a pod leaves open, in words."""
+    found = [] if pod["securityContext"].get("runAsNonRoot") is True else ["may be root"]
+    if pod.get("automountServiceAccountToken") is not False:
+        found.append("every container gets the service account")
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for container in pod["containers"]:
+        name, context = container["name"], container.get("securityContext") or {}
+        if context.get("allowPrivilegeEscalation") is not False:
+            found.append(f"{name} may escalate")
+        if context.get("capabilities") != {"drop": ["ALL"]}:
+            found.append(f"{name} keeps capabilities")
+        if context.get("readOnlyRootFilesystem") is not True:
+            found.append(f"{name} writes its root")
+        mounted = {
+            mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]
+        }
+        if (SERVICE_ACCOUNT in mounted) != (name == "autoscaler"):
+            found.append(f"{name} and the service account")
+        needed = ["/tmp"] if name == "autoscaler" else list(WRITTEN)
+        found += [
+            f"{name} cannot write {p}" for p in needed if "emptyDir" not in mounted.get(p, {})
+        ]
+    return found
+
+
+def test_pods_run_with_no_more_than_they_need(manifest):
+    for pod in pods(manifest):
+        assert loose(pod) == []
+
+
+@pytest.mark.parametrize("key", ["readOnlyRootFilesystem", "allowPrivilegeEscalation"])
+@pytest.mark.parametrize("container", [0, 1])
+def test_a_looser_pod_would_be_seen(manifest, key, container):
+    wrong = pods(manifest)[0]
+    del wrong["containers"][container]["securityContext"][key]
+    assert len(loose(wrong)) == 1
+    wrong["automountServiceAccountToken"] = True
+    wrong["containers"][0]["volumeMounts"].pop(1)
+    assert len(loose(wrong)) == 3
+
+
+def test_the_autoscaler_finds_its_token_where_ray_reads_it(manifest):
+    assert f"{SERVICE_ACCOUNT}/token" == node_provider.IN_CLUSTER_TOKEN_PATH
+    assert f"{SERVICE_ACCOUNT}/ca.crt" == node_provider.IN_CLUSTER_CA_CERT_PATH
+    (account,) = [volume for volume in pods(manifest)[0]["volumes"] if "projected" in volume]
+    token, certificate, namespace = account["projected"]["sources"]
+    assert token["serviceAccountToken"]["path"] == "token"
+    assert token["serviceAccountToken"]["expirationSeconds"] >= 600
+    assert node_provider.TOKEN_REFRESH_PERIOD.total_seconds() <= 600
+    assert certificate["configMap"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+    assert namespace["downwardAPI"]["items"][0]["path"] == "namespace"
+
+
+def test_what_hands_the_job_over_runs_the_heads_image(rayjob):
+    (submitter,) = pods(rayjob)[-1]["containers"]
+    assert submitter["image"] == pods(rayjob)[0]["containers"][0]["image"]
+    assert "command" not in submitter
+    assert pods(rayjob)[-1]["restartPolicy"] == "Never"
 
 
 def test_workers_have_the_time_to_drain(manifest):

@@ -58,3 +58,27 @@ def test_the_token_is_on_and_in_no_file(config):
     mounted = [f"RAY_AUTH_TOKEN_PATH={place}" for place in config["file_mounts"]]
     assert any(path in options for path in mounted)
     assert "RAY_AUTH_TOKEN=" not in options
+
+
+def loose(options):
+    """What the container leaves open: each line is missing, or a place that must be written."""
+    needed = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+    missing = [option for option in needed if option not in options]
+    places = [words.partition(":")[2] for words in options if words.startswith("-v ")]
+    places += [words.split()[1].partition(":")[0] for words in options if "--tmpfs" in words]
+    return missing + [path for path in ("/tmp", "/home/ray", "/store") if path not in places]
+
+
+def test_the_container_writes_tmp_home_and_store_alone(config):
+    options = config["docker"]["run_options"]
+    assert loose(options) == []
+    for option in options:
+        gone = {"--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"}
+        if option in gone or option.startswith(("-v ", "--tmpfs")):
+            assert len(loose([other for other in options if other != option])) == 1
+
+
+def test_the_folder_behind_tmp_is_made_before_the_container(config):
+    (place,) = [words for words in config["docker"]["run_options"] if words.endswith(":/tmp")]
+    folder = place.removeprefix("-v ").partition(":")[0]
+    assert f"sudo install -d -m 1777 {folder}" in config["initialization_commands"]

@@ -2,7 +2,7 @@ import pytest
 
 from namd.config.errors import ConfigError
 from namd.config.parsing import parse
-from namd.config.presets import load_preset, preset_names
+from namd.config.presets import load_preset, preset_description, preset_names
 from namd.methods.namd import NAMDConfig
 
 
@@ -28,6 +28,23 @@ def test_a_preset_is_laid_over_the_one_it_extends(folder):
 def test_a_preset_that_cannot_be_is_refused(folder, name, word):
     with pytest.raises(ConfigError, match=word.replace("?", r"\?")):
         load_preset(name, folder)
+
+
+def test_every_preset_says_in_a_line_what_it_is_for():
+    described = {name: preset_description(name) for name in preset_names()}
+    assert len(set(described.values())) == len(described) >= 5
+    assert all(len(f"{name:20}{about}") <= 80 for name, about in described.items())
+    assert all("about" not in load_preset(name) for name in described)
+
+
+@pytest.mark.parametrize("about", ["", "about: ''", "about: [a]", "about: |\n  a\n  b"])
+def test_a_preset_that_does_not_say_what_it_is_for_is_refused(about, folder):
+    (folder / "mute.yaml").write_text(f"extends: told\n{about}\n")
+    (folder / "told.yaml").write_text("about: for tests\nvae: {steps: 1}\n")
+    with pytest.raises(ConfigError, match="about"):
+        preset_description("mute", folder)
+    assert preset_description("told", folder) == "for tests"
+    assert load_preset("told", folder) == {"vae": {"steps": 1}}
 
 
 def test_the_authors_code_reads_the_last_token_of_the_text_and_the_paper_eos():

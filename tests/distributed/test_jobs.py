@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import requests
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
@@ -155,6 +155,7 @@ def test_attempts_go_on_from_the_ledger_where_the_cluster_is_new(cluster, tmp_pa
     assert sent(cluster, tmp_path, recorded=3).submission_id == "namd-ablation-4"
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 20), st.sampled_from(list(JobStatus))), max_size=8),
     st.integers(0, 20),
@@ -227,6 +228,26 @@ def test_secrets_are_not_put_where_all_may_read_them(name):
     with pytest.raises(InputError, match=name):
         request(environment={name: "x"})
     assert request(environment={"HF_HUB_OFFLINE": "1"}).runtime_env(Path("p"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("store", "s3://me:hunter2" + "@bucket.example/x"),
+        ("cohort", "https://me:hunter2" + "@host.example/cohort"),
+        ("environment", {"PROXY": "http://me:hunter2" + "@proxy.example"}),
+        ("environment", {"ACCESS": "AKIA" + "ABCDEFGHIJKLMNOP"}),
+    ],
+)
+def test_secrets_inside_a_value_are_refused_and_not_repeated(field, value):
+    with pytest.raises(InputError, match="shown to all") as told:
+        request(**{field: value})
+    assert "hunter2" not in str(told.value)
+    for plain in (
+        {"store": "s3://bucket/x"},
+        {"environment": {"PROXY": "http://proxy.example:80"}},
+    ):
+        assert request(**plain)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,33 @@ def test_a_second_run_trains_nothing(finished: Finished):
     assert again.rows == finished.result.rows
 
 
+def test_artifacts_do_not_depend_on_the_threads_of_the_process(finished: Finished, tmp_path: Path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if before > 1 else 2)
+    try:
+        other = open_store(str(tmp_path / "store"))
+        again = run(finished.configuration, finished.cohort, other)
+    finally:
+        torch.set_num_threads(before)
+    assert again.run == finished.result.run
+    differing = [
+        label
+        for label, artifact in again.artifacts.items()
+        if contents(artifact.payload) != contents(finished.result.artifacts[label].payload)
+    ]
+    assert not differing
+    assert again.rows == finished.result.rows
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_other_threads_are_other_artifacts(finished: Finished):
+    assert len(missing(finished, "num_threads=2")) == len(finished.result.stages)
+    assert missing(finished, "num_threads=1") == []
+
+
 def test_sigma_f_retrains_from_vae_and_leaves_what_does_not_read_it(finished: Finished):
     names = missing(finished, "vae.alignment.sigma_f=2")
     assert names[0] == "vae"

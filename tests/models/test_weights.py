@@ -24,12 +24,14 @@ from transformers import (
 
 from namd.config.errors import InputError
 from namd.config.presets import load_preset
+from namd.methods.registry import METHODS
 from namd.models import weights
 from namd.models.settings import UNetArchitecture, VAEArchitecture
 from namd.models.unet import build_unet
 from namd.models.vae import build_vae, load_diffusers
 from namd.models.weights import describe, examine, locate, require, status_of
 from namd.models.weights_settings import WEIGHTS, ExternalWeight
+from namd.pipeline.run_configuration import resolve
 
 GEMMA = {
     "vocab_size": 32,
@@ -275,6 +277,23 @@ def test_a_named_folder_that_fails_is_not_silently_replaced_by_another(bare):
     assert locate("sd15-vae", "weights/stable-diffusion-v1.5") is None
 
 
+def read_by_stages(preset: str) -> set[str]:
+    """Return the paths of weights that some stage of a preset reads once all of them are wanted."""
+    switches = ["perceptual.source=lpips", "evaluate.lpips=alex", "evaluate.fid=inception"]
+    stages = resolve(preset, overrides=switches).stages()
+    return {path for stage in stages for path in stage.weights}
+
+
+@pytest.mark.parametrize("preset", METHODS["namd"].presets)
+def test_a_preset_lists_only_weights_that_a_stage_of_it_reads(preset):
+    listed = describe(preset, load_preset(preset))
+    assert listed
+    paths = {WEIGHTS[status.name].config_path for status in listed}
+    assert paths <= read_by_stages(preset)
+    every = {status.name for status in describe()}
+    assert {"flux", "clip-text"} <= every - {status.name for status in listed}
+
+
 def test_presets_name_the_folder_that_the_fetch_command_fills(bare):
     for preset in ("paper", "paper-authors-code"):
         config = load_preset(preset)
@@ -349,7 +368,7 @@ def test_checkpoint_names_are_those_of_the_libraries():
 def test_a_preset_lists_what_it_wants(bare):
     paper = {status.name for status in describe("paper")}
     small = {status.name for status in describe("small")}
-    assert paper == set(WEIGHTS)
+    assert paper == set(WEIGHTS) - {"clip-text", "flux"}
     assert small == {"lpips-vgg", "lpips-alex", "inception"}
     configured = {"vae": {"architecture": {"weights": str(bare)}}}
     assert "sd15-vae" in {status.name for status in describe("small", configured)}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from namd.config.threads import fixed_threads
 from namd.sample.draws import draw, map_batches
 
 
@@ -50,11 +51,19 @@ def test_cases_can_be_chosen():
     assert numbers(draw(Numbers(), 0, np.array([5, 1, 4]))) == [5.0, 1.0, 4.0]
 
 
-@pytest.mark.parametrize(("count", "device"), [(2, "cpu"), (7, "cuda:0")])
-def test_one_batch_or_an_accelerator_stays_in_the_callers_thread(count, device):
+@pytest.mark.parametrize(("count", "device", "threads"), [(2, "cpu", 1), (7, "cuda:0", 2)])
+def test_one_batch_or_an_accelerator_stays_in_the_callers_thread(count, device, threads):
     drawer = Numbers(count, device)
     assert numbers(draw(drawer, 0)) == [float(case) for case in range(count)]
-    assert set(drawer.calls) == {(True, 2, False)}
+    assert set(drawer.calls) == {(True, threads, False)}
+    assert torch.get_num_threads() == 2
+
+
+def test_a_stage_of_one_thread_still_shares_batches_out():
+    drawer = Numbers()
+    with fixed_threads(1):
+        draw(drawer, 0)
+    assert set(drawer.calls) == {(False, 1, False)}
 
 
 def test_an_error_in_a_batch_is_raised_and_the_threads_are_given_back():

@@ -116,6 +116,19 @@ def test_lists_may_be_choices():
     assert ["age"] in values
 
 
+def test_conditions_that_agree_along_the_way_are_taken():
+    space = parse_space(
+        {
+            "s": {"choice": [1, 2, 3]},
+            "t": {"choice": [1, 2], "when": {"s": [1, 2]}},
+            "a.b": {"int": [1, 2**53], "when": {"t": 1, "s": [2, 3]}},
+        }
+    )
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    points = [space.suggest(study.ask()) for _ in range(60)]
+    assert {point["s"] for point in points if "a.b" in point} == {2}
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [
@@ -140,6 +153,23 @@ def test_lists_may_be_choices():
             "ring",
         ),
         ({}, "at least one"),
+        ({"a.b": {"int": [1, 10**400]}}, "two whole numbers"),
+        ({"a.b": {"uniform": [0, float("inf")]}}, "two numbers"),
+        ({"a.b": {"uniform": [-1.7e308, 1.7e308]}}, "too wide"),
+        ({"a.b": {"choice": [float("nan"), 1]}}, "must be finite"),
+        ({"a.b": {"choice": [[0.5, {"c": float("inf")}], 1]}}, "must be finite"),
+        (
+            {"s": {"choice": [True, False]}, "a.b": {"uniform": [0, 1], "when": {"s": []}}},
+            r"a\.b\.when\.s=\[\]: no value is allowed",
+        ),
+        (
+            {
+                "s": {"choice": [1, 2]},
+                "t": {"choice": [1, 2], "when": {"s": 1}},
+                "a.b": {"uniform": [0, 1], "when": {"t": 1, "s": 2}},
+            },
+            r"a\.b\.when: the conditions on s exclude each other",
+        ),
     ],
 )
 def test_unreadable_spaces_are_refused(space, message):

@@ -158,6 +158,10 @@ def changed(path: str, value: object) -> dict:
         ("search.stop_early.asha.rungs", [{"stage": "vae", "metric": "loss"}], "a loss"),
         ("ablation", {"design": "arms", "toggles": {"a": {"b.c": 1}}}, "either"),
         ("name", "../x", "study name"),
+        ("name", "x" * 101, "it has 101 characters; use at most 100"),
+        ("name", "-x", "a letter or digit first"),
+        ("evaluate.secondary", ["auprc", "ssim", "auprc"], "secondary names 'auprc' twice"),
+        ("evaluate.secondary", ["auroc"], "primary auroc is secondary too"),
         ("budget", {"device_hours": 0}, "above 0"),
     ],
 )
@@ -165,6 +169,8 @@ def test_impossible_studies_are_refused(path, value, message):
     with pytest.raises(InputError, match=message):
         parse_study(changed(path, value))
     assert parse_study(SEARCH).split == "validation"
+    assert parse_study(changed("name", "x" * 100)).name == "x" * 100
+    assert parse_study(changed("evaluate.secondary", ["auprc", "ssim"])).evaluate.secondary
 
 
 @pytest.mark.parametrize(
@@ -182,6 +188,30 @@ def test_metrics_and_stages_that_no_trial_has_are_refused(changes, message):
     known = {"resources": {"stages": {"finetune": {"cpus": 2}, "scores": {"cpus": 2}}}}
     spec = ablation(evaluate={"primary": "auroc_per_draw", "secondary": ["fid_judge"]}, **known)
     toy.configurator(spec).check()
+
+
+def test_cores_are_as_many_as_threads_and_never_fewer():
+    base = {"preset": "tiny", "method": "namd", "set": {"num_threads": 3}}
+    toggles = {"one": {"num_threads": 4}}
+    many = {"base": base, "ablation": {"design": "arms", "toggles": toggles}}
+    open_cores = Configurator(ablation(**many, resources={"stages": {"vae": {"cpus": 5}}}))
+    open_cores.check()
+    assert open_cores.resources().of("finetune").cores == 4
+    assert open_cores.resources().of("vae").cores == 5
+    few = ablation(**many, resources={"stages": {"vae": {"cpus": 2}}})
+    with pytest.raises(ConfigError, match=r"stages\.vae\.cpus 2 is below num_threads 4"):
+        Configurator(few).check()
+
+
+def test_a_stage_of_one_thread_may_share_a_core():
+    toggles = {"align": {"vae.alignment.weight": 0}}
+    spec = ablation(
+        base={"preset": "tiny", "method": "namd"},
+        ablation={"design": "leave-one-out", "toggles": toggles},
+        resources={"default": {"cpus": 0.25}},
+    )
+    Configurator(spec).check()
+    assert Configurator(spec).resources().default.cores == 0.25
 
 
 def test_a_search_improves_what_a_run_measures():
@@ -352,5 +382,6 @@ def test_the_json_schema_accepts_what_the_parser_does_and_little_else():
         ("search.num_trials", "many"),
         ("search.space", {"a.b": {"unifrom": [0, 1]}}),
         ("search.space", {"a.b": {"uniform": [0]}}),
+        ("evaluate.secondary", ["auprc", "auprc"]),
     ):
         assert not validator.is_valid(changed(path, value)), path

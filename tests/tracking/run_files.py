@@ -27,6 +27,10 @@ class RunFile:
     group: str = ""
     job_type: str = ""
     host: str = ""
+    project: str = ""
+    entity: str = ""
+    notes: str = ""
+    sweep: str = ""
     tags: tuple[str, ...] = ()
     config: dict = field(default_factory=dict)
     history: list[tuple[int, dict]] = field(default_factory=list)
@@ -60,6 +64,8 @@ def read_run(path: Path) -> RunFile:
             told = record.run
             run.run_id, run.name, run.group = told.run_id, told.display_name, told.run_group
             run.job_type, run.host, run.tags = told.job_type, told.host, tuple(told.tags)
+            run.project, run.entity = told.project, told.entity
+            run.notes, run.sweep = told.notes, told.sweep_id
             update(run.config, told.config.update)
         elif kind == "config":
             update(run.config, record.config.update)

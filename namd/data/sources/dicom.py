@@ -5,39 +5,37 @@ axial view (columns towards the patient's left, rows towards the back), brought 
 in plane as source `crops` does.
 
 No value of a DICOM attribute and no file name (scanners name files by UID) enters an error or a
-warning; pydicom's own messages quote values and are kept silent.
+warning. One file is read and checked in `dicom_headers` and `dicom_pixels`; what the slices of a
+series mean together belongs here.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import filecmp
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
-from pydicom.errors import InvalidDicomError
 
 from namd.config.errors import InputError
-from namd.data import schema
+from namd.data import plausibility
 from namd.data.resampling import resample_at
+from namd.data.sources.dicom_headers import FARTHEST_MM, FolderHeaders, SliceHeader, read_headers
+from namd.data.sources.dicom_pixels import read_hu
 
-CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 OUTSIDE_HU = -1000
-GEOMETRY = (
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-)
 AXIAL_COSINE = 0.9
 """Least cosine between a slice's normal and the patient's axis; gantries tilt up to 25 degrees."""
 PLACE_TOLERANCE_MM = 0.01
 STEP_TOLERANCE = 0.1
 """Share of the usual distance of slices by which a distance may differ."""
+SHIFT_TOLERANCE_MM = 1.0
+"""By which a step may differ from the usual one in any direction; a tilt shifts all alike."""
+GAP_THICKNESSES = 2.0
+"""Slices that lie further apart than this many thicknesses leave too much out."""
+LARGEST_STEP_MM = 10.0
+LONE_SLICE_MM = 1.0
+"""Thickness of a single slice that does not say its own."""
 
 Vector = npt.NDArray[np.float64]
 
@@ -59,9 +57,9 @@ class DicomCrop:
 
 @dataclass(frozen=True)
 class _Slice:
-    """A slice's file and geometry; `place_mm` counts along the series' normal."""
+    """A slice's header and geometry; `place_mm` counts along the series' normal."""
 
-    path: Path
+    header: SliceHeader
     origin: Vector
     place_mm: float
 
@@ -94,13 +92,12 @@ def read_crop(folder: Path, centre_mm: Sequence[float], spacing_mm: float, size:
         InputError: It is no single complete CT series, or the point lies outside of it.
     """
     centre = np.asarray(centre_mm, dtype=np.float64)
-    if centre.shape != (3,) or not np.isfinite(centre).all():
+    if centre.shape != (3,) or not (np.abs(centre) <= FARTHEST_MM).all():
         raise InputError("--centre: give x,y,z in mm, as ImagePositionPatient counts")
-    with _silent():
-        headers = list(_headers(folder))
-        grid, slices = _series(headers)
-        chosen = _slice_at(slices, float(centre @ grid.normal), headers)
-        image = _hu(chosen.path)
+    headers = read_headers(folder)
+    grid, slices, num_copies = _series(headers.images)
+    chosen = _slice_at(slices, float(centre @ grid.normal))
+    image = read_hu(chosen.header)
     across = centre - chosen.origin
     row = float(across @ grid.along_column) / grid.spacing_mm[0]
     column = float(across @ grid.along_row) / grid.spacing_mm[1]
@@ -108,84 +105,64 @@ def read_crop(folder: Path, centre_mm: Sequence[float], spacing_mm: float, size:
         raise InputError("--centre: lies outside the images of this series")
     image, place, native_mm = _standard_view(image, (row, column), grid)
     hu = resample_at(image, place, native_mm, spacing_mm, size, OUTSIDE_HU)
-    return DicomCrop(hu, spacing_mm, _leaving(image.shape, place, native_mm, spacing_mm, size))
+    warnings = (
+        *_about_files(headers, num_copies, chosen.header),
+        *_leaving(image.shape, place, native_mm, spacing_mm, size),
+        *plausibility.remarks(image, place, native_mm),
+    )
+    return DicomCrop(hu, spacing_mm, warnings)
 
 
-def _headers(folder: Path) -> Iterator[tuple[Path, pydicom.Dataset]]:
-    if not folder.is_dir():
-        raise InputError("--dicom: no such folder; it takes the folder of one CT series")
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file():
-            continue
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-        except InvalidDicomError:
-            continue
-        except (OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError):
-            raise InputError("--dicom: a file of this folder cannot be read as DICOM") from None
-        # DICOMDIR and reports have no rows: they are no images.
-        if "Rows" in header:
-            yield path, header
+def _series(headers: Sequence[SliceHeader]) -> tuple[_Grid, list[_Slice], int]:
+    """Return the grid, the slices in order and how many files are copies of another one.
 
-
-def _series(headers: Sequence[tuple[Path, pydicom.Dataset]]) -> tuple[_Grid, list[_Slice]]:
-    """Return the shared grid and the slices in order, or refuse what is no single CT series."""
-    if not headers:
-        raise InputError("--dicom: no DICOM image in this folder")
-    for _, header in headers:
-        _require_plain_ct(header)
-    if len({str(header.get("SeriesInstanceUID")) for _, header in headers}) > 1:
-        raise InputError("--dicom: images of more than one series; give the folder of one")
-    grids = [_grid(header) for _, header in headers]
+    Raises InputError for what is no single complete axial series.
+    """
+    if len({header.same for header in headers}) > 1:
+        raise InputError(
+            "--dicom: images of more than one series, study or patient; give the folder of one "
+            "series"
+        )
+    grids = [_grid(header) for header in headers]
     grid = grids[0]
-    if any(not _same(grid, other) for other in grids):
-        raise InputError("--dicom: slices differ in size, spacing or orientation (mixed series)")
+    thicknesses = [one.thickness_mm for one in headers if one.thickness_mm is not None]
+    if any(not _same(grid, other) for other in grids) or not np.allclose(
+        thicknesses, thicknesses[:1] or 0.0, rtol=STEP_TOLERANCE
+    ):
+        raise InputError(
+            "--dicom: slices differ in size, spacing, thickness or orientation (mixed series)"
+        )
     if abs(grid.normal[2]) < AXIAL_COSINE:
         raise InputError("--dicom: the slices are not axial; cohorts hold axial crops only")
-    slices = []
-    for path, header in headers:
-        origin = np.asarray([float(v) for v in header.ImagePositionPatient])
-        slices.append(_Slice(path, origin, float(origin @ grid.normal)))
-    slices.sort(key=lambda one: one.place_mm)
+    placed = []
+    for header in headers:
+        origin = np.asarray(header.origin_mm)
+        placed.append(_Slice(header, origin, float(origin @ grid.normal)))
+    slices = _without_copies(sorted(placed, key=lambda one: one.place_mm))
     steps = np.diff([one.place_mm for one in slices])
-    if (steps < PLACE_TOLERANCE_MM).any():
-        raise InputError("--dicom: two slices at one place (mixed series or phases)")
     if len(steps) and (np.abs(steps / np.median(steps) - 1) > STEP_TOLERANCE).any():
         raise InputError("--dicom: slices are missing: their distances differ")
-    return grid, slices
+    shifts = np.diff([one.origin for one in slices], axis=0)
+    if len(steps) and (np.abs(shifts - np.median(shifts, axis=0)) > SHIFT_TOLERANCE_MM).any():
+        raise InputError("--dicom: slices are shifted against one another (mixed series)")
+    if len(steps) and np.median(steps) > _largest_step_mm(slices) + PLACE_TOLERANCE_MM:
+        raise InputError(
+            "--dicom: slices are missing: they lie further apart than "
+            f"{GAP_THICKNESSES:g} times their thickness, or than {LARGEST_STEP_MM:g} mm"
+        )
+    return grid, slices, len(placed) - len(slices)
 
 
-def _require_plain_ct(header: pydicom.Dataset) -> None:
-    if header.get("Modality") != "CT" or header.get("SOPClassUID", CT_STORAGE) != CT_STORAGE:
-        raise InputError("--dicom: holds images that are not (single-frame) CT")
-    if header.get("PhotometricInterpretation") != "MONOCHROME2":
-        raise InputError("--dicom: images are not MONOCHROME2; inverted or colour ones are refused")
-    if "LOCALIZER" in (header.get("ImageType") or ()):
-        raise InputError("--dicom: holds a localizer; give the folder of one axial series")
-    missing = [
-        name for name in (*GEOMETRY, "RescaleSlope", "RescaleIntercept") if name not in header
-    ]
-    if missing:
-        raise InputError(f"--dicom: images lack {', '.join(missing)}")
-
-
-def _grid(header: pydicom.Dataset) -> _Grid:
-    try:
-        cosines = np.asarray([float(v) for v in header.ImageOrientationPatient])
-        spacing = tuple(float(v) for v in header.PixelSpacing)
-        shape = (int(header.Rows), int(header.Columns))
-        [float(v) for v in header.ImagePositionPatient]
-    except (TypeError, ValueError):
-        raise InputError("--dicom: the geometry of an image is not in numbers") from None
-    orthonormal = cosines.shape == (6,) and np.allclose(
+def _grid(header: SliceHeader) -> _Grid:
+    cosines = np.asarray(header.cosines)
+    orthonormal = np.allclose(
         [cosines[:3] @ cosines[:3], cosines[3:] @ cosines[3:], cosines[:3] @ cosines[3:]],
         [1, 1, 0],
         atol=1e-3,
     )
-    low, high = schema.LIMITS.spacing_mm
-    if not orthonormal or len(spacing) != 2 or not all(low <= v <= high for v in spacing):
-        raise InputError("--dicom: the orientation or spacing of an image is impossible")
-    return _Grid(cosines[:3], cosines[3:], (spacing[0], spacing[1]), shape)
+    if not orthonormal:
+        raise InputError(f"--dicom: ImageOrientationPatient of {header.label} is impossible")
+    return _Grid(cosines[:3], cosines[3:], header.spacing_mm, header.shape)
 
 
 def _same(one: _Grid, other: _Grid) -> bool:
@@ -197,39 +174,59 @@ def _same(one: _Grid, other: _Grid) -> bool:
     )
 
 
-def _slice_at(
-    slices: Sequence[_Slice],
-    place_mm: float,
-    headers: Sequence[tuple[Path, pydicom.Dataset]],
-) -> _Slice:
+def _without_copies(slices: Sequence[_Slice]) -> list[_Slice]:
+    """Leave out files that equal another one to the byte, or refuse two slices at one place."""
+    kept: list[_Slice] = []
+    for one in slices:
+        if not kept or one.place_mm - kept[-1].place_mm >= PLACE_TOLERANCE_MM:
+            kept.append(one)
+        elif not _equal(one.header.path, kept[-1].header.path):
+            raise InputError("--dicom: two slices at one place (mixed series or phases)")
+    return kept
+
+
+def _equal(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        raise InputError("--dicom: a file of this folder cannot be read again") from None
+
+
+def _thickness_mm(slices: Sequence[_Slice]) -> float | None:
+    """Return the least thickness that a slice says."""
+    said = [one.header.thickness_mm for one in slices if one.header.thickness_mm is not None]
+    return min(said) if said else None
+
+
+def _largest_step_mm(slices: Sequence[_Slice]) -> float:
+    thickness = _thickness_mm(slices)
+    if thickness is None:
+        return LARGEST_STEP_MM
+    return min(GAP_THICKNESSES * thickness, LARGEST_STEP_MM)
+
+
+def _slice_at(slices: Sequence[_Slice], place_mm: float) -> _Slice:
     """Return the slice nearest to a place, or refuse one that no slice covers."""
     steps = np.diff([one.place_mm for one in slices])
-    thickness = headers[0][1].get("SliceThickness")
-    step = float(np.median(steps)) if len(steps) else float(thickness or 1.0)
+    step = float(np.median(steps)) if len(steps) else _thickness_mm(slices) or LONE_SLICE_MM
     nearest = min(slices, key=lambda one: abs(one.place_mm - place_mm))
     if abs(nearest.place_mm - place_mm) > step / 2 + PLACE_TOLERANCE_MM:
-        ends = (slices[0].place_mm, slices[-1].place_mm)
         raise InputError(
-            f"--centre: z {place_mm:g} lies above or below the slices of this series, which reach "
-            f"from {min(ends):g} to {max(ends):g} mm; all three are patient mm, not slice numbers"
+            "--centre: z lies above or below the slices of this series; all three numbers are "
+            "patient mm as in ImagePositionPatient, not slice numbers"
         )
     return nearest
 
 
-def _hu(path: Path) -> npt.NDArray[np.float32]:
-    try:
-        whole = pydicom.dcmread(path)
-        stored = whole.pixel_array
-        slope, intercept = float(whole.RescaleSlope), float(whole.RescaleIntercept)
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, RuntimeError, TypeError):
-        raise InputError(
-            "--dicom: the pixels of the slice cannot be decoded (cut short, or compressed in a "
-            "way that needs a pydicom plugin)"
-        ) from None
-    if stored.ndim != 2:
-        raise InputError("--dicom: holds images that are not (single-frame) CT")
-    # Scanners pad the corners far below air.
-    return np.clip(stored.astype(np.float32) * slope + intercept, *schema.LIMITS.hu)
+def _about_files(headers: FolderHeaders, num_copies: int, chosen: SliceHeader) -> list[str]:
+    remarks = []
+    if headers.num_passed_over:
+        remarks.append(f"{headers.num_passed_over} of the files hold no DICOM image: passed over")
+    if num_copies:
+        remarks.append(f"{num_copies} of the files equal another one to the byte: left out")
+    if not chosen.unit_is_hu:
+        remarks.append("the files leave the unit of their values open; they are taken for HU")
+    return remarks
 
 
 def _standard_view(
@@ -264,17 +261,3 @@ def _leaving(
     if (low >= -0.5).all() and (high <= np.asarray(shape) - 0.5).all():
         return ()
     return (f"the crop leaves the image; what lies beyond is filled with {OUTSIDE_HU} HU",)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep pydicom's warnings and log lines, which quote values, off stderr."""
-    logger = logging.getLogger("pydicom")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before

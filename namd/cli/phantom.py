@@ -1,0 +1,117 @@
+"""The cohort `phantom` as commands take it: its recipe, and where a store keeps what was built.
+
+How it is rendered is decided in namd.data.sources.phantom.
+"""
+
+import re
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from namd.cli.output import tell
+from namd.config.errors import InputError, shown
+from namd.config.places import local_path
+
+if TYPE_CHECKING:
+    from namd.data.settings import CohortDemands
+    from namd.pipeline.graph import Fingerprint
+
+WORD = "phantom"
+SEED = 23
+COHORTS = "cohorts"
+
+_NAMED = re.compile(rf"{WORD}(?::([1-9][0-9]{{0,5}}))?")
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A phantom cohort, decided by its recipe alone: one recipe, one folder in a store.
+
+    Attributes:
+        cases: The most cases it has; None: all that the recipe gives.
+    """
+
+    cases: int | None = None
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that decides its cases, as plain values."""
+        from namd.config.parsing import to_mapping
+        from namd.data.simulation.settings import SimulationSettings
+        from namd.data.sources.phantom import PhantomSettings
+
+        recipe: dict[str, Any] = {
+            "phantom": to_mapping(PhantomSettings()),
+            "simulation": to_mapping(SimulationSettings.for_law("marked", rendered=True)),
+            "seed": SEED,
+        }
+        return recipe if self.cases is None else recipe | {"cases": self.cases}
+
+    def folder(self, store: Path) -> Path:
+        """Return where a store keeps it, built or not."""
+        from namd.config.fingerprint import fingerprint
+
+        return store / COHORTS / f"{WORD}-{fingerprint(self.recipe)[:12]}"
+
+    def require(self, demands: "CohortDemands | None") -> None:
+        """Refuse what its crops are too small for, before it is built. Raises InputError."""
+        size = int(self.recipe["phantom"]["size_px"])
+        if demands is not None and demands.image_size > size:
+            raise InputError(
+                f"cohort {WORD}: its crops of {size} pixels are smaller than image.size "
+                f"{demands.image_size}; set image.size and judge.architecture.image_size to "
+                "less, or build a cohort with larger crops"
+            )
+
+    def build(self, folder: Path) -> None:
+        """Build it there. Raises InputError if that fails."""
+        from namd.cli.main import main
+
+        tell(f"building the phantom cohort in {folder}")
+        words = ["cohort", "build", WORD, "--seed", str(SEED), "--out", str(folder)]
+        if self.cases is not None:
+            words += ["--cases", str(self.cases)]
+        with redirect_stdout(sys.stderr):
+            code = main(words)
+        # Another process may have finished it first, which refuses ours: that one serves as well.
+        if code and not folder.exists():
+            raise InputError(f"{folder}: the phantom cohort could not be built")
+
+
+def phantom_named(word: str) -> Phantom | None:
+    """Return the phantom of `phantom` or `phantom:CASES`; None: the word is a folder's.
+
+    Raises InputError for `phantom:` with anything other than a number of cases.
+    """
+    if local_path(word).exists():
+        return None
+    match = _NAMED.fullmatch(word)
+    if match is not None:
+        return Phantom(int(match[1]) if match[1] else None)
+    if word.startswith(f"{WORD}:"):
+        raise InputError(
+            f"cohort {shown(word)}: write {WORD}, or {WORD}:CASES with the most cases it may have"
+        )
+    return None
+
+
+def stand_in(folder: Path) -> "Fingerprint":
+    """Return what stands for the contents of a phantom that is not built, in a plan's keys.
+
+    No artifact has such a key: a key holds the digest of cases, which only a built cohort has.
+    """
+    return lambda _part: f"not built: {folder.name}"
+
+
+def not_built(folder: Path) -> str:
+    """Return the words of a plan on a phantom that is not built, with the way to another one."""
+    told = (
+        f"cohort {WORD} is not built yet, so nothing made from it can be in the store; the run "
+        "builds it first"
+    )
+    others = sorted(str(path) for path in folder.parent.glob(f"{WORD}-*") if path.is_dir())
+    if others:
+        told += f"; of another recipe, for --cohort: {', '.join(others[:3])}"
+    return told
