@@ -17,7 +17,7 @@ from namd.cli.output import (
     tell,
 )
 from namd.cli.phantom import not_built, phantom_named, stand_in
-from namd.cli.store import add_store_option, open_named_store
+from namd.cli.store import add_store_option, open_named_store, view_named_store
 from namd.config.errors import InputError
 from namd.config.places import local_path, place
 
@@ -70,7 +70,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     configuration = resolve(arguments.preset, arguments.config, arguments.set)
     if not arguments.plan:
         require_weights(configuration)
-    store = open_named_store(arguments, create=True)
+    store = (
+        view_named_store(arguments) if arguments.plan else open_named_store(arguments, create=True)
+    )
     cohort = find_cohort(
         arguments.cohort, store.backend.folder, configuration.demands(), build=not arguments.plan
     )
@@ -201,7 +203,7 @@ def _plan(
     plan = plan_run(configuration, cohort, store, digest, provisional=True)
     nodes, missing = [], []
     for node in plan.nodes:
-        artifact = store.find(node.stage.name, node.key)
+        artifact = store.find(node.stage.name, node.key, digests=False)
         other = artifact is not None and artifact.manifest()["source_hash"] != source_hash(
             node.stage
         )

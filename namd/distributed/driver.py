@@ -36,7 +36,6 @@ from namd.ledger.schema import Event
 from namd.ledger.storage import Storage, open_storage
 from namd.ledger.view import StudyView, read_view
 from namd.methods.base import Method
-from namd.pipeline.digests import DigestCache
 from namd.pipeline.graph import Plan, make_plan
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Store, open_store
@@ -318,7 +317,7 @@ def _signals(conductor: Conductor) -> Iterator[None]:
 
 def _planner(store: Store, bench: Bench) -> Callable[[RunConfiguration], Plan]:
     """Return a function that plans a trial; the cohort is read once for all of them."""
-    digests = DigestCache(store.backend.working_folder("cache") / "digests.json")
+    digests = store.digest_cache()
 
     def plan(configuration: RunConfiguration) -> Plan:
         return make_plan(
