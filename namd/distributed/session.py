@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import psutil
 import ray
 
+from namd.config.cpus import available_cpus
 from namd.config.errors import InputError
 from namd.study.plan import Cluster
 
@@ -91,7 +92,7 @@ def _start_here() -> None:
         try:
             ray.init(
                 address="local",
-                num_cpus=len(os.sched_getaffinity(0)),
+                num_cpus=available_cpus(),
                 resources={DRIVER_RESOURCE: _DRIVER_UNITS},
                 object_store_memory=_OBJECT_STORE_BYTES,
                 include_dashboard=False,
