@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 
 from namd.config.errors import InputError, NotFiniteError, StageError
 from namd.distributed.rows import run_values
+from namd.distributed.source_identity import require_same_source
 from namd.distributed.work import (
     Bench,
     BuilderLost,
@@ -56,6 +57,10 @@ class Builder:
 
     def build(self, work: Work) -> Outcome:
         """Build the nodes of an order and publish them."""
+        try:
+            require_same_source(self._bench.source)
+        except StageError as error:
+            return Outcome("unusable", one_line(error))
         relay = _Relay(self._workshop)
         try:
             with _stoppable(self._workshop, work.number):
@@ -72,6 +77,10 @@ class Builder:
 
     def evaluate(self, configuration: RunConfiguration, nodes: Sequence[Node]) -> RunRows:
         """Form the rows of a run whose nodes are all in the store; record them."""
+        try:
+            require_same_source(self._bench.source)
+        except StageError as error:
+            return RunRows(None, one_line(error), "unusable")
         try:
             values = run_values(
                 configuration,

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 
+from namd.distributed.source_identity import SourceIdentity, own_source
 from namd.methods.base import Stage, Step
 
 TAKE_S = 0.5
@@ -41,6 +42,7 @@ class GangOrder:
         cpus, gpus: Of each worker.
         worker_failures: Restarts after lost workers.
         start_failures: Restarts after starts that found no place.
+        source: The namd that its workers must have.
     """
 
     label: str
@@ -59,6 +61,7 @@ class GangOrder:
     gpus: float
     worker_failures: int
     start_failures: int
+    source: SourceIdentity = field(default_factory=own_source)
 
     @property
     def backend(self) -> str:

@@ -17,6 +17,7 @@ from ray.train.torch import get_device
 
 from namd.config.errors import InputError, StageError
 from namd.distributed.gang_host import GangOrder, WorkerResult
+from namd.distributed.source_identity import require_same_source
 from namd.methods.base import StageContext
 from namd.train.checkpoints import Checkpoints
 from namd.train.loop import DivergedError
@@ -56,6 +57,7 @@ def work(config: dict[str, Any]) -> WorkerResult:
     if not _regrouped(size, order.backend):
         return WorkerResult()
     try:
+        require_same_source(order.source)
         with ExitStack() as stack:
             return _body(order, host, device, stack)
     except SystemExit:

@@ -1,11 +1,12 @@
 """What workshop and builders hand each other: plain values, no Ray and no torch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from namd.config.errors import InputError, StageError
+from namd.distributed.source_identity import SourceIdentity, own_source
 from namd.methods.base import Step, World
 from namd.pipeline.backend import StoreError, storage_problem
 from namd.pipeline.graph import Fingerprint, Node
@@ -43,12 +44,14 @@ class Bench:
         store_url: The store.
         cohort: The cohort's folder.
         parts: See `Parts`.
+        source: The namd that keys and records are made with; others must not build for it.
     """
 
     study: str
     store_url: str
     cohort: Path
     parts: Parts
+    source: SourceIdentity = field(default_factory=own_source)
 
 
 @dataclass(frozen=True)
