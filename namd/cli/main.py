@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from namd.cli import streams
 from namd.cli.output import write_json
+from namd.config.account import complete_account
 from namd.config.errors import InputError, StageError
 from namd.config.search_path import leave_current_folder
 
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         leave_current_folder()
+        complete_account()
         streams.install()
         streams.end_if_unread(_shows(words))
     # On a full disk a library's log cannot be written either: that is not worth a traceback.
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _tell(str(error), FAILED, "--json" in words)
     except KeyboardInterrupt:
         return _tell("interrupted by Ctrl-C", INTERRUPTED, "--json" in words)
-    except streams.Unread:
+    except streams.UnreadError:
         return UNREAD
 
 

@@ -13,7 +13,7 @@ _GONE = frozenset({errno.EPIPE, errno.EIO})
 """A pipe without a reader; a terminal that was closed."""
 
 
-class Unread(BrokenPipeError):
+class UnreadError(BrokenPipeError):
     """Nobody reads what a command shows."""
 
 
@@ -21,7 +21,7 @@ class LastingFile(io.FileIO):
     """A file descriptor whose reader may go away: then nothing is written any more.
 
     Attributes:
-        shows: Whether what is written here is all that there is to do: then Unread is raised.
+        shows: Whether what is written here is all that there is to do: then UnreadError is raised.
     """
 
     shows = False
@@ -38,7 +38,7 @@ class LastingFile(io.FileIO):
         os.dup2(silence, self.fileno())
         os.close(silence)
         if self.shows:
-            raise Unread(errno.EPIPE, os.strerror(errno.EPIPE))
+            raise UnreadError(errno.EPIPE, os.strerror(errno.EPIPE))
         return memoryview(data).nbytes
 
 
@@ -59,7 +59,7 @@ def end_if_unread(shows: bool) -> None:
 def _lasting(stream: TextIO | None) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):
         # Python has no stream if the descriptor was closed before it started.
-        return stream or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        return stream or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
     stream.flush()
     raw = LastingFile(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(

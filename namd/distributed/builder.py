@@ -16,6 +16,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 
+from namd.config.account import complete_account
 from namd.config.errors import InputError, NotFiniteError, StageError
 from namd.distributed.rows import run_values
 from namd.distributed.source_identity import require_same_source
@@ -51,6 +52,7 @@ class Builder:
     """
 
     def __init__(self, bench: Bench, workshop: ActorHandle) -> None:
+        complete_account()
         self._bench = bench
         self._workshop = workshop
         self._store: Store | None = None

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
+from namd.config.account import complete_account
 from namd.config.errors import InputError, StageError
 from namd.distributed.pairs import pair_in_words
 from namd.distributed.source_identity import SourceIdentity, own_source, require_same_source
@@ -71,6 +72,7 @@ class Work:
 
     def begin(self, batch: Batch) -> None:
         """Raise StageError if a block has cost too many workers, or this one has another namd."""
+        complete_account()
         require_same_source(self.source)
         first = pair_in_words(str(batch["case_id"][0]), int(batch["k"][0]))
         name = f"{self.node.stage.name}: {len(batch['k'])} pairs from {first}"

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
 
+from namd.config.account import complete_account
 from namd.config.errors import InputError, StageError
 from namd.distributed.gang_host import GangOrder, WorkerResult
 from namd.distributed.source_identity import require_same_source
@@ -46,6 +47,7 @@ def work(config: dict[str, Any]) -> WorkerResult:
     An error that the user or the model caused is told to the host, which ends the gang with it; all
     others are for Ray Train to retry.
     """
+    complete_account()
     order: GangOrder = config["order"]
     host = config["host"]
     torch.set_num_threads(max(1, int(order.cpus)))

@@ -7,13 +7,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
 
-import toy_run  # noqa: E402
+import toy_run
 
-from namd.cli import main as front  # noqa: E402
-from namd.cli.output import answer  # noqa: E402
-from namd.cli.run import run_shown  # noqa: E402
-from namd.pipeline import run as runs  # noqa: E402
-from namd.pipeline.store import open_store  # noqa: E402
+from namd.cli import main as front
+from namd.cli.output import answer
+from namd.cli.run import run_shown
+from namd.pipeline import run as runs
+from namd.pipeline.store import open_store
 
 LINES = 20_000
 

@@ -94,7 +94,7 @@ def test_its_workers_do_not_import_from_the_folder_one_stands_in(ray_cluster):
 
         import namd
 
-        return os.getcwd(), sys.path, profile.__file__, namd.__file__
+        return str(Path.cwd()), sys.path, profile.__file__, namd.__file__
 
     folder, path, profiler, package = ray.get(look.remote())
     assert folder == str(ray_cluster)

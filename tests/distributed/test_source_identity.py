@@ -98,7 +98,7 @@ def test_a_builder_with_other_source_builds_nothing_and_says_so(
 def test_a_node_answers_with_its_namd_or_with_none():
     own = own_source()
     require_answer("a", (own.version, "/opt/namd/__init__.py", own.files_digest), own)
-    with pytest.raises(InputError, match="node b has namd 0.0 of /opt/namd/__init__.py"):
+    with pytest.raises(InputError, match=r"node b has namd 0\.0 of /opt/namd/__init__\.py"):
         require_answer("b", ("0.0", "/opt/namd/__init__.py", "0" * 64), own)
     with pytest.raises(InputError, match="node c has no namd"):
         require_answer("c", ("", "", ""), own)
