@@ -28,6 +28,7 @@ def ray_cluster(tmp_path_factory) -> Iterator[Path]:
 
     It is started as for a study, in a folder whose modules must never be imported: yields that.
     """
+    from namd.distributed.local_ray import short_folder
     from namd.distributed.ray_files import ray_files
     from namd.distributed.session import local_cluster
 
@@ -35,7 +36,11 @@ def ray_cluster(tmp_path_factory) -> Iterator[Path]:
     (trap / "profile.py").write_text("raise RuntimeError('imported from the current folder')\n")
     (trap / "namd").mkdir()
     (trap / "namd" / "__init__.py").write_text("raise RuntimeError('another checkout')\n")
-    with pytest.MonkeyPatch.context() as patch, ray_files() as files, ExitStack() as stack:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        ray_files(short_folder()) as files,
+        ExitStack() as stack,
+    ):
         # Ray's workers import the toy methods that lie beside the tests. An empty entry, as in
         # `PYTHONPATH=$PYTHONPATH:...` without one before, is the current folder.
         toys = str(REPOSITORY / "tests" / "distributed")

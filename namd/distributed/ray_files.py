@@ -13,7 +13,7 @@ from pathlib import Path
 import ray._private.worker
 
 from namd.config.errors import InputError, StageError
-from namd.distributed.local_ray import RAY_FOLDER, short_folder
+from namd.distributed.local_ray import RAY_FOLDER
 
 _EXPECTED = (InputError, StageError, SystemExit, KeyboardInterrupt)
 
@@ -42,12 +42,13 @@ class RayFiles:
 
 
 @contextmanager
-def ray_files() -> Iterator[RayFiles]:
-    """Make a session's folder; it stays after an error that is not one line for the user.
+def ray_files(folder: Path) -> Iterator[RayFiles]:
+    """Keep Ray's words in a folder, which stays after an error that is not one line for the user.
 
-    Raises InputError if there is no place for it.
+    Args:
+        folder: Of mode 0700, with a name that is short enough if a cluster is started here.
     """
-    files = RayFiles(short_folder())
+    files = RayFiles(folder)
     try:
         with _logged(files.log):
             yield files

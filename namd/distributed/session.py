@@ -1,5 +1,6 @@
 """A Ray cluster to run on: started here, or joined; what it has, and who ends it."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import ray
 
 from namd.config.cpus import available_cpus
 from namd.config.errors import InputError
-from namd.distributed.local_ray import WorkerImports, private_ray
+from namd.distributed.local_ray import WorkerImports, private_ray, short_folder
 from namd.distributed.ray_files import RayFiles, ray_files
 from namd.pipeline.interruption import sheltered
 from namd.study.plan import Cluster
@@ -54,12 +55,13 @@ def open_session(address: str | None) -> Iterator[Session]:
     """
     here = address in (None, "local")
     with ExitStack() as stack:
-        files = stack.enter_context(ray_files())
-        if ray.is_initialized():
-            here = False
-        elif here:
+        here = here and not ray.is_initialized()
+        # A cluster that is joined has its sockets elsewhere.
+        folder = short_folder() if here else Path(tempfile.mkdtemp(prefix="namd-"))
+        files = stack.enter_context(ray_files(folder))
+        if here:
             stack.enter_context(local_cluster(files.temporary))
-        else:
+        elif not ray.is_initialized():
             stack.enter_context(_joined(str(address)))
         yield Session(measure(), _trial_resources(), here, files)
 
