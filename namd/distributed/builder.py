@@ -19,7 +19,7 @@ from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 from namd.config.account import complete_account
 from namd.config.errors import InputError, NotFiniteError, StageError
 from namd.distributed.rows import run_values
-from namd.distributed.source_identity import require_same_source
+from namd.distributed.source_identity import SourceError, require_same_source
 from namd.distributed.work import (
     Bench,
     BuilderLost,
@@ -61,8 +61,8 @@ class Builder:
         """Build the nodes of an order and publish them."""
         try:
             require_same_source(self._bench.source)
-        except StageError as error:
-            return Outcome("unusable", one_line(error))
+        except SourceError as error:
+            return ended(error)
         relay = _Relay(self._workshop)
         try:
             with _stoppable(self._workshop, work.number):
@@ -81,8 +81,8 @@ class Builder:
         """Form the rows of a run whose nodes are all in the store; record them."""
         try:
             require_same_source(self._bench.source)
-        except StageError as error:
-            return RunRows(None, one_line(error), "unusable")
+        except SourceError as error:
+            return no_rows(error)
         try:
             values = run_values(
                 configuration,

@@ -14,9 +14,13 @@ from namd.config.search_path import ROOT
 from namd.methods.source_hash import PACKAGE, meaning
 
 WAY_OUT = (
-    "install the same namd on every node or send the sources with `namd submit`; if they were "
-    "edited meanwhile, run the study again with --resume"
+    "all of a study's processes need the same sources: install them on every node or send them "
+    "with `namd submit`, and do not edit them while it runs"
 )
+
+
+class SourceError(StageError):
+    """A worker has another namd than the driver; no trial is to blame."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def files_digest(package: Path) -> str:
 def require_same_source(driver: SourceIdentity, root: Path = ROOT) -> None:
     """Refuse to work for a driver with another namd than the one under a folder, by default ours.
 
-    Raises StageError.
+    Raises SourceError.
     """
     if files_digest(root / PACKAGE) == driver.files_digest:
         return
@@ -77,7 +81,7 @@ def require_same_source(driver: SourceIdentity, root: Path = ROOT) -> None:
     if own.digest != driver.digest:
         here = named(own.version, own.file, own.digest)
         there = named(driver.version, driver.file, driver.digest)
-        raise StageError(f"a worker imports {here}, but the driver {there}: {WAY_OUT}")
+        raise SourceError(f"a worker imports {here}, but the driver {there}: {WAY_OUT}")
 
 
 def named(version: str, file: str, digest: str) -> str:

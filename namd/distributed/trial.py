@@ -9,8 +9,7 @@ import ray
 from ray import tune
 from ray.actor import ActorHandle
 
-from namd.config.errors import StageError
-from namd.distributed.source_identity import SourceIdentity, require_same_source
+from namd.distributed.source_identity import SourceError, SourceIdentity, require_same_source
 
 NEWS = "namd"
 """Key of a report's entries. A list, since Tune flattens mappings."""
@@ -26,7 +25,7 @@ def follow_trial(config: dict[str, Any], workshop: ActorHandle, source: SourceId
     """
     try:
         require_same_source(source)
-    except StageError as error:
+    except SourceError as error:
         tune.report({NEWS: [{"kind": "end", "state": "unusable", "reason": str(error)}]})
         return
     cursor = 0

@@ -6,14 +6,16 @@ from unittest.mock import Mock
 
 import pytest
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 
 from namd.config.errors import InputError, StageError
 from namd.config.search_path import ROOT
 from namd.distributed import builder
 from namd.distributed.builder import Builder
-from namd.distributed.source_identity import own_source, require_same_source
+from namd.distributed.drawing import _told
+from namd.distributed.source_identity import SourceError, own_source, require_same_source
 from namd.distributed.source_probe import require_answer
-from namd.distributed.work import Bench, Parts, Work
+from namd.distributed.work import Bench, Parts, Work, ended
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Store
 from namd.study.spec import StageResources
@@ -66,7 +68,7 @@ def test_other_source_is_refused_with_both_files_and_hashes(driver, elsewhere, c
         path.with_name("another.py").write_text("")
     else:
         path.unlink()
-    with pytest.raises(StageError) as refused:
+    with pytest.raises(SourceError) as refused:
         require_same_source(driver, elsewhere)
     line = str(refused.value)
     for source in (driver, own_source(elsewhere)):
@@ -102,3 +104,14 @@ def test_a_node_answers_with_its_namd_or_with_none():
         require_answer("b", ("0.0", "/opt/namd/__init__.py", "0" * 64), own)
     with pytest.raises(InputError, match="node c has no namd"):
         require_answer("c", ("", "", ""), own)
+
+
+def test_no_trial_is_to_blame_for_another_namd():
+    assert ended(SourceError("another namd")).state == "unusable"
+    assert ended(StageError("a body's fault")).state == "failed"
+
+
+def test_a_drawing_worker_with_another_namd_is_told_from_one_that_fails():
+    text = "ray::DrawWorker()\nnamd.distributed.source_identity.SourceError: a worker imports x"
+    with pytest.raises(SourceError, match="a worker imports x"), _told():
+        raise RayError(text)
