@@ -109,11 +109,11 @@ def test_a_cluster_with_the_drivers_source_is_used_and_one_with_another_is_not(
     ray_cluster, monkeypatch
 ):
     require_same_source_everywhere()
-    other = SourceIdentity("9.9", "/home/x/namd/__init__.py", "f" * 64, "e" * 64)
+    other = SourceIdentity("9.9", "/opt/other/namd/__init__.py", "f" * 64, "e" * 64)
     monkeypatch.setattr(source_probe, "own_source", lambda: other)
     own = own_source()
     with pytest.raises(InputError) as refused:
         require_same_source_everywhere()
     line = str(refused.value)
     assert f"namd {own.version} of {own.file} (source {own.files_digest[:12]})" in line
-    assert "namd 9.9 of /home/x/namd/__init__.py (source ffffffffffff)" in line
+    assert "namd 9.9 of /opt/other/namd/__init__.py (source ffffffffffff)" in line
