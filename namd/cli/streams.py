@@ -9,8 +9,12 @@ import os
 import sys
 from typing import Any, TextIO
 
+from namd.config.errors import StageError
+
 _GONE = frozenset({errno.EPIPE, errno.EIO})
 """A pipe without a reader; a terminal that was closed."""
+
+_STDOUT = 1
 
 
 class UnreadError(BrokenPipeError):
@@ -27,18 +31,23 @@ class LastingFile(io.FileIO):
     shows = False
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
-        """Write what the system takes; pretend that all was written once the reader has gone."""
+        """Write what the system takes; pretend that all was written once the reader has gone.
+
+        Raises:
+            UnreadError: It has, and nothing else is left to do.
+            StageError: A result cannot be written, as on a full disk. Progress is not worth it.
+        """
         try:
             return super().write(data) or 0
         except OSError as error:
-            if error.errno not in _GONE:
-                raise
-        # Also libraries and child processes that write there by themselves fall silent.
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, self.fileno())
-        os.close(silence)
-        if self.shows:
-            raise UnreadError(errno.EPIPE, os.strerror(errno.EPIPE))
+            # Also libraries and child processes that write there by themselves fall silent.
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, self.fileno())
+            os.close(silence)
+            if error.errno not in _GONE and self.fileno() == _STDOUT:
+                raise StageError(f"stdout cannot be written ({error.strerror})") from error
+            if self.shows:
+                raise UnreadError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
         return memoryview(data).nbytes
 
 

@@ -135,3 +135,19 @@ def test_what_is_read_to_the_end_ends_well(tmp_path):
     assert process.stdout.read().splitlines()[-1] == b"line 19999"
     assert process.wait(PATIENCE_S) == 0
     assert end.exists()
+
+
+def test_a_result_that_cannot_be_written_is_one_line(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        process = command("methods", "--then", tmp_path / "a", stdout=full, stderr=subprocess.PIPE)
+        told = process.communicate(timeout=PATIENCE_S)[1]
+    assert process.returncode == 1
+    assert told == b"error: stdout cannot be written (No space left on device)\n"
+
+
+def test_progress_that_cannot_be_written_ends_no_run(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        process = command("run", tmp_path, stdout=subprocess.PIPE, stderr=full)
+        told = process.communicate(timeout=PATIENCE_S)[0]
+    assert process.returncode == 0
+    assert told.startswith(b"run ")
