@@ -1,8 +1,6 @@
 """`namd run`: one configuration through all its stages to a score table."""
 
 import argparse
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,13 +99,14 @@ def _require_picture(path: Path) -> None:
 
 def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -> "RunResult":
     """Run with progress on stderr; Ctrl-C and SIGTERM let the body write a checkpoint first."""
+    from namd.pipeline.interruption import interruptible, stop_reason
     from namd.pipeline.run import run
 
     with interruptible(), reporter(store) as shown:
         try:
             return run(configuration, cohort, store, shown)
         except SystemExit:
-            tell("stopped; the same command continues from the last checkpoint")
+            tell(f"{stop_reason()}; the same command continues from the last checkpoint")
             raise
 
 
@@ -249,19 +248,3 @@ def _plan(
     }
     answer(arguments, value, text)
     return 0
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Treat the first Ctrl-C as SIGTERM, to which bodies answer with a checkpoint."""
-
-    def stop(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        tell("stopping at the next checkpoint; Ctrl-C again stops at once")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    previous = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -117,9 +117,10 @@ def cluster_at(address: str | None) -> "Cluster":
 
         with open_session(address) as session:
             return session.cluster
+    from namd.config.cpus import available_cpus
     from namd.study.plan import Cluster
 
-    return Cluster(cpus=float(len(os.sched_getaffinity(0))), gpus=float(_visible_gpus()))
+    return Cluster(cpus=float(available_cpus()), gpus=float(_visible_gpus()))
 
 
 def past(url: str, name: str) -> "StudyView | None":
