@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.study_scores import artifact_file, stage_keys
+from analysis.study_scores import stage_keys
+from namd.ledger.artifacts import read_artifact
 from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView
 
@@ -104,7 +105,7 @@ def environments(storage: Storage, view: StudyView) -> list[dict[str, Any]]:
     found: Counter[str] = Counter()
     keys = {key: label for t in view.trials.values() for label, key in stage_keys(t).items()}
     for key, label in keys.items():
-        raw = artifact_file(storage, label.partition("[")[0], key, "manifest.json")
+        raw = read_artifact(storage, label.partition("[")[0], key, "manifest.json")
         told: Mapping[str, Any] = json.loads(raw).get("environment", {}) if raw else {}
         if told:
             kept = {n: told.get(n) for n in ("python", "git_commit", "git_dirty", "libraries")}
@@ -124,5 +125,5 @@ def _cost(
 
 
 def _recorded(storage: Storage, stage: str, key: str) -> float | None:
-    raw = artifact_file(storage, stage, key, "manifest.json")
+    raw = read_artifact(storage, stage, key, "manifest.json")
     return float(json.loads(raw)["device_seconds"]) if raw else None

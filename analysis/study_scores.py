@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from namd.data.cohort import CASES_FILE, read_card
 from namd.data.schema import MALIGNANT
+from namd.ledger.artifacts import read_artifact
 from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView, TrialView
 from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
@@ -72,19 +73,14 @@ def stage_keys(trial: TrialView) -> dict[str, str]:
     return {stage.name: stage.key for stage in trial.stages}
 
 
-def payload_file(storage: Storage, stage: str, key: str, name: str) -> bytes | None:
-    """Return a file of a published artifact's payload, or None where it is not in the store."""
-    return artifact_file(storage, stage, key, f"payload/{name}")
+def payload_file(
+    storage: Storage, stage: str, key: str, name: str, *, optional: bool = False
+) -> bytes | None:
+    """Return a file of a published artifact's payload, or None if that is not in the store.
 
-
-def artifact_file(storage: Storage, stage: str, key: str, name: str) -> bytes | None:
-    """Return a file of the attempt that counts, or None where it is not in the store."""
-    folder = f"{stage}/{key}"
-    try:
-        commit = json.loads(storage.read(f"{folder}/COMMIT"))
-        return storage.read(f"{folder}/attempts/{commit['attempt']}/{name}")
-    except FileNotFoundError:
-        return None
+    Raises InputError if the artifact is damaged.
+    """
+    return read_artifact(storage, stage, key, f"payload/{name}", optional=optional)
 
 
 def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores | None:
@@ -98,7 +94,8 @@ def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores 
         if scores is None:
             return None
         frames.append(pd.read_parquet(io.BytesIO(scores)))
-        sets += json.loads(payload_file(storage, family, key, "sets.json") or b"[]")
+        told = payload_file(storage, family, key, "sets.json", optional=True)
+        sets += json.loads(told or b"[]")
     if not frames:
         return None
     frame = pd.concat(frames, ignore_index=True)

@@ -1,7 +1,9 @@
 """Fixtures that every room's tests may ask for."""
 
+import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,30 +23,31 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One local Ray cluster of four nominal CPUs for every test marked `ray`."""
-    import ray
+def ray_cluster(tmp_path_factory) -> Iterator[Path]:
+    """One local Ray cluster of four nominal CPUs for every test marked `ray`.
 
-    # Ray's workers import the toy methods that lie beside the tests.
-    before = os.environ.get("PYTHONPATH")
-    toys = str(REPOSITORY / "tests" / "distributed")
-    os.environ["PYTHONPATH"] = os.pathsep.join([toys, *([before] if before else [])])
-    ray.init(
-        num_cpus=4,
-        resources={"namd_driver": 1000},
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        logging_level="error",
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+    It is started as for a study, in a folder whose modules must never be imported: yields that.
+    """
+    from namd.distributed.local_ray import short_folder
+    from namd.distributed.ray_files import ray_files
+    from namd.distributed.session import local_cluster
+
+    trap = tmp_path_factory.mktemp("trap")
+    (trap / "profile.py").write_text("raise RuntimeError('imported from the current folder')\n")
+    (trap / "namd").mkdir()
+    (trap / "namd" / "__init__.py").write_text("raise RuntimeError('another checkout')\n")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        ray_files(short_folder()) as files,
+        ExitStack() as stack,
+    ):
+        # Ray's workers import the toy methods that lie beside the tests. An empty entry, as in
+        # `PYTHONPATH=$PYTHONPATH:...` without one before, is the current folder.
+        toys = str(REPOSITORY / "tests" / "distributed")
+        patch.setenv("PYTHONPATH", os.pathsep.join(["", toys, os.environ.get("PYTHONPATH", "")]))
+        with contextlib.chdir(trap):
+            stack.enter_context(local_cluster(files.temporary, 4, 1000, 200_000_000))
+        yield trap
 
 
 @pytest.fixture(scope="session")

@@ -98,11 +98,11 @@ def run_demo(spec: "StudySpec", cohort: Path, store: str) -> "StudyView":
 
     Raises InputError where this store's demo was begun with another study file.
     """
-    from namd.cli.run import interruptible
     from namd.cli.study_progress import study_reporter
     from namd.ledger.reading import study_names
     from namd.ledger.storage import open_storage
     from namd.ledger.view import read_view
+    from namd.pipeline.interruption import interruptible
     from namd.study.spec import require_extension
 
     storage = open_storage(store)

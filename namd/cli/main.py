@@ -7,13 +7,15 @@ arguments to exit code. Nothing heavy is imported before `func` runs.
 import argparse
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from namd.cli import streams
 from namd.cli.output import accept_negative_numbers, write_json
+from namd.config.account import complete_account
 from namd.config.errors import InputError, StageError, one_line
+from namd.config.search_path import leave_current_folder
 
 COMMANDS = {
     "cohort": "namd.cli.cohort",
@@ -34,7 +36,19 @@ DESCRIPTION = (
 )
 BAD_INPUT = 2
 FAILED = 1
-STOPPED = 143
+INTERRUPTED = 130
+UNREAD = 141
+"""As the shell has it for Unix tools whose reader has gone."""
+
+SHOWING = {
+    "methods": (),
+    "presets": (),
+    "weights": (),
+    "store": ("ls", "verify"),
+    "cohort": ("check", "card"),
+    "study": ("list", "status", "watch", "logs", "best"),
+}
+"""Commands, with their subcommands, that do nothing but show: they end if nobody reads it."""
 
 
 class _Version(argparse.Action):
@@ -61,23 +75,32 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0 on success, 2 on bad input, 1 on failure, 143 when stopped."""
+    """Run one command; return its exit code.
+
+    0 on success, 2 on bad input, 1 on failure; SystemExit(143) says that it was stopped and can be
+    continued. Without arguments this process is the command: its streams and search path are set.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        leave_current_folder()
+        complete_account()
+        streams.install()
+        streams.end_if_unread(_shows(words))
     # On a full disk a library's log cannot be written either: that is not worth a traceback.
     logging.raiseExceptions = False
     try:
         parsed = build_parser(words).parse_args(words)
-        return int(parsed.func(parsed))
+        code = int(parsed.func(parsed))
+        sys.stdout.flush()
+        return code
     except InputError as error:
         return _tell(str(error), BAD_INPUT, "--json" in words)
     except StageError as error:
         return _tell(str(error), FAILED, "--json" in words)
     except KeyboardInterrupt:
-        return _tell("interrupted", FAILED, "--json" in words)
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python's flush at exit must not complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return _tell("interrupted by Ctrl-C", INTERRUPTED, "--json" in words)
+    except streams.UnreadError:
+        return UNREAD
 
 
 def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -90,6 +113,14 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
         if named in (None, name):
             importlib.import_module(module).add_parser(subparsers)
     return parser
+
+
+def _shows(words: Sequence[str]) -> bool:
+    """Whether the words name a command that only shows something."""
+    if not words or words[0] not in SHOWING:
+        return False
+    subcommands = SHOWING[words[0]]
+    return not subcommands or any(word in subcommands for word in words[1:2])
 
 
 def _tell(message: str, code: int, as_json: bool) -> int:

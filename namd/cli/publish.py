@@ -114,20 +114,20 @@ def tracking_folder(store_url: str, study: str) -> Path:
 
 
 def ledger_records(store_url: str, study: str) -> "Iterator[Told]":
-    """Yield a study's records as trackers are told them. Raises OSError, InputError."""
-    from namd.ledger.reading import LedgerDamaged, read_events
+    """Yield a study's records as trackers are told them. Raises OSError, LedgerDamaged."""
+    from namd.ledger.reading import read_events
     from namd.ledger.storage import open_storage
 
-    try:
-        for event in read_events(open_storage(store_url), study):
-            identity = event.identity
-            yield identity.trial, identity.attempt, identity.transition, event.body
-    except LedgerDamaged as error:
-        raise InputError(f"store {store_url}: {error}") from error
+    for event in read_events(open_storage(store_url), study):
+        identity = event.identity
+        yield identity.trial, identity.attempt, identity.transition, event.body
 
 
 class _Stages:
-    """What published stages measured and drew; nothing where they are gone or out of reach."""
+    """What published stages measured and drew; nothing if they are gone or out of reach.
+
+    Raises StoreError for a damaged one.
+    """
 
     def __init__(self, store_url: str) -> None:
         self._url = store_url
@@ -148,12 +148,14 @@ class _Stages:
 
     def _find(self, label: str, key: str) -> "Artifact | None":
         from namd.pipeline.backend import StoreError
-        from namd.pipeline.store import open_store
+        from namd.pipeline.store import Damaged, open_store
 
         try:
             if self._store is None:
                 self._store = open_store(self._url, create=False)
             return self._store.find(label.partition("[")[0], key)
+        except Damaged:
+            raise
         except StoreError:
             return None
 

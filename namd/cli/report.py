@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from namd.cli.output import add_json_option, answer, terminal_width
 from namd.cli.study_inputs import add_store_option, open_ledger, readable
-from namd.config.errors import InputError
+from namd.cli.whole_files import filled_whole
 from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
@@ -68,24 +68,31 @@ def write_study_report(
     with readable(store):
         storage = open_storage(store)
         view = read_view(storage, name)
-        report = make_report(storage, view, cohort, _importance(storage, view), warnings)
-    try:
-        page = write_report(report, folder, pictures)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
-    return page, to_text(report, terminal_width())
+        importance, more = _importance(storage, view)
+        report = make_report(storage, view, cohort, importance, (*warnings, *more))
+    with filled_whole(folder) as partial:
+        page = write_report(report, partial, pictures)
+    return folder / page.name, to_text(report, terminal_width())
 
 
-def _importance(storage: "Storage", view: "StudyView") -> dict[str, dict[str, float]]:
-    """Return each objective's PED-ANOVA importances; empty for ablations and short searches."""
+def _importance(
+    storage: "Storage", view: "StudyView"
+) -> tuple[dict[str, dict[str, float]], tuple[str, ...]]:
+    """Return each objective's PED-ANOVA importances, and why there are none if something is lost.
+
+    Empty for ablations and short searches.
+    """
     if not view.specification.get("search"):
-        return {}
+        return {}, ()
     from namd.ledger.reading import read_events
     from namd.study.optuna_view import importances
     from namd.study.spec import parse_study
-    from namd.study.state import StudyState
+    from namd.study.state import ProposalLost, StudyState
 
     state = StudyState(parse_study(view.specification))
-    for event in read_events(storage, view.study):
-        state.fold(event)
-    return importances(state)
+    try:
+        for event in read_events(storage, view.study):
+            state.fold(event)
+    except ProposalLost as error:
+        return {}, (f"importances are left out: {error}",)
+    return importances(state), ()

@@ -1,8 +1,6 @@
 """`namd run`: one configuration through all its stages to a score table."""
 
 import argparse
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,7 @@ from namd.cli.output import (
     tell,
 )
 from namd.cli.phantom import not_built, phantom_named, stand_in
-from namd.cli.store import add_store_option, open_named_store
+from namd.cli.store import add_store_option, open_named_store, view_named_store
 from namd.config.errors import InputError
 from namd.config.places import local_path, place
 
@@ -70,7 +68,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     configuration = resolve(arguments.preset, arguments.config, arguments.set)
     if not arguments.plan:
         require_weights(configuration)
-    store = open_named_store(arguments, create=True)
+    store = (
+        view_named_store(arguments) if arguments.plan else open_named_store(arguments, create=True)
+    )
     cohort = find_cohort(
         arguments.cohort, store.backend.folder, configuration.demands(), build=not arguments.plan
     )
@@ -99,13 +99,14 @@ def _require_picture(path: Path) -> None:
 
 def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -> "RunResult":
     """Run with progress on stderr; Ctrl-C and SIGTERM let the body write a checkpoint first."""
+    from namd.pipeline.interruption import interruptible, stop_reason
     from namd.pipeline.run import run
 
     with interruptible(), reporter(store) as shown:
         try:
             return run(configuration, cohort, store, shown)
         except SystemExit:
-            tell("stopped; the same command continues from the last checkpoint")
+            tell(f"{stop_reason()}; the same command continues from the last checkpoint")
             raise
 
 
@@ -201,7 +202,7 @@ def _plan(
     plan = plan_run(configuration, cohort, store, digest, provisional=True)
     nodes, missing = [], []
     for node in plan.nodes:
-        artifact = store.find(node.stage.name, node.key)
+        artifact = store.find(node.stage.name, node.key, digests=False)
         other = artifact is not None and artifact.manifest()["source_hash"] != source_hash(
             node.stage
         )
@@ -247,19 +248,3 @@ def _plan(
     }
     answer(arguments, value, text)
     return 0
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Treat the first Ctrl-C as SIGTERM, to which bodies answer with a checkpoint."""
-
-    def stop(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        tell("stopping at the next checkpoint; Ctrl-C again stops at once")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    previous = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

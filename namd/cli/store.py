@@ -66,6 +66,22 @@ def open_named_store(arguments: argparse.Namespace, create: bool = False) -> "St
     return open_store(arguments.store, create=create)
 
 
+def view_named_store(arguments: argparse.Namespace) -> "Store":
+    """Return the store of `--store` to look into, empty if there is none yet.
+
+    Raises InputError if none is named, or if something else lies there.
+    """
+    from namd.pipeline.store import view_store
+
+    if not arguments.store:
+        raise InputError("no store: name its folder with --store or in $NAMD_STORE")
+    require_place(arguments.store)
+    store = view_store(arguments.store)
+    if store.is_empty:
+        tell(f"store {arguments.store}: nothing is there yet; `namd run` makes it")
+    return store
+
+
 def require_place(url: str) -> None:
     """Refuse a URL with a slash too few, which would be made as a folder. Raises InputError."""
     slip = re.match(r"(s3a?):/*(?=[^/])", url)
@@ -76,7 +92,7 @@ def require_place(url: str) -> None:
 
 def list_artifacts(arguments: argparse.Namespace) -> int:
     """List keys with state, size and time; unfinished ones too, and the runs that used them."""
-    from namd.pipeline.run import recorded_runs
+    from namd.pipeline.run import readable_runs
 
     store = open_named_store(arguments)
     entries = _entries(store, arguments.what) if arguments.what else list(store.entries())
@@ -99,14 +115,13 @@ def list_artifacts(arguments: argparse.Namespace) -> int:
     ]
     header = ["stage", "key", "state", "size", "built in", "created", "study: arms"]
     text = columns(header, rows)
-    runs = (
-        []
-        if arguments.what
-        else [
-            {**_told(key, record), "studies": as_value(owners.of_run(record))}
-            for key, record in recorded_runs(store).items()
-        ]
-    )
+    recorded, damaged = ({}, {}) if arguments.what else readable_runs(store)
+    for line in damaged.values():
+        tell(line)
+    runs = [
+        {**_told(key, record), "studies": as_value(owners.of_run(record))}
+        for key, record in recorded.items()
+    ]
     runs.sort(key=lambda run: str(run["created"]))
     if runs:
         lines = [
@@ -150,7 +165,7 @@ def remove_artifacts(arguments: argparse.Namespace) -> int:
     store = open_named_store(arguments)
     removed: list[str] = []
     for word in arguments.what:
-        runs = _runs(store, word)
+        runs = _runs(store, word, damaged_too=True)
         if runs:
             key = _only(word, list(runs))
             store.backend.remove(f"{RUNS}/{key}")
@@ -216,28 +231,36 @@ def _describe(store: "Store", entry: "Entry") -> dict[str, Any]:
     state = "being built" if entry.held else "unfinished"
     if entry.committed:
         try:
-            artifact = store.find(entry.stage, entry.key)
-        except StoreError:
-            artifact, state = None, "damaged"
-        if artifact is not None:
-            manifest = artifact.manifest()
-            state = "published"
-            known = {
-                "label": manifest["label"],
-                "bytes": artifact.size,
-                "seconds": manifest["wall_seconds"],
-                "created": manifest["created"],
-            }
+            # A listing reads no payload; what it shows of a manifest is checked.
+            artifact = store.find(entry.stage, entry.key, digests=False)
+            if artifact is not None:
+                manifest = artifact.manifest()
+                state = "published"
+                known = {
+                    "label": manifest.get("label", entry.stage),
+                    "bytes": artifact.size,
+                    "seconds": manifest.get("wall_seconds"),
+                    "created": manifest.get("created"),
+                }
+        except StoreError as error:
+            state = "damaged"
+            tell(str(error))
     return {"stage": entry.stage, "key": entry.key, "state": state, **known}
 
 
-def _runs(store: "Store", word: str) -> dict[str, dict[str, Any]]:
-    from namd.pipeline.run import RUNS, recorded_runs
+def _runs(store: "Store", word: str, damaged_too: bool = False) -> dict[str, dict[str, Any]]:
+    """Return the records of runs whose keys begin so; a damaged one is empty, or refused."""
+    from namd.pipeline.run import RUNS, readable_runs
 
     word = word.removeprefix(f"{RUNS}/")
     if "/" in word or len(word) < 4:
         return {}
-    return {key: record for key, record in recorded_runs(store).items() if key.startswith(word)}
+    recorded, damaged = readable_runs(store)
+    for key, line in damaged.items():
+        if key.startswith(word) and not damaged_too:
+            raise InputError(line)
+        recorded[key] = {}
+    return {key: record for key, record in recorded.items() if key.startswith(word)}
 
 
 def _entries(store: "Store", word: str) -> "list[Entry]":

@@ -131,6 +131,12 @@ def _add_writing(commands: Commands) -> None:
     _add_name(retry)
     retry.add_argument("--failed", action="store_true", required=True, help="all failed trials")
     retry.set_defaults(func=_later("study_stop", "retry_command"))
+    repair = commands.add_parser(
+        "repair", help="set damaged records of a study aside and say what is lost"
+    )
+    _add_name(repair)
+    repair.add_argument("--dry-run", action="store_true", help="only say what is damaged")
+    repair.set_defaults(func=_later("study_repair", "repair_command"))
     publish = commands.add_parser("publish", help="write a study elsewhere, from its ledger")
     _add_name(publish)
     publish.add_argument("--wandb", action="store_true", required=True, help="to W&B files")

@@ -155,13 +155,9 @@ def require_store(url: str, storage: "Storage") -> None:
 
 @contextmanager
 def readable(url: str) -> Iterator[None]:
-    """Turn a storage that cannot be read into one line, and so a ledger with a hole in it."""
-    from namd.ledger.reading import LedgerDamaged
-
+    """Turn a storage that cannot be read into one line."""
     try:
         yield
-    except LedgerDamaged as error:
-        raise InputError(f"store {url}: {error}") from error
     except OSError as error:
         if url in str(error):
             raise InputError(f"store {error}") from error

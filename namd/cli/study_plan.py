@@ -41,7 +41,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
     Raises InputError where the file, the cohort or the store cannot be used.
     """
     from namd.cli.run import announce_weights
-    from namd.pipeline.store import open_store
+    from namd.pipeline.store import view_store
     from namd.study.trials import Configurator
 
     spec = read_spec(arguments.file, arguments.store)
@@ -51,7 +51,9 @@ def plan_command(arguments: argparse.Namespace) -> int:
         configurator.check()
         configurator.check_measured()
         url = store_url(arguments.store, spec)
-        store = open_store(url)
+        store = view_store(url)
+        if store.is_empty:
+            tell(f"store {url}: nothing is there yet; `namd study run` makes it")
         view = past(url, spec.name)
         recorded = view.about.get("cohort") if view is not None else None
         cohort = find_study_cohort(
@@ -115,9 +117,10 @@ def cluster_at(address: str | None) -> "Cluster":
 
         with open_session(address) as session:
             return session.cluster
+    from namd.config.cpus import available_cpus
     from namd.study.plan import Cluster
 
-    return Cluster(cpus=float(len(os.sched_getaffinity(0))), gpus=float(_visible_gpus()))
+    return Cluster(cpus=float(available_cpus()), gpus=float(_visible_gpus()))
 
 
 def past(url: str, name: str) -> "StudyView | None":

@@ -38,8 +38,9 @@ def run_command(arguments: argparse.Namespace) -> int:
 
     Raises InputError where it cannot be begun, before Ray is started.
     """
-    from namd.cli.run import announce_weights, interruptible
+    from namd.cli.run import announce_weights
     from namd.cli.study_progress import study_reporter
+    from namd.pipeline.interruption import interruptible
     from namd.pipeline.store import open_store
     from namd.study.spec import require_extension
     from namd.study.trials import Configurator

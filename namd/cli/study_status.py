@@ -17,7 +17,7 @@ from namd.cli.study_inputs import (
     require_store,
     store_url,
 )
-from namd.config.errors import escaped
+from namd.config.errors import InputError, escaped
 
 FAILED = 1
 SHOWN = 5
@@ -47,22 +47,33 @@ def list_command(arguments: argparse.Namespace) -> int:
     url = store_url(arguments.store)
     storage, names = open_studies(url)
     require_store(url, storage)
-    found = [report_of(Ledger(url, name, storage)) for name in names]
-    kept = ("study", "kind", "state", "attempt", "trials", "last_record", "question")
+    found = [_listed(Ledger(url, name, storage)) for name in names]
+    kept = ("study", "kind", "state", "attempt", "trials", "last_record", "question", "problem")
     value = [{name: report[name] for name in kept} for report in found]
     rows = [
         [
             str(report["study"]),
             str(report["kind"]),
             str(report["state"]),
-            _counted(report["trials"]),
-            _ago(report["last_record"]),
+            "-" if report["problem"] else _counted(report["trials"]),
+            "-" if report["problem"] else _ago(report["last_record"]),
         ]
         for report in found
     ]
     text = columns(["study", "kind", "state", "trials", "last record"], rows)
     answer(arguments, {"store": url, "studies": value}, text if rows else f"no study in {url}")
     return 0
+
+
+def _listed(ledger: Ledger) -> dict[str, Any]:
+    """Return a study's report; of one that cannot be read, what is wrong, which is said aloud."""
+    try:
+        return report_of(ledger) | {"problem": None}
+    except InputError as error:
+        tell(str(error))
+        unknown = dict.fromkeys(("attempt", "trials", "last_record", "question"))
+        named = {"study": ledger.name, "kind": "-", "state": "unreadable"}
+        return named | unknown | {"problem": str(error)}
 
 
 def report_of(ledger: Ledger) -> dict[str, Any]:

@@ -123,14 +123,12 @@ def trial_report(ledger: Ledger, trial: str, lines: int) -> dict[str, Any]:
 
 def metrics_place(storage: "Storage", label: str, key: str) -> str | None:
     """Return where a stage's metrics lie in the store, or None where it is not there any more."""
-    from namd.pipeline.store import COMMIT, METRICS, key_folder
+    from namd.ledger.artifacts import read_commit
+    from namd.pipeline.store import METRICS
 
-    folder = key_folder(label.partition("[")[0], key)
-    try:
-        attempt = json.loads(storage.read(f"{folder}/{COMMIT}"))["attempt"]
-    except FileNotFoundError:
-        return None
-    return f"{folder}/attempts/{attempt}/{METRICS}"
+    stage = label.partition("[")[0]
+    commit = read_commit(storage, stage, key)
+    return None if commit is None else f"{stage}/{key}/attempts/{commit.attempt}/{METRICS}"
 
 
 def run_yaml(
@@ -238,12 +236,19 @@ def _event(event: "Event") -> dict[str, Any]:
 def _last_metrics(
     storage: "Storage", stages: Sequence[Mapping[str, Any]], lines: int
 ) -> list[dict[str, Any]]:
-    """Return the last lines that the last stage with metrics wrote."""
-    for stage in reversed(stages):
-        if stage["metrics"] is not None and lines:
-            told = storage.read(stage["metrics"]).decode("utf-8").splitlines()[-lines:]
-            if told:
-                return [{"stage": stage["stage"], **json.loads(line)} for line in told]
+    """Return the last lines that the last stage with metrics wrote.
+
+    Raises InputError if that stage is damaged.
+    """
+    from namd.ledger.artifacts import read_artifact
+    from namd.pipeline.store import METRICS
+
+    for stage in reversed(stages if lines else ()):
+        name = stage["stage"].partition("[")[0]
+        told = read_artifact(storage, name, stage["key"], METRICS, optional=True) or b""
+        kept = told.decode("utf-8").splitlines()[-lines:]
+        if kept:
+            return [{"stage": stage["stage"], **json.loads(line)} for line in kept]
     return []
 
 

@@ -16,8 +16,10 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 
+from namd.config.account import complete_account
 from namd.config.errors import InputError, NotFiniteError, StageError
 from namd.distributed.rows import run_values
+from namd.distributed.source_identity import SourceError, require_same_source
 from namd.distributed.work import (
     Bench,
     BuilderLost,
@@ -50,12 +52,17 @@ class Builder:
     """
 
     def __init__(self, bench: Bench, workshop: ActorHandle) -> None:
+        complete_account()
         self._bench = bench
         self._workshop = workshop
         self._store: Store | None = None
 
     def build(self, work: Work) -> Outcome:
         """Build the nodes of an order and publish them."""
+        try:
+            require_same_source(self._bench.source)
+        except SourceError as error:
+            return ended(error)
         relay = _Relay(self._workshop)
         try:
             with _stoppable(self._workshop, work.number):
@@ -72,6 +79,10 @@ class Builder:
 
     def evaluate(self, configuration: RunConfiguration, nodes: Sequence[Node]) -> RunRows:
         """Form the rows of a run whose nodes are all in the store; record them."""
+        try:
+            require_same_source(self._bench.source)
+        except SourceError as error:
+            return no_rows(error)
         try:
             values = run_values(
                 configuration,

@@ -119,6 +119,11 @@ class Conductor:
         return len(self._runs)
 
     @property
+    def has_losses(self) -> bool:
+        """Whether a trial's own process died."""
+        return bool(self._driver_losses)
+
+    @property
     def is_impatient(self) -> bool:
         """Whether trials that have not answered a stop by now need not be waited for."""
         return self.stopping is not None and time.monotonic() - self._stopped_at > ANSWER_S

@@ -8,7 +8,7 @@ import importlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
+from namd.config.account import complete_account
 from namd.config.errors import InputError, StageError
 from namd.config.threads import fixed_threads
 from namd.distributed.pairs import pair_in_words
+from namd.distributed.source_identity import SourceIdentity, own_source, require_same_source
 from namd.methods.base import StageContext
 from namd.pipeline.graph import Node
 from namd.pipeline.store import Store, open_store
@@ -55,6 +57,7 @@ class Work:
         cohort: The cohort's folder.
         device: In torch's words.
         tries: The `Tries` actor.
+        source: The namd that workers must have.
     """
 
     nodes: Mapping[int, Node]
@@ -62,6 +65,7 @@ class Work:
     cohort: Path
     device: str
     tries: Any
+    source: SourceIdentity = field(default_factory=own_source)
 
     @property
     def node(self) -> Node:
@@ -69,7 +73,9 @@ class Work:
         return next(iter(self.nodes.values()))
 
     def begin(self, batch: Batch) -> None:
-        """Raise StageError where a block has cost too many workers."""
+        """Raise StageError if a block has cost too many workers, or this one has another namd."""
+        complete_account()
+        require_same_source(self.source)
         first = pair_in_words(str(batch["case_id"][0]), int(batch["k"][0]))
         name = f"{self.node.stage.name}: {len(batch['k'])} pairs from {first}"
         if ray.get(self.tries.begin.remote(name)) > MOST_TRIES:

@@ -21,6 +21,7 @@ from namd.config.errors import ConfigError, InputError, StageError
 from namd.distributed.draw_files import Block, DrawnFiles, IndexFiles, ScoreFiles
 from namd.distributed.draw_workers import DrawWorker, JudgeWorker, Tries, Work
 from namd.distributed.pairs import Coverage, block_rows, evaluated_case_ids, pair_blocks
+from namd.distributed.source_identity import SourceError
 from namd.methods.base import StageContext, Step, label_of
 from namd.pipeline.backend import StoreError, explained
 from namd.pipeline.graph import Node
@@ -39,7 +40,10 @@ JUDGE_SHARE = 0.25
 """Of a worker's reservation, what its judge takes: one forward pass beside dozens."""
 
 
-OURS = {error.__name__: error for error in (InputError, ConfigError, StoreError, StageError)}
+OURS = {
+    error.__name__: error
+    for error in (InputError, ConfigError, StoreError, StageError, SourceError)
+}
 """Errors whose message is one line for the user, wherever they were raised."""
 
 

@@ -26,6 +26,8 @@ from namd.distributed.builder import hire_from_here
 from namd.distributed.conductor import Conductor, trouble_in_words
 from namd.distributed.searcher import LedgerSearcher
 from namd.distributed.session import Session, open_session
+from namd.distributed.source_identity import own_source
+from namd.distributed.source_probe import require_same_source_everywhere
 from namd.distributed.trial import follow_trial
 from namd.distributed.trial_scheduler import Impatience, LedgerScheduler, Pulse
 from namd.distributed.work import Bench, Parts
@@ -36,8 +38,8 @@ from namd.ledger.schema import Event
 from namd.ledger.storage import Storage, open_storage
 from namd.ledger.view import StudyView, read_view
 from namd.methods.base import Method
-from namd.pipeline.digests import DigestCache
 from namd.pipeline.graph import Plan, make_plan
+from namd.pipeline.interruption import STOPPED, stop_reason
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Store, open_store
 from namd.study.engine import WarmTrial
@@ -48,7 +50,6 @@ from namd.study.spec import ResourcesSpec, StudySpec
 from namd.study.trials import Configurator
 from namd.tracking.protocol import Tracker
 
-SIGTERM_CODE = 143
 WAITING_DRIVERS = 1
 """Trials under way beyond those that are to be built at once: one is always ready to go on."""
 
@@ -96,7 +97,7 @@ def run_study(
     Raises:
         InputError: The study cannot run as it is: one line with the way out.
         StageError: The store or ledger failed under it; `resume` goes on when that is mended.
-        SystemExit: 143, after SIGTERM.
+        SystemExit: 143, after SIGTERM and what became one (see namd.pipeline.interruption).
     """
     store = open_store(store_url)
     storage = open_storage(store_url)
@@ -119,6 +120,7 @@ def run_study(
         )
         if plan.refused is not None:
             raise InputError(f"study {spec.name}: {plan.refused}")
+        require_same_source_everywhere()
         reporter.planned(plan)
         about = {
             "cohort": str(cohort),
@@ -173,6 +175,9 @@ def _drive(
                 _fit(conductor, workshop, session, num_drivers(plan.peak_concurrency, most))
             conductor.abandon(conductor.stopping or "the driver ended")
             conductor.account(_close(workshop, patience))
+            if conductor.has_losses:
+                session.files.kept = True
+                reporter.note(f"what Ray says of the process that died: {session.files.log}")
     _conclude(conductor, storage)
 
 
@@ -195,8 +200,8 @@ def _conclude(conductor: Conductor, storage: Storage) -> None:
             f"study {record.spec.name}: {trouble_in_words(trouble)}; mend that and run it again "
             "with --resume"
         ) from trouble
-    if conductor.stopping == _SIGTERM:
-        raise SystemExit(SIGTERM_CODE)
+    if conductor.stopping == stop_reason():
+        raise SystemExit(STOPPED)
 
 
 def _fit(conductor: Conductor, workshop: ActorHandle, session: Session, num_drivers: int) -> None:
@@ -204,7 +209,7 @@ def _fit(conductor: Conductor, workshop: ActorHandle, session: Session, num_driv
     quiet_tune()
     with tempfile.TemporaryDirectory(prefix="namd-tune-", ignore_cleanup_errors=True) as folder:
         trainable = tune.with_resources(
-            tune.with_parameters(follow_trial, workshop=workshop),
+            tune.with_parameters(follow_trial, workshop=workshop, source=own_source()),
             tune.PlacementGroupFactory([session.trial_resources]),
         )
         tune.Tuner(
@@ -265,7 +270,6 @@ class RayWorkshop:
 
 
 _DRAIN_S = 5.0
-_SIGTERM = "told to stop by SIGTERM"
 
 
 @contextmanager
@@ -305,11 +309,11 @@ _MOST_CALLS = 10_000
 
 @contextmanager
 def _signals(conductor: Conductor) -> Iterator[None]:
-    """Turn SIGTERM into a wish to stop. Only the main thread can listen."""
+    """Turn SIGTERM, and what became one, into a wish to stop. Only the main thread can listen."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: conductor.ask_to_stop(_SIGTERM))
+    previous = signal.signal(signal.SIGTERM, lambda *_: conductor.ask_to_stop(stop_reason()))
     try:
         yield
     finally:
@@ -318,7 +322,7 @@ def _signals(conductor: Conductor) -> Iterator[None]:
 
 def _planner(store: Store, bench: Bench) -> Callable[[RunConfiguration], Plan]:
     """Return a function that plans a trial; the cohort is read once for all of them."""
-    digests = DigestCache(store.backend.working_folder("cache") / "digests.json")
+    digests = store.digest_cache()
 
     def plan(configuration: RunConfiguration) -> Plan:
         return make_plan(

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 
+from namd.distributed.source_identity import SourceIdentity, own_source
 from namd.methods.base import Stage, Step
 
 TAKE_S = 0.5
@@ -42,6 +43,7 @@ class GangOrder:
         num_threads: Of each operation on the CPU.
         worker_failures: Restarts after lost workers.
         start_failures: Restarts after starts that found no place.
+        source: The namd that its workers must have.
     """
 
     label: str
@@ -61,6 +63,7 @@ class GangOrder:
     num_threads: int
     worker_failures: int
     start_failures: int
+    source: SourceIdentity = field(default_factory=own_source)
 
     @property
     def backend(self) -> str:

@@ -15,9 +15,11 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
 
+from namd.config.account import complete_account
 from namd.config.errors import InputError, StageError
 from namd.config.threads import fixed_threads
 from namd.distributed.gang_host import GangOrder, WorkerResult
+from namd.distributed.source_identity import require_same_source
 from namd.methods.base import StageContext
 from namd.train.checkpoints import Checkpoints
 from namd.train.loop import DivergedError
@@ -46,6 +48,7 @@ def work(config: dict[str, Any]) -> WorkerResult:
     An error that the user or the model caused is told to the host, which ends the gang with it; all
     others are for Ray Train to retry.
     """
+    complete_account()
     order: GangOrder = config["order"]
     host = config["host"]
     device = str(get_device())
@@ -56,6 +59,7 @@ def work(config: dict[str, Any]) -> WorkerResult:
     if not _regrouped(size, order.backend):
         return WorkerResult()
     try:
+        require_same_source(order.source)
         with ExitStack() as stack:
             return _body(order, host, device, stack)
     except SystemExit:

@@ -1,14 +1,20 @@
 """A Ray cluster to run on: started here, or joined; what it has, and who ends it."""
 
-import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
 
+from namd.config.cpus import available_cpus
 from namd.config.errors import InputError
+from namd.distributed.local_ray import WorkerImports, private_ray, short_folder
+from namd.distributed.ray_files import RayFiles, ray_files
+from namd.pipeline.interruption import sheltered
 from namd.study.plan import Cluster
 
 DRIVER_RESOURCE = "namd_driver"
@@ -18,7 +24,6 @@ _DRIVER_UNITS = 10_000
 _START_TRIES = 3
 _TRIAL_BYTES = 64 * 2**20
 _OBJECT_STORE_BYTES = 512 * 2**20
-"""Of a cluster started here: reports and blocks of draws are small."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +34,18 @@ class Session:
         cluster: What there is to run on.
         trial_resources: What one trial driver reserves.
         started_here: Whether leaving the session ends the cluster.
+        files: What Ray leaves of it.
     """
 
     cluster: Cluster
     trial_resources: dict[str, float]
     started_here: bool
+    files: RayFiles
 
 
 @contextmanager
 def open_session(address: str | None) -> Iterator[Session]:
     """Join the cluster at an address, or start one here; a running connection is used as it is.
-
-    Token authentication is left as Ray has it: on.
 
     Args:
         address: None or `local`: start one here; `auto`: join this machine's; else `host:port`.
@@ -48,12 +53,48 @@ def open_session(address: str | None) -> Iterator[Session]:
     Raises:
         InputError: There is no cluster at the address, or a driver cannot run from here.
     """
-    joined_before = ray.is_initialized()
-    started_here = not joined_before and _connect(address)
-    try:
-        yield Session(measure(), _trial_resources(), started_here)
-    finally:
-        if not joined_before:
+    here = address in (None, "local")
+    with ExitStack() as stack:
+        here = here and not ray.is_initialized()
+        # A cluster that is joined has its sockets elsewhere.
+        folder = short_folder() if here else Path(tempfile.mkdtemp(prefix="namd-"))
+        files = stack.enter_context(ray_files(folder))
+        if here:
+            stack.enter_context(local_cluster(files.temporary))
+        elif not ray.is_initialized():
+            stack.enter_context(_joined(str(address)))
+        yield Session(measure(), _trial_resources(), here, files)
+
+
+@contextmanager
+def local_cluster(
+    folder: Path,
+    num_cpus: int | None = None,
+    driver_units: int = _DRIVER_UNITS,
+    object_store_bytes: int = _OBJECT_STORE_BYTES,
+) -> Iterator[None]:
+    """Start a cluster of this machine alone, and end it; see namd.distributed.local_ray.
+
+    Args:
+        folder: For its files; see `short_folder`.
+        num_cpus: Of the cluster; None: as many as this process may use.
+        driver_units: How many trials it has room for.
+        object_store_bytes: For reports and blocks of draws, which are small.
+
+    Raises:
+        InputError: It cannot be started.
+    """
+    with private_ray():
+        try:
+            with sheltered():
+                _start_here(
+                    num_cpus=num_cpus or available_cpus(),
+                    resources={DRIVER_RESOURCE: driver_units},
+                    object_store_memory=object_store_bytes,
+                    _temp_dir=str(folder),
+                )
+            yield
+        finally:
             ray.shutdown()
 
 
@@ -65,40 +106,46 @@ def measure() -> Cluster:
     return Cluster(sum(cpus), sum(gpus), max(cpus, default=0.0), max(gpus, default=0.0))
 
 
-def _connect(address: str | None) -> bool:
-    """Connect; return whether a cluster was started for it."""
-    if address is not None and address.startswith("ray://"):
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    """Join a cluster, and leave it. Raises InputError if there is none."""
+    if address.startswith("ray://"):
         raise InputError(
             f"address {address}: a study's driver runs inside the cluster; submit it with "
             "`namd submit`, or run it on a node of the cluster with --address auto"
         )
-    if address in (None, "local"):
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        _start_here()
-        return True
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            address=address,
+            job_config=WorkerImports(),
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise InputError(f"address {address}: no Ray cluster to join ({line})") from error
-    return False
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
-def _start_here() -> None:
-    """Start a cluster of this machine. Raises InputError where it is too slow to start."""
+def _start_here(**options: Any) -> None:  # noqa: ANN401 - of ray.init
+    """Start a cluster of this machine. Raises InputError if it is too slow to start."""
     mine = {child.pid for child in psutil.Process().children(recursive=True)}
     for tries_left in reversed(range(_START_TRIES)):
         try:
             ray.init(
                 address="local",
-                num_cpus=len(os.sched_getaffinity(0)),
-                resources={DRIVER_RESOURCE: _DRIVER_UNITS},
-                object_store_memory=_OBJECT_STORE_BYTES,
+                job_config=WorkerImports(),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",
+                **options,
             )
             return
+        except OSError as error:
+            raise InputError(f"Ray cannot be started on this machine ({error})") from error
         except Exception as error:
             # Ray gives its raylet 30 s, which a busy machine may not have, and has no class for it.
             if "timed out during startup" not in str(error):

@@ -9,17 +9,25 @@ import ray
 from ray import tune
 from ray.actor import ActorHandle
 
+from namd.distributed.source_identity import SourceError, SourceIdentity, require_same_source
+
 NEWS = "namd"
 """Key of a report's entries. A list, since Tune flattens mappings."""
 
 
-def follow_trial(config: dict[str, Any], workshop: ActorHandle) -> None:
+def follow_trial(config: dict[str, Any], workshop: ActorHandle, source: SourceIdentity) -> None:
     """Report what happens to one attempt at a trial until it ends or Tune stops it.
 
     Args:
         config: `run`, the workshop's word for the attempt.
         workshop: The actor.
+        source: The driver's namd; a process with another one ends the study.
     """
+    try:
+        require_same_source(source)
+    except SourceError as error:
+        tune.report({NEWS: [{"kind": "end", "state": "unusable", "reason": str(error)}]})
+        return
     cursor = 0
     while True:
         entries = ray.get(workshop.advance.remote(config["run"], cursor))

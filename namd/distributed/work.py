@@ -1,11 +1,12 @@
 """What workshop and builders hand each other: plain values, no Ray and no torch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from namd.config.errors import InputError, StageError
+from namd.distributed.source_identity import SourceError, SourceIdentity, own_source
 from namd.methods.base import Step, World
 from namd.pipeline.backend import StoreError, storage_problem
 from namd.pipeline.graph import Fingerprint, Node
@@ -43,12 +44,14 @@ class Bench:
         store_url: The store.
         cohort: The cohort's folder.
         parts: See `Parts`.
+        source: The namd that keys and records are made with; others must not build for it.
     """
 
     study: str
     store_url: str
     cohort: Path
     parts: Parts
+    source: SourceIdentity = field(default_factory=own_source)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Outcome:
 
     Attributes:
         state: `built`; `stopped` after a checkpoint; `failed` by its body; `diverged`;
-            `unusable`: the store or the disk under it, which the next order would meet as well.
+            `unusable`: the store, the disk under it or another namd, which the next order would
+            meet as well.
         reason: One line, unless built.
     """
 
@@ -116,8 +120,10 @@ class BuilderPort(Protocol):
 
 
 def ended(error: BaseException) -> Outcome:
-    """Tell a body that cannot go on from a disk, or an S3, that nobody can go on with."""
+    """Tell a body that cannot go on from a disk, an S3 or a namd that nobody can go on with."""
     problem = storage_problem(error) or storage_problem(error.__cause__)
+    if isinstance(error, SourceError):
+        return Outcome("unusable", one_line(error))
     if isinstance(error, StoreError | OSError) and problem is not None:
         return Outcome("unusable", one_line(error))
     return Outcome("failed", one_line(error))

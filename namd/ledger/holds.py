@@ -7,10 +7,12 @@ lease is held by a process that may be alive.
 import json
 from collections.abc import Iterable
 
+from namd.ledger.damage import damaged
 from namd.ledger.lease import live_holder
 from namd.ledger.reading import study_names
 from namd.ledger.schema import study_folder
 from namd.ledger.storage import Storage
+from namd.ledger.validation import RecordDamaged, read_json
 
 
 def hold(storage: Storage, study: str, trial: str, places: Iterable[tuple[str, str]]) -> None:
@@ -27,7 +29,7 @@ def release_holds(storage: Storage, study: str) -> None:
 
 
 def held(storage: Storage) -> set[tuple[str, str]]:
-    """Return the (stage, key) pairs that live studies hold."""
+    """Return the (stage, key) pairs that live studies hold. Raises LedgerDamaged."""
     found: set[tuple[str, str]] = set()
     for study in study_names(storage):
         if live_holder(storage, study) is None:
@@ -35,8 +37,22 @@ def held(storage: Storage) -> set[tuple[str, str]]:
         folder = f"{study_folder(study)}/holds"
         for name in storage.names(folder):
             try:
-                places = json.loads(storage.read(f"{folder}/{name}"))
+                found |= parse_hold(storage.read(f"{folder}/{name}"))
             except FileNotFoundError:
                 continue  # released between the listing and the look
-            found |= {(stage, key) for stage, key in places}
+            except (RecordDamaged, IsADirectoryError) as error:
+                problem = "is a folder" if isinstance(error, OSError) else str(error)
+                raise damaged(storage, study, f"holds/{name}", problem) from error
     return found
+
+
+def parse_hold(data: bytes) -> set[tuple[str, str]]:
+    """Return the (stage, key) pairs of one hold. Raises RecordDamaged."""
+    places = read_json(data)
+    if not (isinstance(places, list) and all(map(_is_pair, places))):
+        raise RecordDamaged("holds no list of stages and keys")
+    return {(stage, key) for stage, key in places}
+
+
+def _is_pair(place: object) -> bool:
+    return isinstance(place, list) and [type(word) for word in place] == [str, str]

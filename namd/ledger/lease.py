@@ -12,12 +12,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from namd.config.errors import InputError
+from namd.ledger.damage import LedgerDamaged, damaged
 from namd.ledger.schema import study_folder
 from namd.ledger.storage import Storage
+from namd.ledger.validation import RecordDamaged, read_json
 
 _LEASE_NAME = re.compile(r"(\d{8})\.json")
 
@@ -62,6 +64,10 @@ class Holder:
         if not _boot_id() or (self.host, self.boot, self.namespace) != here:
             return None
         return _start_time(self.pid) != self.started
+
+
+UNKNOWN = Holder("a machine that cannot be told", "", "", 0, 0, "")
+"""Stands for the holder of a lease that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -142,15 +148,27 @@ def acquire(
     timing: LeaseTiming | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    damaged_ok: bool = False,
 ) -> Lease:
     """Take the study's lease, waiting at most the TTL to see whether a silent holder is dead.
 
-    Raises StudyBusy where the holder lives or somebody else was faster.
+    Args:
+        storage: Where the store lies.
+        study: The study's name.
+        holder: Who takes it; this process by default.
+        timing: How long a silent holder is believed.
+        clock: Monotonic seconds.
+        sleep: Waits.
+        damaged_ok: Whether a holder whose record cannot be read is waited for as an unknown one.
+
+    Raises:
+        StudyBusy: The holder lives, or somebody else was faster.
+        LedgerDamaged: The last lease cannot be read.
     """
     holder, timing = holder or Holder.current(), timing or LeaseTiming()
     last = _last_epoch(storage, study)
     if last:
-        _await_end(storage, study, last, timing, clock, sleep)
+        _await_end(storage, study, last, timing, clock, sleep, damaged_ok)
     epoch = last + 1
     record = json.dumps(asdict(holder)).encode() + b"\n"
     if not storage.create(_path(study, epoch, "json"), record):
@@ -215,13 +233,22 @@ def _await_end(
     timing: LeaseTiming,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
+    damaged_ok: bool = False,
 ) -> None:
     """Return when the holder of an epoch has ended; raise StudyBusy as soon as it shows life."""
-    holder = _holder(storage, study, epoch)
-    first = _heartbeat(storage, study, epoch)
+    if _is_released(storage, study, epoch):
+        return
+    try:
+        holder = _holder(storage, study, epoch)
+        first = _heartbeat(storage, study, epoch)
+    except LedgerDamaged:
+        if not damaged_ok:
+            raise
+        holder = UNKNOWN
+        first = _beat_or_nothing(storage, study, epoch)
     start = looked = clock()
     while not _is_released(storage, study, epoch) and not holder.is_dead():
-        if _heartbeat(storage, study, epoch) != first:
+        if _beat_or_nothing(storage, study, epoch) != first:
             raise StudyBusy(
                 f"study {study}: process {holder.pid} on {holder.host} is running it; "
                 f"`namd study stop {study}` ends it"
@@ -249,13 +276,41 @@ def _is_released(storage: Storage, study: str, epoch: int) -> bool:
 
 
 def _holder(storage: Storage, study: str, epoch: int) -> Holder:
-    return Holder(**json.loads(storage.read(_path(study, epoch, "json"))))
+    """Return who took an epoch's lease. Raises LedgerDamaged."""
+    try:
+        return parse_holder(storage.read(_path(study, epoch, "json")))
+    except (RecordDamaged, IsADirectoryError) as error:
+        problem = "is a folder" if isinstance(error, OSError) else str(error)
+        raise damaged(storage, study, f"leases/{epoch:08d}.json", problem) from error
+
+
+def parse_holder(data: bytes) -> Holder:
+    """Read a lease's record. Raises RecordDamaged."""
+    told = read_json(data)
+    if not isinstance(told, dict):
+        raise RecordDamaged("holds no JSON object")
+    for each in fields(Holder):
+        kind = int if each.name in ("pid", "started") else str
+        if type(told.get(each.name)) is not kind:
+            raise RecordDamaged(f"lacks {each.name}, or has it of another type")
+    return Holder(**{each.name: told[each.name] for each in fields(Holder)})
 
 
 def _heartbeat(storage: Storage, study: str, epoch: int) -> bytes:
+    """Return what changes while a holder lives. Raises LedgerDamaged if nobody can write it."""
     try:
         return storage.read(_path(study, epoch, "beat"))
     except FileNotFoundError:
+        return b""
+    except IsADirectoryError as error:
+        raise damaged(storage, study, f"leases/{epoch:08d}.beat", "is a folder") from error
+
+
+def _beat_or_nothing(storage: Storage, study: str, epoch: int) -> bytes:
+    """Return the heartbeat; nothing if a folder is in its place, over which nobody beats."""
+    try:
+        return _heartbeat(storage, study, epoch)
+    except LedgerDamaged:
         return b""
 
 

@@ -1,19 +1,27 @@
 """Reading a ledger in order, from sealed segments and loose records, while it is written."""
 
 import gzip
-import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from namd.ledger.schema import Event, Place, Span, event_name, parse_event_name, study_folder
+from namd.ledger.damage import LedgerDamaged, damaged
+from namd.ledger.schema import (
+    SCHEMA_VERSION,
+    Event,
+    Place,
+    Span,
+    event_name,
+    is_study_name,
+    parse_event_name,
+    study_folder,
+)
 from namd.ledger.storage import Storage
+from namd.ledger.validation import RecordDamaged, check_record, read_json
 
 _LISTINGS = 5
 """Times a reader lists again because records were sealed under its hands."""
-
-
-class LedgerDamaged(Exception):  # noqa: N818 - says what is the case
-    """A record that must exist is missing: the storage lost it, or someone removed it."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +33,8 @@ class Listing:
 
 
 def study_names(storage: Storage) -> list[str]:
-    """Return the names of the studies recorded under a storage."""
-    return storage.names("studies")
+    """Return the names of the studies recorded under a storage; other files do not count."""
+    return [name for name in storage.folders("studies") if is_study_name(name)]
 
 
 def list_records(storage: Storage, study: str) -> Listing:
@@ -52,13 +60,14 @@ def read_events(storage: Storage, study: str, after: Place | None = None) -> Ite
     for attempt in range(_LISTINGS):
         try:
             for event in _walk(storage, study, list_records(storage, study), cursor):
-                _check_next(study, cursor, event.place)
+                _check_next(storage, study, cursor, event.place)
                 cursor = event.place
                 yield event
             return
         except FileNotFoundError:
             if attempt + 1 == _LISTINGS:
-                raise LedgerDamaged(f"study {study}: records vanish after {cursor}") from None
+                name = event_name(Place(cursor.epoch, cursor.seq + 1))
+                raise damaged(storage, study, f"events/{name}", "vanishes") from None
         except LedgerDamaged:
             # A folder listed while it is written may show a record and not the one before.
             if attempt + 1 == _LISTINGS:
@@ -66,12 +75,60 @@ def read_events(storage: Storage, study: str, after: Place | None = None) -> Ite
 
 
 def read_segment(storage: Storage, study: str, span: Span) -> Iterator[Event]:
-    """Yield the records of a segment."""
-    data = storage.read(f"{study_folder(study)}/segments/{span.name}")
-    # One parse of the whole is twice as fast as one a line, and a segment is small.
-    records = json.loads(b"[" + b",".join(gzip.decompress(data).splitlines()) + b"]")
-    for record in records:
-        yield Event.from_record(record)
+    """Yield the records of a segment. Raises LedgerDamaged where they are not those of its name."""
+    file = f"segments/{span.name}"
+    try:
+        lines = gzip.decompress(_read(storage, study, file)).splitlines()
+        # One parse of the whole is twice as fast as one a line, and a segment is small.
+        records = read_json(b"[" + b",".join(lines) + b"]")
+        if len(records) != span.last - span.first + 1:
+            raise RecordDamaged(f"holds {len(records)} records, not those of its name")
+        for seq, record in enumerate(records, start=span.first):
+            yield _event(record, Place(span.epoch, seq))
+    except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+            raise
+        raise damaged(storage, study, file, "is no whole gzip file") from error
+    except RecordDamaged as error:
+        raise damaged(storage, study, file, str(error)) from error
+
+
+def read_record(storage: Storage, study: str, place: Place) -> Event:
+    """Return a loose record. Raises FileNotFoundError, LedgerDamaged."""
+    file = f"events/{event_name(place)}"
+    data = _read(storage, study, file)
+    try:
+        return decode_record(data, place)
+    except RecordDamaged as error:
+        raise damaged(storage, study, file, str(error)) from error
+
+
+def decode_record(data: bytes, place: Place) -> Event:
+    """Return the record that bytes hold at a place.
+
+    Raises RecordDamaged, InputError for a schema of a later version.
+    """
+    return _event(read_json(data), place)
+
+
+def _event(record: Any, place: Place) -> Event:  # noqa: ANN401 - JSON
+    if not (isinstance(record, dict) and _is_later(record.get("schema"))):
+        check_record(record)
+    event = Event.from_record(record)
+    if event.place != place:
+        raise RecordDamaged(f"says that it is record {event.place.epoch}-{event.place.seq}")
+    return event
+
+
+def _is_later(schema: object) -> bool:
+    return type(schema) is int and schema > SCHEMA_VERSION
+
+
+def _read(storage: Storage, study: str, file: str) -> bytes:
+    try:
+        return storage.read(f"{study_folder(study)}/{file}")
+    except IsADirectoryError as error:
+        raise damaged(storage, study, file, "is a folder") from error
 
 
 def encode_segment(events: list[Event]) -> bytes:
@@ -81,13 +138,12 @@ def encode_segment(events: list[Event]) -> bytes:
 
 def _walk(storage: Storage, study: str, listing: Listing, cursor: Place) -> Iterator[Event]:
     """Merge segments and loose records; overlaps are dropped by place."""
-    folder = study_folder(study)
     loose = iter(listing.loose)
     pending = next(loose, None)
     for span in listing.spans:
         while pending is not None and pending < Place(span.epoch, span.first):
             if pending > cursor:
-                yield Event.decode(storage.read(f"{folder}/events/{event_name(pending)}"))
+                yield read_record(storage, study, pending)
                 cursor = pending
             pending = next(loose, None)
         if Place(span.epoch, span.last) <= cursor:
@@ -98,15 +154,15 @@ def _walk(storage: Storage, study: str, listing: Listing, cursor: Place) -> Iter
                 cursor = event.place
     while pending is not None:
         if pending > cursor:
-            yield Event.decode(storage.read(f"{folder}/events/{event_name(pending)}"))
+            yield read_record(storage, study, pending)
             cursor = pending
         pending = next(loose, None)
 
 
-def _check_next(study: str, last: Place, place: Place) -> None:
+def _check_next(storage: Storage, study: str, last: Place, place: Place) -> None:
     """Within an epoch numbers follow one another; an epoch starts at 1."""
     expected = last.seq + 1 if place.epoch == last.epoch else 1
     if place.seq != expected:
-        raise LedgerDamaged(
-            f"study {study}: record {place.epoch}-{expected} is missing before {place.seq}"
-        )
+        file = f"events/{event_name(Place(place.epoch, expected))}"
+        problem = f"is gone: record {place.epoch}-{expected} is missing before {place.seq}"
+        raise damaged(storage, study, file, problem)

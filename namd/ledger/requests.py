@@ -8,6 +8,7 @@ import time
 
 from namd.ledger.schema import study_folder
 from namd.ledger.storage import Storage
+from namd.ledger.validation import RecordDamaged, read_json
 
 
 def request_stop(storage: Storage, study: str, attempt: int, reason: str) -> bool:
@@ -17,11 +18,24 @@ def request_stop(storage: Storage, study: str, attempt: int, reason: str) -> boo
 
 
 def stop_requested(storage: Storage, study: str, attempt: int) -> str | None:
-    """Return why this attempt shall stop, or None."""
+    """Return why this attempt shall stop, or None.
+
+    A damaged request is one: somebody made it.
+    """
     try:
-        return str(json.loads(storage.read(_stop(study, attempt)))["reason"])
+        return parse_request(storage.read(_stop(study, attempt)))
     except FileNotFoundError:
         return None
+    except (RecordDamaged, IsADirectoryError):
+        return "a request to stop whose reason cannot be read"
+
+
+def parse_request(data: bytes) -> str:
+    """Return the reason of a request. Raises RecordDamaged."""
+    told = read_json(data)
+    if not isinstance(told, dict) or not isinstance(told.get("reason"), str):
+        raise RecordDamaged("holds no reason")
+    return told["reason"]
 
 
 def _stop(study: str, attempt: int) -> str:

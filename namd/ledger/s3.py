@@ -5,6 +5,7 @@ What lies where in the bucket is not known here.
 
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +39,8 @@ left to write, and each would wait for a server that stands still.
 """
 
 _BUSY = frozenset({"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "OperationAborted"})
+
+_HOST = re.compile(r"[\w.-]+(:\d+)?/?")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -129,9 +132,12 @@ def open_s3(**options: Any) -> "S3FileSystem":  # noqa: ANN401 - for s3fs
     """Return s3fs with limits in time, without caches and tries of its own; see `Patience`.
 
     Address and credentials come from where the AWS tools look for them, unless `options` tell.
+
+    Raises InputError if a variable names an address that is none.
     """
     import s3fs  # a local study must not pay for it
 
+    _require_addresses()
     limits = {
         "connect_timeout": CONNECT_S,
         "read_timeout": ANSWER_S,
@@ -172,9 +178,27 @@ def _as_os_error(name: str, error: Exception) -> Exception:
     """Return an error as callers expect it: what s3fs hands through unchanged is none of theirs."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    if isinstance(error, BotoCoreError | ClientError):
+    # An address of ~/.aws/config that is none is a ValueError.
+    address = isinstance(error, ValueError) and "endpoint" in str(error)
+    if address or isinstance(error, BotoCoreError | ClientError):
         return OSError(f"{name}: {_in_words(error)}")
     return error
+
+
+def _require_addresses() -> None:
+    """Refuse variables that botocore would refuse with a ValueError, at the first request."""
+    from botocore.utils import is_valid_endpoint_url
+
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        value = os.environ.get(name, "")
+        scheme, _, rest = value.partition("://")
+        if value and not (scheme in ("http", "https") and is_valid_endpoint_url(value)):
+            host = rest or value
+            such = f", such as http://{host}" if _HOST.fullmatch(host) else ""
+            raise InputError(
+                f"{name}={value}: not the address of a server; it begins with http:// or "
+                f"https://{such}"
+            )
 
 
 def _in_words(error: BaseException) -> str:

@@ -22,6 +22,8 @@ PROPOSED = "proposed"
 WARM = "warm"
 MESSAGE = "message"
 FENCED = "fenced"
+LOST = "lost"
+"""Stands in the place of a record that was damaged and set aside."""
 
 # Of a trial.
 QUEUED = "queued"
@@ -123,7 +125,8 @@ class Event:
         """Build an event from a record's JSON object; raises as `decode` does."""
         if record["schema"] > SCHEMA_VERSION:
             raise InputError(
-                f"ledger record {record['epoch']}-{record['seq']} has schema {record['schema']}, "
+                f"ledger record {record.get('epoch')}-{record.get('seq')} has schema "
+                f"{record['schema']}, "
                 f"this version reads up to {SCHEMA_VERSION}: update namd"
             )
         return cls(
@@ -141,13 +144,18 @@ def trial_id(configuration: Mapping[str, Any], train_seed: int) -> str:
     return fingerprint({"configuration": dict(configuration), "train_seed": train_seed})[:20]
 
 
+def is_study_name(name: str) -> bool:
+    """Return whether a study can be called so."""
+    return _STUDY_NAME.fullmatch(name) is not None
+
+
 def study_folder(name: str) -> str:
     """Return the folder of a study. Raises InputError for a name that no file could carry."""
     if len(name) > MAXIMUM_NAME:
         raise InputError(
             f"study name {shown(name)}: it has {len(name):,} characters; use at most {MAXIMUM_NAME}"
         )
-    if not _STUDY_NAME.fullmatch(name):
+    if not is_study_name(name):
         raise InputError(
             f"study name {shown(name)}: use letters, digits, dots, dashes and underscores, a "
             "letter or digit first"

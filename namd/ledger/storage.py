@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from namd.config.errors import InputError
 from namd.config.places import local_path
+from namd.ledger.naming import link_if_absent, rename_over
 from namd.ledger.s3 import Patience, open_s3, upload_limit_s
 
 TEMPORARY = ".tmp-"
@@ -42,8 +43,14 @@ class Storage(Protocol):
     def names(self, folder: str) -> list[str]:
         """Return the names right under a folder, sorted, without it; [] where it is absent."""
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders right under a folder, sorted; [] if it is absent."""
+
     def remove(self, name: str) -> None:
         """Remove the object, if it is there."""
+
+    def move(self, name: str, target: str) -> None:
+        """Give an object or a folder another name, which is free."""
 
 
 class LocalStorage:
@@ -65,9 +72,7 @@ class LocalStorage:
         """Store the object durably if the name is free; False if it is taken."""
         path = self._folder / name
         with self._temporary(path, data) as temporary:
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
+            if not link_if_absent(temporary, path):
                 return False
         _sync_folder(path.parent)
         return True
@@ -76,7 +81,7 @@ class LocalStorage:
         """Store the object whether or not the name is taken."""
         path = self._folder / name
         with self._temporary(path, data) as temporary:
-            temporary.replace(path)
+            rename_over(temporary, path)
 
     def read(self, name: str) -> bytes:
         """Return the object's bytes. Raises FileNotFoundError."""
@@ -93,6 +98,20 @@ class LocalStorage:
     def remove(self, name: str) -> None:
         """Remove the object, if it is there."""
         (self._folder / name).unlink(missing_ok=True)
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders right under a folder, sorted; [] if it is absent."""
+        try:
+            with os.scandir(self._folder / folder) as entries:
+                return sorted(e.name for e in entries if e.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def move(self, name: str, target: str) -> None:
+        """Rename an object or a folder; readable or not."""
+        path = self._folder / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (self._folder / name).rename(path)
 
     def sweep(self, folder: str, older_than_s: float = STALE_S) -> None:
         """Remove temporary files that a killed writer left in a folder."""
@@ -170,6 +189,21 @@ class ObjectStorage:
         """Remove the object, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self._patiently(self._filesystem.rm_file, f"{self._root}/{name}")
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the prefixes right under a folder, sorted; [] without any."""
+        place = f"{self._root}/{folder}"
+        try:
+            found = self._patiently(self._filesystem.ls, place, detail=True, refresh=True)
+        except FileNotFoundError:
+            return []
+        paths = [entry["name"] for entry in found if entry["type"] == "directory"]
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+
+    def move(self, name: str, target: str) -> None:
+        """Copy an object, then remove it under its old name."""
+        self.replace(target, self.read(name))
+        self.remove(name)
 
     def _put(self, path: str, data: bytes, mode: str = "overwrite") -> None:
         limit_s = upload_limit_s(len(data))

@@ -185,16 +185,19 @@ class StudyView:
             known = ("specification", "configuration", schema.WARM)
             told = {name: value for name, value in body.items() if name not in known}
             self.about = lasting(self.about) | told
-            self.attempt = event.identity.attempt
+            self.attempt = max(self.attempt, event.identity.attempt)
             self.ended = ""
         elif kind in (schema.CLOSED, schema.STOPPED):
             self.ended = kind
+            # Its opening's record may be lost.
+            self.attempt = max(self.attempt, event.identity.attempt)
         elif kind == schema.PROPOSED:
             self.proposals.setdefault(int(event.identity.name), body)
         elif kind == schema.WARM:
             self.warm.append(body)
         elif kind == schema.MESSAGE:
             self.messages.append(body)
+            self.attempt = max(self.attempt, event.identity.attempt)
 
 
 def lasting(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,7 +283,7 @@ class StatusFold:
         total: Counter[str] = Counter()
         for state, _, arm, _ in self._trials.values():
             total[state] += 1
-            if not arm.startswith(_PROPOSAL):
+            if arm and not arm.startswith(_PROPOSAL):
                 arms.setdefault(arm, Counter())[state] += 1
         return StudyStatus(
             self._study,
@@ -312,7 +315,8 @@ class StatusFold:
             return
         state = _STATE_AFTER[identity.kind]
         self._trials[trial] = (state, identity.attempt, arm, seed)
-        if state == "completed":
+        # Which arm it is may be lost.
+        if state == "completed" and arm:
             for name, value in body.get("values", {}).items():
                 if isinstance(value, int | float):
                     label = arm.removeprefix("/")

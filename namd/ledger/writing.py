@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from namd.ledger.lease import Holder, Lease, LeaseLost, LeaseTiming, acquire
-from namd.ledger.reading import encode_segment, list_records, read_events
-from namd.ledger.schema import FENCED, Event, Identity, Place, Span, event_name, study_folder
+from namd.ledger.reading import encode_segment, list_records, read_events, read_record
+from namd.ledger.schema import FENCED, LOST, Event, Identity, Place, Span, event_name, study_folder
 from namd.ledger.storage import LocalStorage, Storage, probe
 
 SEGMENT_RECORDS = 2000
@@ -115,8 +115,7 @@ class Writer:
 
     def _own(self, place: Place) -> Event:
         """Return the record at a place if an append of ours, told as failed, did arrive."""
-        data = self._storage.read(f"{self._folder}/events/{event_name(place)}")
-        event = Event.decode(data)
+        event = read_record(self._storage, self._study, place)
         if event.writer != self._word:
             raise self._succeeded()
         return event
@@ -133,9 +132,12 @@ class Writer:
             self.seal()
 
     def _remove(self, events: Iterable[Event]) -> None:
-        """Remove loose records, but never a fence: its name must stay taken."""
+        """Remove loose records, but never a fence, or what may stand for one.
+
+        Its name must stay taken.
+        """
         for event in events:
-            if event.identity.kind != FENCED:
+            if event.identity.kind not in (FENCED, LOST):
                 self._storage.remove(f"{self._folder}/events/{event_name(event.place)}")
 
     def _recover(self) -> None:
@@ -166,9 +168,8 @@ class Writer:
 
     def _is_fence(self, place: Place) -> bool:
         """Whether another successor ended the epoch here meanwhile."""
-        name = f"{self._folder}/events/{event_name(place)}"
         try:
-            return Event.decode(self._storage.read(name)).identity.kind == FENCED
+            return read_record(self._storage, self._study, place).identity.kind == FENCED
         except FileNotFoundError:
             return False
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from namd.config.errors import InputError
+from namd.ledger.naming import link_if_absent, rename_over
 from namd.ledger.s3 import S3Away
 
 _FULL = {
@@ -81,6 +82,13 @@ class Backend(Protocol):
         """Return a local folder that holds the files under this path; they never change."""
         ...
 
+    def renew(self, path: str) -> bool:
+        """Replace a local copy of the files under this path, which is damaged or not trusted.
+
+        Returns False, and does nothing, if they lie here themselves.
+        """
+        ...
+
     def keep(self, path: str, first: str = "") -> None:
         """Save a working folder that goes on changing, for `restore`; called between changes.
 
@@ -103,14 +111,13 @@ class LocalBackend:
         self.name = str(root)
 
     def create_if_absent(self, path: str, data: bytes, lasting: bool = True) -> bool:
-        """Create by hard link: `os.link` fails where the name exists, also over NFS."""
+        """Create by hard link: `os.link` fails if the name exists, also over NFS."""
         with self._explained():
             target = self._parent_made(path)
             partial = self._partial(target, data, lasting)
             try:
-                os.link(partial, target)
-            except FileExistsError:
-                return False
+                if not link_if_absent(partial, target):
+                    return False
             finally:
                 partial.unlink(missing_ok=True)
             if lasting:
@@ -121,15 +128,21 @@ class LocalBackend:
         """Replace by rename."""
         with self._explained():
             target = self._parent_made(path)
-            self._partial(target, data, lasting).replace(target)
+            partial = self._partial(target, data, lasting)
+            try:
+                rename_over(partial, target)
+            finally:
+                partial.unlink(missing_ok=True)
 
     def read(self, path: str) -> bytes | None:
-        """Read the whole file."""
+        """Read the whole file; a folder in its place holds nothing that anybody wrote."""
         with self._explained():
             try:
                 return (self.root / path).read_bytes()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+            except IsADirectoryError:
+                return b""
 
     def list(self, path: str) -> list[str]:
         """List without partial files."""
@@ -173,6 +186,10 @@ class LocalBackend:
     def fetch(self, path: str) -> Path:
         """The files are already here."""
         return self.root / path
+
+    def renew(self, path: str) -> bool:  # noqa: ARG002 - there is no copy
+        """The files are here themselves."""
+        return False
 
     def keep(self, path: str, first: str = "") -> None:
         """The files are written in place."""

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ class DigestCache:
     Args:
         path: JSON file that carries the memory from process to process; None: this process only.
             A file that cannot be read or written costs time, never correctness.
+        learns: Whether new digests are written to the file.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, learns: bool = True) -> None:
         self.path = path
+        self._learns = learns
         self._known: dict[str, Any] = _read(path) if path is not None else {}
 
     def get(self, name: str, files: Iterable[Path], compute: Callable[[], str]) -> str:
@@ -29,7 +32,7 @@ class DigestCache:
             return str(known["digest"])
         digest = compute()
         self._known[name] = {"state": state, "digest": digest}
-        if self.path is not None:
+        if self.path is not None and self._learns:
             _write(self.path, self._known)
         return digest
 
@@ -70,4 +73,6 @@ def _write(path: Path, known: dict[str, Any]) -> None:
         partial.write_text(json.dumps(known), encoding="utf-8")
         partial.replace(path)
     except OSError:
-        partial.unlink(missing_ok=True)
+        # A read-only file system refuses this as well.
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

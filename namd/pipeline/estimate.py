@@ -61,7 +61,7 @@ def _manifests(store: Store, stage: str) -> list[dict[str, Any]]:
     for key in store.backend.list(stage):
         # A damaged artifact is for whoever needs it to refuse; here it only tells nothing.
         with suppress(StoreError, ValueError):
-            artifact = store.find(stage, key)
+            artifact = store.find(stage, key, digests=False)
             if artifact is not None:
                 found.append(artifact.manifest())
     return found

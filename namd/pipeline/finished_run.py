@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from namd.config.errors import InputError
 from namd.methods.base import Stage
-from namd.pipeline.run import recorded_runs
+from namd.pipeline.run import readable_runs
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping
 from namd.pipeline.store import Artifact, Store
 
@@ -41,7 +41,10 @@ def finished_run(store: Store, key: str) -> FinishedRun:
 
     Raises InputError where no run, or more than one, is meant.
     """
-    every = recorded_runs(store)
+    every, damaged = readable_runs(store)
+    for name, line in damaged.items():
+        if key and name.startswith(key):
+            raise InputError(f"--run {key}: {line}")
     runs = {name: run for name, run in every.items() if name.startswith(key)}
     if len(runs) != 1 or not key:
         found = f"{len(runs)} runs" if runs else "no finished run"

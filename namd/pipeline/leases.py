@@ -218,7 +218,10 @@ def _beat(raw: bytes | None) -> dict[str, Any]:
         beat = json.loads(raw or b"{}")
     except ValueError:
         return {}
-    return beat if isinstance(beat, dict) else {}
+    if not isinstance(beat, dict):
+        return {}
+    seconds = beat.get("seconds", 0.0)
+    return beat | {"seconds": seconds if type(seconds) in (int, float) else 0.0}
 
 
 @cache

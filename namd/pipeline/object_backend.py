@@ -109,18 +109,37 @@ class ObjectBackend:
     def fetch(self, path: str) -> Path:
         """Return the local copy, downloaded where it is missing: all of it or nothing."""
         folder = self.folder / path
-        if folder.is_dir():
-            return folder
-        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-        with self._explained():
+        if not folder.is_dir():
+            # Another process of this machine may have been quicker.
+            quicker = contextlib.suppress(FileExistsError)
+            with self._explained(), self._downloaded(path) as partial, quicker:
+                _rename(partial, folder)
+        return folder
+
+    def renew(self, path: str) -> bool:
+        """Download the files again and put them in the place of the local copy."""
+        folder = self.folder / path
+        retired = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
+        with self._explained(), self._downloaded(path) as partial:
             try:
-                self._get(self._objects(path), path, partial)
-                # Another process of this machine may have been quicker.
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rename(retired)
                 with contextlib.suppress(FileExistsError):
                     _rename(partial, folder)
             finally:
-                shutil.rmtree(partial, ignore_errors=True)
-        return folder
+                shutil.rmtree(retired, ignore_errors=True)
+        return True
+
+    @contextlib.contextmanager
+    def _downloaded(self, path: str) -> Iterator[Path]:
+        """Yield a folder with the objects under a path, to be renamed; what is left is removed."""
+        folder = self.folder / path
+        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+        try:
+            self._get(self._objects(path), path, partial)
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
     def keep(self, path: str, first: str = "") -> None:
         """Put the files of a working folder that changed, and remove those that went.

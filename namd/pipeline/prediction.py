@@ -137,13 +137,14 @@ def _case(hu: npt.NDArray[np.int16], spacing_mm: float, record: PatientRecord) -
 def _context(store: Store, run: FinishedRun, stage: Stage) -> StageContext:
     """Return what the drawer of a draw stage reads; it writes nothing."""
     inputs = {name: find_artifact(store, run, name).payload for name in stage.upstream}
+    nowhere = store.backend.folder / "cache"
     return StageContext(
         settings=cut(run.configuration.config, (*stage.reads, *stage.seeds)),
         values=stage.constants,
-        cohort_path=store.backend.working_folder("cache"),
+        cohort_path=nowhere,
         inputs=inputs,
         outputs={},
-        checkpoints=store.backend.working_folder("cache"),
+        checkpoints=nowhere,
         world=current_world(),
         warn=lambda _line: None,
     )

@@ -22,6 +22,8 @@ from namd.pipeline.store import Artifact, Store
 
 RUNS = "runs"
 RECORD = "run.json"
+DIGEST = "sha256"
+"""Field of a record: the digest of all others."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,11 @@ def plan_run(
 
     Raises InputError where weights are missing, unless a provisional plan will do.
     """
-    cache = None
-    if store is not None:
-        folder = store.backend.working_folder("cache")
-        cache = folder / "digests.json"
     return make_plan(
         configuration.stages(),
         configuration.config,
         cohort,
-        digests=DigestCache(cache),
+        digests=DigestCache() if store is None else store.digest_cache(),
         cohort_digest=cohort_digest,
         provisional=provisional,
     )
@@ -167,7 +165,10 @@ def record(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": provenance.environment(),
     }
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    # As it will be read: the digest must not depend on what JSON does to a value.
+    content = json.loads(json.dumps(content, allow_nan=False))
+    content[DIGEST] = fingerprint(content)
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     store.backend.write(f"{RUNS}/{result.run}/{RECORD}", text.encode())
 
 
@@ -181,19 +182,52 @@ def _grid(cohort: Path | None) -> dict[str, Any] | None:
 
 
 def recorded_runs(store: Store) -> dict[str, dict[str, Any]]:
-    """Return the records of all runs, by key. Raises StoreError where one is unreadable."""
-    found = {}
+    """Return the records of all runs, by key. Raises StoreError if one is damaged."""
+    found, damaged = readable_runs(store)
+    for line in damaged.values():
+        raise StoreError(line)
+    return found
+
+
+def readable_runs(store: Store) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the records of runs by key, and by key what is wrong with the damaged ones."""
+    found: dict[str, dict[str, Any]] = {}
+    damaged: dict[str, str] = {}
     for key in store.backend.list(RUNS):
         raw = store.backend.read(f"{RUNS}/{key}/{RECORD}")
         if raw is None:
             continue
         try:
-            found[key] = dict(json.loads(raw))
-        except ValueError as error:
-            raise StoreError(
-                f"store {store.backend.name}: {RUNS}/{key}/{RECORD} is unreadable; remove it"
-            ) from error
-    return found
+            found[key] = _checked(json.loads(raw))
+        except (ValueError, RecursionError) as error:
+            problem = str(error) if isinstance(error, _RunDamaged) else "is unreadable"
+            damaged[key] = (
+                f"store {store.backend.name}: {RUNS}/{key}/{RECORD} {problem}; `namd store rm "
+                f"{RUNS}/{key[:12]} --store {store.backend.name}` removes it, and the same "
+                "`namd run` writes it again"
+            )
+    return found, damaged
+
+
+class _RunDamaged(ValueError):  # noqa: N818 - says what is the case
+    """A record that no run wrote like this."""
+
+
+def _checked(record: object) -> dict[str, Any]:
+    """Return a run's record. Raises _RunDamaged; older records have no digest."""
+    if not isinstance(record, dict):
+        raise _RunDamaged("holds no JSON object")
+    record = dict(record)
+    digest = record.pop(DIGEST, None)
+    if digest is not None and digest != fingerprint(record):
+        raise _RunDamaged("has changed since it was written")
+    for name, kind in (("method", str), ("config", dict), ("stages", list)):
+        if not isinstance(record.get(name), kind):
+            raise _RunDamaged(f"lacks {name}")
+    for stage in record["stages"]:
+        if not (isinstance(stage, dict) and {"name", "key"} <= stage.keys()):
+            raise _RunDamaged("has a stage without name and key")
+    return record
 
 
 def score_rows(

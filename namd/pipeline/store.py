@@ -9,23 +9,29 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from namd.config.errors import InputError
 from namd.config.fingerprint import file_digest
 from namd.config.places import local_path
+from namd.ledger.artifacts import COMMIT, Commit, CommitUnreadable, damage, parse_commit
 from namd.pipeline.backend import Backend, LocalBackend, StoreError, probe
+from namd.pipeline.digests import DigestCache
 from namd.pipeline.leases import Leases, LeaseTiming
+from namd.pipeline.verification import first_problem, known_digest
 
 STORE_SCHEMA = 1
 STORE_FILE = "store.json"
-COMMIT = "COMMIT"
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 PAYLOAD = "payload"
 NOT_STAGES = frozenset({"runs", "cache", "cohorts", "studies"})
+
+
+class Damaged(StoreError):  # noqa: N818 - says what is the case
+    """An artifact is not what was published."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,14 @@ class Artifact:
         key: Its key.
         folder: Local folder of the attempt that counts.
         files: SHA-256 and size of every file, by its place in the folder.
+        store: Name of its store, for messages.
     """
 
     stage: str
     key: str
     folder: Path
     files: Mapping[str, Mapping[str, Any]]
+    store: str = ""
 
     @property
     def payload(self) -> Path:
@@ -55,13 +63,34 @@ class Artifact:
         return sum(int(entry["size"]) for entry in self.files.values())
 
     def manifest(self) -> dict[str, Any]:
-        """Return everything that was recorded about how it was made."""
-        return dict(json.loads((self.folder / MANIFEST).read_text(encoding="utf-8")))
+        """Return everything that was recorded about how it was made. Raises Damaged."""
+        try:
+            return dict(json.loads(self._read(MANIFEST)))
+        except (ValueError, TypeError) as error:
+            raise self._damaged(f"{MANIFEST} is unreadable") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return what the body measured: one mapping per step, with its `index`."""
-        text = (self.folder / METRICS).read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        """Return what the body measured: one mapping per step, with its `index`.
+
+        Raises Damaged.
+        """
+        try:
+            return [json.loads(line) for line in self._read(METRICS).decode().splitlines()]
+        except ValueError as error:
+            raise self._damaged(f"{METRICS} is unreadable") from error
+
+    def _read(self, place: str) -> bytes:
+        try:
+            data = (self.folder / place).read_bytes()
+        except OSError:
+            data = b""
+        problem = Commit("", self.files).problem(place, data)
+        if problem is not None:
+            raise self._damaged(problem)
+        return data
+
+    def _damaged(self, problem: str) -> Damaged:
+        return Damaged(damage(self.store, self.stage, self.key, problem))
 
 
 @dataclass(frozen=True)
@@ -117,33 +146,72 @@ class _Needed:
 
 
 class Store:
-    """A store of artifacts on a backend that has passed the probe."""
+    """A store of artifacts on a backend that has passed the probe, or is only looked into.
 
-    def __init__(self, backend: Backend, timing: LeaseTiming | None = None) -> None:
+    Attributes:
+        backend: Where it lies.
+        leases: Who builds what.
+        read_only: Whether nothing is written, not even what would save time later.
+        is_empty: Whether it is not there yet.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        timing: LeaseTiming | None = None,
+        *,
+        read_only: bool = False,
+        is_empty: bool = False,
+    ) -> None:
         self.backend = backend
         self.leases = Leases(backend, timing)
+        self.read_only = read_only
+        self.is_empty = is_empty
         self._unsure: set[str] = set()
 
-    def find(self, stage: str, key: str) -> Artifact | None:
+    def find(self, stage: str, key: str, *, digests: bool = True) -> Artifact | None:
         """Return the published artifact of a key, or None.
 
-        Raises StoreError where files are missing or of another size than when published.
+        A local copy that is damaged is fetched again.
+
+        Args:
+            stage: Name of the stage.
+            key: The key.
+            digests: Whether to compare the digest of every file that this process has not read
+                yet; False for listings, which read no payload.
+
+        Raises:
+            Damaged: A file is missing, or not what was published.
         """
         folder = key_folder(stage, key)
-        raw = self.backend.read(f"{folder}/{COMMIT}")
-        if raw is None:
+        commit = self.commit(stage, key)
+        if commit is None:
             return None
+        place = f"{folder}/attempts/{commit.attempt}"
+        local = self.backend.fetch(place)
+        problem = first_problem(local, commit.files, digests=digests)
+        if problem is not None and self.backend.renew(place):
+            problem = first_problem(local, commit.files, digests=digests)
+        if problem is not None:
+            raise damaged(self, stage, key, problem)
+        return Artifact(stage, key, local, commit.files, self.backend.name)
+
+    def digest_cache(self) -> DigestCache:
+        """Return the store's memory of digests of cohorts and weights.
+
+        A read-only store lends what it remembers and learns nothing.
+        """
+        if self.read_only:
+            return DigestCache(self.backend.folder / "cache" / "digests.json", learns=False)
+        return DigestCache(self.backend.working_folder("cache") / "digests.json")
+
+    def commit(self, stage: str, key: str) -> Commit | None:
+        """Return what a key's COMMIT says, or None without one. Raises Damaged."""
+        raw = self.backend.read(f"{key_folder(stage, key)}/{COMMIT}")
         try:
-            commit = json.loads(raw)
-            name, files = str(commit["attempt"]), dict(commit["files"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise damaged(self, stage, key, "COMMIT is unreadable") from error
-        artifact = Artifact(stage, key, self.backend.fetch(f"{folder}/attempts/{name}"), files)
-        for place, entry in files.items():
-            path = artifact.folder / place
-            if not path.is_file() or path.stat().st_size != entry["size"]:
-                raise damaged(self, stage, key, f"{place} is missing or cut short")
-        return artifact
+            return None if raw is None else parse_commit(raw)
+        except CommitUnreadable as error:
+            raise damaged(self, stage, key, str(error)) from error
 
     def open_attempt(self, stage: str, key: str) -> Attempt:
         """Return a fresh folder to fill."""
@@ -170,7 +238,11 @@ class Store:
             self._unsure.add(attempt.name)
             raise
         if not won:
-            self.backend.remove(place)
+            # Whatever the file system answered: what COMMIT names must never be removed.
+            counts = self.commit(attempt.stage, attempt.key)
+            won = counts is not None and counts.attempt == attempt.name
+            if counts is not None and not won:
+                self.backend.remove(place)
         artifact = self.find(attempt.stage, attempt.key)
         if artifact is None:
             raise StoreError(f"{self.backend.name}/{folder}: removed while it was published")
@@ -180,14 +252,16 @@ class Store:
         """Remove an attempt that will not be published.
 
         A signal may come between COMMIT and its return: a published attempt stays. So does one
-        whose COMMIT was sent and not answered: it may still arrive.
+        whose COMMIT was sent and not answered, since it may still arrive, and one beside a
+        COMMIT that cannot be read, since it may be the one.
         """
         if attempt.name in self._unsure:
             return
         folder = key_folder(attempt.stage, attempt.key)
-        raw = self.backend.read(f"{folder}/{COMMIT}")
-        if raw is None or json.loads(raw)["attempt"] != attempt.name:
-            self.backend.remove(f"{folder}/attempts/{attempt.name}")
+        with suppress(Damaged):
+            commit = self.commit(attempt.stage, attempt.key)
+            if commit is None or commit.attempt != attempt.name:
+                self.backend.remove(f"{folder}/attempts/{attempt.name}")
 
     def checkpoints(self, stage: str, key: str) -> Path:
         """Return the folder that every attempt at a key shares until one is published."""
@@ -204,13 +278,12 @@ class Store:
     def tidy(self, stage: str, key: str) -> None:
         """Remove what nobody needs once a key is published: checkpoints, leases, lost attempts."""
         folder = key_folder(stage, key)
-        raw = self.backend.read(f"{folder}/{COMMIT}")
-        if raw is None:
+        commit = self.commit(stage, key)
+        if commit is None:
             return
-        winner = json.loads(raw)["attempt"]
         self.backend.remove(f"{folder}/checkpoints")
         for name in self.backend.list(f"{folder}/attempts"):
-            if name != winner:
+            if name != commit.attempt:
                 self.backend.remove(f"{folder}/attempts/{name}")
         self.leases.forget(folder)
 
@@ -242,22 +315,25 @@ class Store:
         return found
 
     def verify(self, stage: str, key: str) -> list[str]:
-        """Return what is wrong with an artifact: each file missing, changed or added."""
-        raw = self.backend.read(f"{key_folder(stage, key)}/{COMMIT}")
-        if raw is None:
-            return ["not published"]
+        """Return what is wrong with an artifact: each file missing, changed or added.
+
+        Every file is read, and read from where the store lies.
+        """
         try:
-            commit = json.loads(raw)
-            name, files = str(commit["attempt"]), dict(commit["files"])
-        except (ValueError, KeyError, TypeError):
+            commit = self.commit(stage, key)
+        except Damaged:
             return ["COMMIT is unreadable"]
-        folder = self.backend.fetch(f"{key_folder(stage, key)}/attempts/{name}")
+        if commit is None:
+            return ["not published"]
+        place, files = f"{key_folder(stage, key)}/attempts/{commit.attempt}", commit.files
+        self.backend.renew(place)
+        folder = self.backend.fetch(place)
         problems = []
         for place, entry in sorted(files.items()):
             path = folder / place
             if not path.is_file():
                 problems.append(f"{place} is missing")
-            elif file_digest(path) != entry["sha256"]:
+            elif _digest_now(path) != entry["sha256"]:
                 problems.append(f"{place} has changed")
         added = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
         return problems + [f"{place} was added" for place in sorted(added - set(files))]
@@ -322,8 +398,8 @@ class Store:
     def _leftovers(self, folder: str, committed: bool) -> list[str]:
         raw = self.backend.read(f"{folder}/{COMMIT}")
         try:
-            winner = json.loads(raw)["attempt"] if raw else None
-        except (ValueError, KeyError, TypeError):
+            winner = None if raw is None else parse_commit(raw).attempt
+        except CommitUnreadable:
             return []  # Which attempt was published is not known: none of them is a leftover.
         attempts = [n for n in self.backend.list(f"{folder}/attempts") if n != winner]
         places = [f"{folder}/attempts/{name}" for name in attempts]
@@ -363,14 +439,28 @@ def open_store(
     try:
         raw = _store_file(backend, create)
     except OSError as error:
-        raise StoreError(
-            f"store {backend.name}: cannot be used ({error.strerror or error}); name another with "
-            "--store"
-        ) from error
+        raise _unusable(backend, error) from error
     _require_schema(backend.name, raw)
     if create:
         probe(backend)
     return Store(backend, timing)
+
+
+def view_store(url: str) -> Store:
+    """Return the store at a place to look into; nothing is written there, ever.
+
+    A place where nothing lies yet is an empty store. Raises StoreError as `open_store`.
+    """
+    backend = _open_backend(url, answered=False)
+    try:
+        raw = backend.read(STORE_FILE)
+        if raw is None and backend.list(""):
+            raise _no_store(backend)
+    except OSError as error:
+        raise _unusable(backend, error) from error
+    if raw is not None:
+        _require_schema(backend.name, raw)
+    return Store(backend, read_only=True, is_empty=raw is None)
 
 
 def _store_file(backend: Backend, create: bool) -> bytes:
@@ -380,13 +470,24 @@ def _store_file(backend: Backend, create: bool) -> bytes:
         raise StoreError(f"store {backend.name}: no store there ({STORE_FILE} is missing)")
     if raw is None:
         if backend.list(""):
-            raise StoreError(
-                f"store {backend.name}: the folder holds other things and no {STORE_FILE}; name an "
-                "empty folder or a store"
-            )
+            raise _no_store(backend)
         backend.create_if_absent(STORE_FILE, json.dumps({"schema": STORE_SCHEMA}).encode())
         raw = backend.read(STORE_FILE) or b""
     return raw
+
+
+def _no_store(backend: Backend) -> StoreError:
+    return StoreError(
+        f"store {backend.name}: the folder holds other things and no {STORE_FILE}; name an "
+        "empty folder or a store"
+    )
+
+
+def _unusable(backend: Backend, error: OSError) -> StoreError:
+    return StoreError(
+        f"store {backend.name}: cannot be used ({error.strerror or error}); name another with "
+        "--store"
+    )
 
 
 def _open_backend(url: str, answered: bool) -> Backend:
@@ -427,7 +528,7 @@ def _require_schema(name: str, raw: bytes) -> None:
 def _digests(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         path.relative_to(folder).as_posix(): {
-            "sha256": file_digest(path),
+            "sha256": known_digest(path),
             "size": path.stat().st_size,
         }
         for path in sorted(folder.rglob("*"))
@@ -435,10 +536,14 @@ def _digests(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def damaged(store: Store, stage: str, key: str, problem: str) -> InputError:
+def _digest_now(path: Path) -> str:
+    """Return a file's digest, whatever is remembered of it; empty if it cannot be read."""
+    try:
+        return file_digest(path)
+    except OSError:
+        return ""
+
+
+def damaged(store: Store, stage: str, key: str, problem: str) -> Damaged:
     """Return the error that names a damaged artifact and the command that lets it be rebuilt."""
-    place = f"{stage}/{key[:12]}"
-    return StoreError(
-        f"store {store.backend.name}: {place} is damaged ({problem}); "
-        f"`namd store rm {place}` lets it be built again"
-    )
+    return Damaged(damage(store.backend.name, stage, key, problem))

@@ -19,7 +19,7 @@ from namd.pipeline.backend import StoreError
 from namd.pipeline.digests import DigestCache
 from namd.pipeline.estimate import nearest_cost
 from namd.pipeline.graph import Fingerprint, Node, make_plan
-from namd.pipeline.store import COMMIT, MANIFEST, Store, damaged, key_folder
+from namd.pipeline.store import MANIFEST, Store, damaged, key_folder
 from namd.study.designs import Fraction
 from namd.study.engine import Engine, Exhausted, Outcome
 from namd.study.gangs import (
@@ -220,19 +220,19 @@ class Holdings:
     def _read(self, stage: str, key: str) -> Mapping[str, Any] | None:
         if self.store is None:
             return None
-        raw = self.store.backend.read(f"{key_folder(stage, key)}/{COMMIT}")
-        if raw is None:
+        commit = self.store.commit(stage, key)
+        if commit is None:
             return None
+        place = f"{key_folder(stage, key)}/attempts/{commit.attempt}/{MANIFEST}"
+        data = self.store.backend.read(place) or b""
         try:
-            attempt = json.loads(raw)["attempt"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise damaged(self.store, stage, key, f"{COMMIT} is unreadable") from error
-        place = f"{key_folder(stage, key)}/attempts/{attempt}/{MANIFEST}"
-        text = self.store.backend.read(place)
-        try:
-            return json.loads(text) if text is not None else {}
-        except ValueError as error:
+            manifest = dict(json.loads(data))
+        except (ValueError, TypeError) as error:
             raise damaged(self.store, stage, key, f"{MANIFEST} is unreadable") from error
+        problem = commit.problem(MANIFEST, data)
+        if problem is not None:
+            raise damaged(self.store, stage, key, problem)
+        return manifest
 
 
 def make_study_plan(

@@ -96,7 +96,7 @@ class StudyRecord:
     @property
     def finished(self) -> bool:
         """Whether every trial that the study asks for is over."""
-        if any(trial.state not in OVER for trial in self.view.trials.values()):
+        if any(trial.body and trial.state not in OVER for trial in self.view.trials.values()):
             return False
         if self.spec.search is None:
             wanted = self._ablation()
@@ -104,7 +104,7 @@ class StudyRecord:
             if len(self.state.engine.proposals) < self.state.engine.limit:
                 return False
             wanted = self._confirmation()
-        return all(trial.trial in self.view.trials for trial in wanted)
+        return all(self._is_queued(trial.trial) for trial in wanted)
 
     def start(self, trial: str) -> int:
         """Tell that an attempt begins; return its number, from 1."""
@@ -249,7 +249,8 @@ class StudyRecord:
 
     def _pending(self) -> Iterator[Trial]:
         for name, view in list(self.view.trials.items()):
-            if view.state == "pending" and (name, view.attempt) not in self._handed_out:
+            handed_out = (name, view.attempt) in self._handed_out
+            if view.state == "pending" and view.body and not handed_out:
                 yield self._trial(name, view)
 
     def _trial(self, name: str, view: TrialView) -> Trial:
@@ -294,9 +295,14 @@ class StudyRecord:
 
     def _queue(self, trials: Iterable[Trial]) -> None:
         for trial in trials:
-            if trial.trial not in self.view.trials:
+            if not self._is_queued(trial.trial):
                 self._trials[trial.trial] = trial
                 self._append(trial.trial, 0, schema.QUEUED, trial.queued())
+
+    def _is_queued(self, trial: str) -> bool:
+        """Whether the ledger says what a trial is; that record may be lost, and others not."""
+        view = self.view.trials.get(trial)
+        return view is not None and bool(view.body)
 
     def _ablation(self) -> Sequence[Trial]:
         if self._arms is None:
@@ -323,7 +329,7 @@ class StudyRecord:
                 )
         if self.spec.search is not None:
             for proposal in list(self.state.engine.proposals):
-                if any(t not in self.view.trials for t in self.state.members(proposal.number)):
+                if not all(map(self._is_queued, self.state.members(proposal.number))):
                     self._queue(
                         proposal_trials(
                             self.spec, self._configurator, proposal.number, proposal.overrides

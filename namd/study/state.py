@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from namd.config.errors import InputError
 from namd.ledger import schema
 from namd.ledger.schema import Event
 from namd.ledger.view import StudyView, TrialView
@@ -18,6 +19,10 @@ from namd.study.spec import SearchSpec, StudySpec
 
 OVER = ("completed", "pruned", "failed", "diverged")
 """States of a trial that is not tried again by itself."""
+
+
+class ProposalLost(InputError):  # noqa: N818 - says what is the case
+    """A search's ledger lacks a proposal that later ones were made after."""
 
 
 class StudyState:
@@ -95,6 +100,12 @@ class StudyState:
         self._warm.append(WarmTrial(body["point"], tuple(body["values"])))
 
     def _fold_proposal(self, number: int, body: Mapping[str, Any]) -> None:
+        if number > len(self.engine.proposals):
+            raise ProposalLost(
+                f"study {self.spec.name}: proposal {len(self.engine.proposals)} is lost from its "
+                "ledger, so the search cannot go on; a new study can take over what is left with "
+                f"--warm-from {self.spec.name}"
+            )
         self.engine.admit(Proposal.from_mapping(number, body))
         self._members[number] = tuple(body["trials"])
         for trial in self._members[number]:
@@ -130,6 +141,13 @@ class StudyState:
             if any(trial.state == state for trial in found):
                 return Outcome(state, (), rungs)  # type: ignore[arg-type]
         metrics = [objective.metric for objective in self._search.objectives]
+        for trial in found:
+            lacking = [m for m in metrics if not isinstance(trial.values.get(m), int | float)]
+            if lacking:
+                raise InputError(
+                    f"study {self.spec.name}: trial {trial.trial[:12]} is recorded as complete "
+                    f"without {lacking[0]}, so the search cannot go on; another name starts over"
+                )
         values = tuple(
             math.fsum(float(trial.values[metric]) for trial in found) / len(found)
             for metric in metrics

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-from namd.config.errors import StageError
+from namd.config.errors import InputError, StageError
 from namd.tracking.protocol import Tracker
 
 _LIMIT = 20_000
@@ -96,7 +96,7 @@ class BackgroundTracker:
                 if call is None:
                     break
                 call()
-        except (StageError, OSError) as error:
+        except (InputError, StageError, OSError) as error:
             self._give_up(str(error))
             self._inner.abandon()
         finally:

@@ -1,5 +1,6 @@
 """Writes a study as a driver would leave it, with scores that were drawn instead of trained."""
 
+import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -132,10 +133,19 @@ class MadeStudy:
         frame.to_parquet(stream, index=False)
         place = f"{folder}/attempts/a"
         sets = [{"k": k, "fid_judge": 1.0 + float(frame["score"].mean()), "fid": None}]
-        self.storage.create(f"{place}/payload/scores.parquet", stream.getvalue())
-        self.storage.create(f"{place}/payload/sets.json", json.dumps(sets).encode())
-        self.storage.create(f"{place}/manifest.json", json.dumps(MANIFEST).encode())
-        self.storage.create(f"{folder}/COMMIT", json.dumps({"attempt": "a", "files": {}}).encode())
+        contents = {
+            "payload/scores.parquet": stream.getvalue(),
+            "payload/sets.json": json.dumps(sets).encode(),
+            "manifest.json": json.dumps(MANIFEST).encode(),
+        }
+        for name, data in contents.items():
+            self.storage.create(f"{place}/{name}", data)
+        files = {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            for name, data in contents.items()
+        }
+        commit = {"attempt": "a", "files": files}
+        self.storage.create(f"{folder}/COMMIT", json.dumps(commit).encode())
 
     def end(self, trial: str, transition: str, reason: str, attempt: int = 1) -> None:
         self.writer.append(Identity(trial, attempt, schema.STARTED))

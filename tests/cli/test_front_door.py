@@ -164,7 +164,11 @@ def test_without_mistake_there_is_no_error(capsys):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(InputError("a\nb"), 2), (StageError("vae: loss is not finite"), 1), (KeyboardInterrupt(), 1)],
+    [
+        (InputError("a\nb"), 2),
+        (StageError("vae: loss is not finite"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 def test_errors_become_exit_codes(error, code, monkeypatch, capsys):
     def fail(_arguments):

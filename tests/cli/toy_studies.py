@@ -1,5 +1,6 @@
 """Studies as a ledger holds them, made through the study's own record; nothing is trained."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -92,8 +93,9 @@ def put_metrics(folder: Path, stage: str, key: str, lines: list[Mapping[str, Any
     """Lay an artifact's metrics into a store, as far as a reader of them looks."""
     place = folder / stage / key
     (place / "attempts" / "a1").mkdir(parents=True)
-    (place / "COMMIT").write_text(json.dumps({"attempt": "a1", "files": {}}))
     text = "".join(json.dumps(line) + "\n" for line in lines)
+    entry = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "size": len(text)}
+    (place / "COMMIT").write_text(json.dumps({"attempt": "a1", "files": {"metrics.jsonl": entry}}))
     (place / "attempts" / "a1" / "metrics.jsonl").write_text(text)
 
 

@@ -8,6 +8,7 @@ import toy_study as toy
 from play import PARTS, Recorder
 
 from namd.distributed.driver import run_study
+from namd.pipeline.interruption import interruptible
 
 BASE = {"finetune.pause_s": 0.25, "finetune.steps": 12, "finetune.checkpoint_every": 3}
 
@@ -35,4 +36,5 @@ if __name__ == "__main__":
     # Ray's workers import the toy study too.
     here = str(Path(__file__).parent)
     os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
-    run(Path(sys.argv[1]), resume=True)
+    with interruptible():
+        run(Path(sys.argv[1]), resume=True)

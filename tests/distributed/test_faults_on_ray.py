@@ -1,5 +1,7 @@
 """One SIGKILL each of a builder, a trial driver, the study driver and the head, while training.
 
+And what ends it in peace: SIGTERM, and the SIGHUP of a terminal to all of its processes.
+
 After `--resume`: no trial lost or doubled, no process left, the same table, and no more steps
 repeated than lie between two checkpoints.
 """
@@ -8,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +22,8 @@ import ray_study
 import toy_study as toy
 from play import Theatre
 
+from namd.cli.study_fold import fold_study
+from namd.cli.study_inputs import Ledger
 from namd.ledger.storage import open_storage
 from namd.ledger.view import read_view
 
@@ -29,8 +34,23 @@ SCRIPT = Path(__file__).with_name("ray_study.py")
 INTERVAL = ray_study.BASE["finetune.checkpoint_every"]
 
 
+@pytest.fixture(autouse=True)
+def ray_folder(monkeypatch):
+    """Where a study keeps Ray's files; its name must be short."""
+    with tempfile.TemporaryDirectory(prefix="nf-", dir="/tmp", ignore_cleanup_errors=True) as place:
+        monkeypatch.setenv("RAY_TMPDIR", place)
+        yield Path(place)
+
+
 def start(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, str(SCRIPT), str(folder)], start_new_session=True)
+    with said(folder).open("a") as output:
+        command = [sys.executable, str(SCRIPT), str(folder)]
+        return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+
+
+def said(folder: Path) -> Path:
+    """What the processes of a study print."""
+    return folder.with_name(f"{folder.name}.out")
 
 
 def await_that(condition: Callable[[], object], what: str) -> object:
@@ -98,8 +118,28 @@ def check(folder: Path, before: list[psutil.Process]) -> dict[str, int]:
     return {"wasted": sum(wasted.values()), "attempts": view.attempt}
 
 
-@pytest.mark.parametrize("victim", ["builder", "trial_driver", "study_driver", "head", "sigterm"])
-def test_a_kill_costs_at_most_a_checkpoint_interval(tmp_path, victim):
+REASONS = {"sigterm": "told to stop by SIGTERM", "terminal": "interrupted by SIGHUP"}
+
+
+def check_words(folder: Path, ray_folder: Path, victim: str) -> None:
+    """Assert that the user sees no word of Ray's, and the ledger the reason of an end in peace."""
+    if victim in ("study_driver", "head"):
+        return
+    assert "Traceback" not in said(folder).read_text()
+    assert "raylet" not in said(folder).read_text()
+    # Ray's account of a trial that died stays to be read; nothing else does.
+    logs = [log.read_text() for log in ray_folder.glob("namd-*/ray.log")]
+    assert len(logs) == (victim == "trial_driver")
+    assert all("Trial task failed" in log for log in logs)
+    if victim in REASONS:
+        ledger = Ledger(str(folder), "toys", open_storage(str(folder)))
+        assert fold_study(ledger).stopped.startswith(REASONS[victim])
+
+
+@pytest.mark.parametrize(
+    "victim", ["builder", "trial_driver", "study_driver", "head", "sigterm", "terminal"]
+)
+def test_a_kill_costs_at_most_a_checkpoint_interval(tmp_path, ray_folder, victim):
     folder = tmp_path / "store"
     process = start(folder)
     try:
@@ -113,13 +153,16 @@ def test_a_kill_costs_at_most_a_checkpoint_interval(tmp_path, victim):
             named(process, "gcs_server").kill()
         elif victim == "study_driver":
             process.kill()
+        elif victim == "terminal":
+            os.killpg(process.pid, signal.SIGHUP)
         else:
             process.terminate()
         code = process.wait(PATIENCE_S)
-        assert code == {"builder": 0, "trial_driver": 0, "study_driver": -9, "sigterm": 143}.get(
-            victim, code
-        )
-        if victim in ("head", "study_driver", "sigterm"):
+        expected = {"builder": 0, "trial_driver": 0, "study_driver": -9}
+        expected |= {"sigterm": 143, "terminal": 143}
+        assert code == expected.get(victim, code)
+        check_words(folder, ray_folder, victim)
+        if victim in ("head", "study_driver", "sigterm", "terminal"):
             again = start(folder)
             try:
                 assert again.wait(PATIENCE_S) == 0

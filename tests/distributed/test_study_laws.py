@@ -95,6 +95,25 @@ def test_a_second_study_on_the_same_store_executes_nothing(tmp_path):
     assert [t.values for t in second.trials.values()] == [t.values for t in first.trials.values()]
 
 
+def test_a_stage_that_was_damaged_fails_who_needs_it_by_name(tmp_path):
+    first = Theatre(tmp_path, toy.ablation("one")).play()
+    of = {(t.body["arm"], t.body["seed"]): t for t in first.trials.values()}
+    key = next(s.key for s in of["no_align", 0].stages if s.name == "vae")
+    payload = next((tmp_path / "vae" / key / "attempts").glob("*/payload/*"))
+    data = payload.read_bytes()
+    payload.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    second = Theatre(tmp_path, toy.ablation("two")).play()
+    failed = [t for t in second.trials.values() if t.state == "failed"]
+    assert [(t.body["arm"], t.body["seed"]) for t in failed] == [("no_align", 0)]
+    assert f"vae/{key[:12]} is damaged" in failed[0].reason
+    assert second.counts()["completed"] == 5
+    open_store(str(tmp_path)).remove("vae", key)
+    mended = Theatre(tmp_path, toy.ablation("two")).play(retry_failed=True)
+    assert mended.counts()["completed"] == 6
+    assert outcomes(mended) == outcomes(first)
+    assert list(mended.executions()) == [key]
+
+
 def test_two_studies_at_once_share_stages(tmp_path):
     specs = [
         toy.ablation(name, base={"encoder.pause_s": 0.05, "finetune.pause_s": 0.02})

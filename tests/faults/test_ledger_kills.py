@@ -31,11 +31,17 @@ def script() -> list[tuple[Identity, dict]]:
     """A study of two trials, every kind of transition once."""
     events: list[tuple[Identity, dict]] = [
         (Identity(None, 1, "opened"), {"specification": {"name": STUDY}}),
-        (Identity(None, 0, "proposed/0"), {"params": {"a": 1}}),
+        (
+            Identity(None, 0, "proposed/0"),
+            {"overrides": {"a": 1}, "point": {}, "sampler_state": {}, "trials": ["one"]},
+        ),
     ]
     for trial, ending in (("one", "completed"), ("two", "pruned")):
         events += [
-            (Identity(trial, 0, "queued"), {"arm": "full", "seed": 0}),
+            (
+                Identity(trial, 0, "queued"),
+                {"arm": "full", "proposal": None, "seed": 0, "overrides": {}},
+            ),
             (Identity(trial, 1, "started"), {}),
             (Identity(trial, 1, "stage/vae"), {"stage": "vae", "key": trial, "cached": False}),
             (Identity(trial, 1, "rung/vae"), {"metric": "m", "value": 0.5, "decision": "go"}),

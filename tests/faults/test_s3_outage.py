@@ -31,7 +31,7 @@ def _quick_limits(monkeypatch):
 
 
 def identity(number: int) -> Identity:
-    return Identity(f"trial{number}", 1, "completed")
+    return Identity(f"trial{number}", 1, "interrupted")
 
 
 def told(storage) -> list[Identity]:

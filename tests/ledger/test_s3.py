@@ -28,7 +28,7 @@ def storage(s3_server, request) -> Storage:
 
 
 def identity(number: int) -> Identity:
-    return Identity(f"trial{number}", 1, "completed")
+    return Identity(f"trial{number}", 1, "interrupted")
 
 
 def test_the_server_refuses_to_overwrite(storage):

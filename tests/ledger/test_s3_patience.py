@@ -203,3 +203,25 @@ def test_a_holder_is_not_robbed_for_an_outage_that_its_observer_shared(
     else:
         with pytest.raises(StudyBusy):
             acquire(storage, "toys", timing=timing, clock=clock, sleep=sleep)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+@pytest.mark.parametrize(
+    ("value", "way_out"),
+    [
+        ("localhost:9000", "such as http://localhost:9000"),
+        ("ftp://minio", "such as http://minio"),
+        ("http://", "begins with http:// or https://"),
+        ("http:/minio", "begins with http:// or https://"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_before_it_is_used(monkeypatch, name, value, way_out):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"{name}={value}: not the address.*{way_out}"):
+        s3.open_s3()
+
+
+@pytest.mark.parametrize("value", ["", "http://localhost:9000", "https://s3.example.org"])
+def test_an_address_with_its_scheme_is_taken(monkeypatch, value):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", value)
+    assert s3.open_s3() is not None

@@ -19,8 +19,9 @@ def trial_events(number: int, ending: str = "completed") -> list[tuple[Identity,
     trial = f"{number:020d}"
     overrides = {"vae.alignment.weight": 0.5, "finetune.soft_prompt.num_sets": number % 4}
     body = {"arm": "", "seed": 0, "overrides": overrides, "proposal": number}
+    proposal = {"overrides": overrides, "point": {}, "sampler_state": {}, "trials": [trial]}
     events: list[tuple[Identity, dict]] = [
-        (Identity(None, 0, f"proposed/{number}"), {"params": overrides, "trials": [trial]}),
+        (Identity(None, 0, f"proposed/{number}"), proposal),
         (Identity(trial, 0, "queued"), body),
         (Identity(trial, 1, "started"), {}),
     ]

@@ -17,7 +17,7 @@ QUICK = LeaseTiming(ttl_s=0.4, beat_s=0.05, poll_s=0.02)
 STUDY = "question"
 
 
-def identity(number: int, transition: str = "completed") -> Identity:
+def identity(number: int, transition: str = "interrupted") -> Identity:
     return Identity(f"trial{number}", 1, transition)
 
 

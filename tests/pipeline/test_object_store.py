@@ -203,3 +203,19 @@ def test_every_url_has_local_copies_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     assert cache_folder("s3://a/b") == cache_folder("s3://a/b/")
     assert cache_folder("s3://a/b") != cache_folder("s3://a/c")
+
+
+def test_a_damaged_local_copy_is_downloaded_again_and_a_damaged_object_is_refused(url, elsewhere):
+    here, there = open_store(url, TIMING), elsewhere()
+    here.publish(filled(here))
+    copy = there.find("train", KEY).payload / "x.txt"
+    copy.write_text("dat!")
+    assert there.find("train", KEY).payload / "x.txt" == copy
+    assert copy.read_text() == "data"
+    name = there.find("train", KEY).folder.name
+    there.backend.write(f"train/{KEY}/attempts/{name}/payload/x.txt", b"dat!")
+    # Its copy is whole; what lies in the bucket is looked at by verify, and by who has no copy.
+    assert there.find("train", KEY) is not None
+    assert there.verify("train", KEY) == ["payload/x.txt has changed"]
+    with pytest.raises(StoreError, match="has changed"):
+        elsewhere(2).find("train", KEY)

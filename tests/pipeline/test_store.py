@@ -47,12 +47,16 @@ def test_a_published_attempt_cannot_be_abandoned(store):
     assert not other.folder.exists()
 
 
-def test_verify_finds_each_kind_of_damage_and_find_refuses_what_is_cut_short(store):
+def test_verify_finds_each_kind_of_damage_and_find_refuses_it(store):
     artifact, _ = store.publish(filled(store))
     assert store.verify("train", KEY) == []
     path = artifact.payload / "x.txt"
     path.write_text("dat!")
     assert store.verify("train", KEY) == ["payload/x.txt has changed"]
+    with pytest.raises(StoreError, match=r"x\.txt has changed.*namd store rm train/abab"):
+        store.find("train", KEY)
+    assert store.find("train", KEY, digests=False) is not None
+    path.write_text("data")
     assert store.find("train", KEY) is not None
     path.write_text("da")
     with pytest.raises(StoreError, match="namd store rm"):

@@ -1,0 +1,220 @@
+"""Whether what was read is a record that a writer can have written.
+
+Fields that this version does not know are let through, and so are transitions.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+from namd.ledger import schema
+
+Types = frozenset[type]
+
+_TEXT: Types = frozenset({str})
+_WHOLE: Types = frozenset({int})
+_NUMBER: Types = frozenset({int, float})
+_BOOL: Types = frozenset({bool})
+_MAPPING: Types = frozenset({dict})
+_LIST: Types = frozenset({list})
+_NONE: Types = frozenset({type(None)})
+
+_FIELDS: tuple[tuple[str, Types], ...] = (
+    ("schema", _WHOLE),
+    ("epoch", _WHOLE),
+    ("seq", _WHOLE),
+    ("time", _NUMBER),
+    ("writer", _TEXT),
+    ("trial", _TEXT | _NONE),
+    ("attempt", _WHOLE),
+    ("transition", _TEXT),
+    ("body", _MAPPING),
+)
+_OF_STUDY = frozenset(
+    {
+        schema.OPENED,
+        schema.CLOSED,
+        schema.STOPPED,
+        schema.PROPOSED,
+        schema.WARM,
+        schema.MESSAGE,
+        schema.FENCED,
+    }
+)
+_OF_TRIAL = frozenset({schema.QUEUED, schema.STARTED, schema.RUNG, schema.STAGE, *schema.ENDINGS})
+_NUMBERED = frozenset({schema.PROPOSED, schema.WARM})
+"""Transitions whose name is a number."""
+
+_REQUIRED: Mapping[str, tuple[tuple[str, Types], ...]] = {
+    schema.QUEUED: (
+        ("arm", _TEXT | _NONE),
+        ("proposal", _WHOLE | _NONE),
+        ("seed", _WHOLE),
+        ("overrides", _MAPPING),
+    ),
+    schema.STAGE: (("stage", _TEXT), ("key", _TEXT), ("cached", _BOOL)),
+    schema.RUNG: (("value", _NUMBER),),
+    schema.PROPOSED: (
+        ("overrides", _MAPPING),
+        ("point", _MAPPING),
+        ("sampler_state", _MAPPING),
+        ("trials", _LIST),
+    ),
+    schema.WARM: (("point", _MAPPING), ("values", _LIST)),
+    schema.COMPLETED: (("values", _MAPPING),),
+}
+_OPTIONAL: Mapping[str, tuple[tuple[str, Types], ...]] = {
+    schema.STAGE: (
+        ("seconds", _NUMBER),
+        ("device_seconds", _NUMBER),
+        ("reserved", _NUMBER),
+        ("artifact", _TEXT),
+    ),
+    schema.RUNG: (("metric", _TEXT), ("decision", _TEXT)),
+    schema.OPENED: (
+        ("specification", _MAPPING),
+        ("configuration", _MAPPING),
+        ("cohort", _TEXT | _NONE),
+        ("cohort_fingerprint", _TEXT | _NONE),
+        (schema.WARM, _LIST),
+    ),
+    **dict.fromkeys(
+        (schema.STOPPED, schema.PRUNED, schema.FAILED, schema.DIVERGED, schema.INTERRUPTED),
+        (("reason", _TEXT),),
+    ),
+    schema.MESSAGE: (("text", _TEXT),),
+}
+
+_SPECIFICATION: tuple[tuple[str, Types], ...] = (
+    ("base", _MAPPING | _NONE),
+    ("search", _MAPPING | _NONE),
+    ("ablation", _MAPPING | _NONE),
+    ("evaluate", _MAPPING),
+    ("seeds", _WHOLE | _LIST),
+)
+_ABLATION: tuple[tuple[str, Types], ...] = (
+    ("design", _TEXT),
+    ("toggles", _MAPPING),
+    ("arms", _MAPPING | _NONE),
+    ("resolution", _WHOLE | _NONE),
+)
+
+
+class RecordDamaged(ValueError):  # noqa: N818 - says what is the case
+    """Bytes that are no record."""
+
+
+def read_json(data: bytes) -> Any:  # noqa: ANN401 - JSON
+    """Return the JSON value of bytes. Raises RecordDamaged, also for NaN and infinity."""
+    if not data.strip():
+        raise RecordDamaged("is empty")
+    try:
+        return _DECODER.decode(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise RecordDamaged("is no UTF-8 text") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordDamaged("is no whole JSON text") from error
+
+
+def check_record(record: object) -> None:
+    """Check every field that a reader relies on. Raises RecordDamaged."""
+    if not isinstance(record, dict):
+        raise RecordDamaged("holds no JSON object")
+    _require(record, _FIELDS, "")
+    if record["epoch"] < 1 or record["seq"] < 1 or record["attempt"] < 0:
+        raise RecordDamaged("has a negative epoch, number or attempt")
+    if not math.isfinite(record["time"]):
+        raise RecordDamaged("has a time that is not finite")
+    kind, _, name = record["transition"].partition("/")
+    about_study = record["trial"] is None
+    if about_study and kind in _OF_TRIAL:
+        raise RecordDamaged(f"is {kind} of no trial")
+    if not about_study and kind in _OF_STUDY:
+        raise RecordDamaged(f"is {kind} of a trial")
+    if kind in _NUMBERED and not (name.isascii() and name.isdigit()):
+        raise RecordDamaged(f"has a transition without a number: {record['transition'][:40]!r}")
+    body = record["body"]
+    if kind in _REQUIRED:
+        _require(body, _REQUIRED[kind], "body.")
+    if kind in _OPTIONAL:
+        _require(body, [(n, t) for n, t in _OPTIONAL[kind] if n in body], "body.")
+    if kind in _MORE:
+        _MORE[kind](body)
+
+
+def _require(mapping: Mapping[str, Any], fields: Iterable[tuple[str, Types]], path: str) -> None:
+    for name, types in fields:
+        if name not in mapping:
+            raise RecordDamaged(f"lacks {path}{name}")
+        if type(mapping[name]) not in types:
+            raise RecordDamaged(f"has a {path}{name} of type {type(mapping[name]).__name__}")
+
+
+def _check_specification(body: Mapping[str, Any]) -> None:
+    """Check what reports read of a study file; the rest is checked by whoever parses it."""
+    told = body.get("specification", {})
+    path = "body.specification."
+    _require(told, [(n, t) for n, t in _SPECIFICATION if n in told], path)
+    ablation = told.get("ablation") or {}
+    toggles = [(n, t) for n, t in _ABLATION if n in ablation]
+    _require(ablation, toggles, f"{path}ablation.")
+    for name, toggle in ablation.get("toggles", {}).items():
+        _require({name: toggle}, ((name, _MAPPING),), f"{path}ablation.toggles.")
+    search = told.get("search")
+    if search is None:
+        return
+    path = f"{path}search."
+    _require(search, (("num_trials", _WHOLE), ("objective", _MAPPING | _LIST)), path)
+    objective = search["objective"]
+    for each in objective if isinstance(objective, list) else [objective]:
+        if type(each) is not dict:
+            raise RecordDamaged(f"has a {path}objective of type {type(each).__name__}")
+        _require(each, (("metric", _TEXT),), f"{path}objective.")
+
+
+def _check_trials(body: Mapping[str, Any]) -> None:
+    if not body["trials"] or not all(type(trial) is str for trial in body["trials"]):
+        raise RecordDamaged("has no names of trials in body.trials")
+
+
+def _check_finite(*names: str) -> Callable[[Mapping[str, Any]], None]:
+    def check(body: Mapping[str, Any]) -> None:
+        for name in names:
+            _require_finite(body.get(name, 0), f"body.{name}")
+
+    return check
+
+
+def _check_values(body: Mapping[str, Any]) -> None:
+    for name, value in body["values"].items():
+        _require_finite(value, f"body.values.{name}")
+
+
+def _check_warm(body: Mapping[str, Any]) -> None:
+    for value in body["values"]:
+        if type(value) not in _NUMBER:
+            raise RecordDamaged("has body.values that are no numbers")
+        _require_finite(value, "body.values")
+
+
+def _require_finite(value: object, path: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecordDamaged(f"has a {path} that is not finite")
+
+
+_MORE: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
+    schema.OPENED: _check_specification,
+    schema.PROPOSED: _check_trials,
+    schema.STAGE: _check_finite("seconds", "device_seconds", "reserved"),
+    schema.RUNG: _check_finite("value"),
+    schema.COMPLETED: _check_values,
+    schema.WARM: _check_warm,
+}
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)

@@ -1,0 +1,274 @@
+"""One changed byte of an artifact is met wherever the artifact is read, and named."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from toy_run import TIMING, toy_run
+
+from namd.config.errors import InputError
+from namd.ledger.artifacts import CommitUnreadable, parse_commit, read_artifact
+from namd.ledger.storage import LocalStorage
+from namd.pipeline import verification
+from namd.pipeline.backend import LocalBackend, StoreError
+from namd.pipeline.run import readable_runs, recorded_runs
+from namd.pipeline.store import Damaged, Store, open_store
+
+KEY = "ab" * 32
+ONE = "evaluate.num_draws=1"
+
+
+def filled(store, content="data"):
+    attempt = store.open_attempt("train", KEY)
+    (attempt.payload / "x.txt").write_text(content)
+    (attempt.folder / "manifest.json").write_text("{}")
+    (attempt.folder / "metrics.jsonl").write_text('{"index": 0}\n')
+    return attempt
+
+
+def flip(path: Path) -> bytes:
+    """Change one bit in place; return what was there."""
+    data = path.read_bytes()
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    return data
+
+
+@pytest.mark.parametrize("place", ["payload/x.txt", "manifest.json", "metrics.jsonl"])
+def test_one_flipped_bit_of_any_file_is_refused(store, place):
+    artifact, _ = store.publish(filled(store))
+    path = artifact.folder / place
+    before = flip(path)
+    with pytest.raises(Damaged, match=rf"train/{KEY[:12]} is damaged \({place} has changed\)"):
+        store.find("train", KEY)
+    storage = LocalStorage(store.backend.root)
+    with pytest.raises(InputError, match=rf"{place} has changed.*namd store rm train/{KEY[:12]}"):
+        read_artifact(storage, "train", KEY, place)
+    path.write_bytes(before)
+    assert store.find("train", KEY) == artifact
+    assert read_artifact(storage, "train", KEY, place) == before
+
+
+def test_a_listing_reads_no_payload_but_what_it_shows_is_checked(store):
+    artifact, _ = store.publish(filled(store))
+    flip(artifact.payload / "x.txt")
+    found = store.find("train", KEY, digests=False)
+    assert found.manifest() == {}
+    assert found.metrics() == [{"index": 0}]
+    flip(artifact.folder / "manifest.json")
+    flip(artifact.folder / "metrics.jsonl")
+    for read in (found.manifest, found.metrics):
+        with pytest.raises(Damaged, match="has changed"):
+            read()
+
+
+def test_a_process_reads_a_file_for_its_digest_once(store, monkeypatch):
+    store.publish(filled(store))
+    read: list[str] = []
+    digest = verification.file_digest
+
+    def counted(path):
+        read.append(path.name)
+        return digest(path)
+
+    monkeypatch.setattr(verification, "FRESH_NS", -1)
+    monkeypatch.setattr(verification, "_digests", {})
+    monkeypatch.setattr(verification, "file_digest", counted)
+    store.find("train", KEY)
+    assert sorted(read) == ["manifest.json", "metrics.jsonl", "x.txt"]
+    read.clear()
+    open_store(store.backend.name, TIMING).find("train", KEY)
+    assert read == []
+    path = store.find("train", KEY).payload / "x.txt"
+    os.utime(path, ns=(1, 1))
+    store.find("train", KEY)
+    assert read == ["x.txt"]
+
+
+def test_a_file_that_changed_a_moment_ago_is_read_again(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_text("data")
+    status = path.stat()
+    first = verification.known_digest(path, status)
+    path.write_text("dat!")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert verification.known_digest(path, status) != first
+
+
+def test_a_run_that_reuses_a_damaged_stage_is_refused_and_builds_it_once_it_is_removed(
+    store, diary
+):
+    first = toy_run(store, ONE)
+    artifact = first.artifacts["encode"]
+    flip(artifact.payload / "z.npy")
+    with pytest.raises(StoreError, match=r"encode/.* is damaged \(payload/z\.npy has changed\)"):
+        toy_run(store, ONE)
+    store.remove("encode", artifact.key)
+    again = toy_run(store, ONE)
+    assert [s.name for s in again.stages if not s.cached] == ["encode"]
+    assert again.rows == first.rows
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"attempt": "a"}',
+        b'{"attempt": 1, "files": {}}',
+        b'{"attempt": "", "files": {}}',
+        b'{"attempt": "../a", "files": {}}',
+        b'{"attempt": "a", "files": []}',
+        b'{"attempt": "a", "files": {"x": {"sha256": "0", "size": 1}}}',
+        b'{"attempt": "a", "files": {"x": {"size": 1}}}',
+        b'{"attempt": "a", "files": {"x": 1}}',
+    ],
+)
+def test_a_damaged_commit_is_named_and_nothing_is_removed_for_it(store, raw):
+    artifact, _ = store.publish(filled(store))
+    commit = artifact.folder.parent.parent / "COMMIT"
+    sound = commit.read_bytes()
+    commit.write_bytes(raw)
+    with pytest.raises(Damaged, match="COMMIT is unreadable"):
+        store.find("train", KEY)
+    assert store.verify("train", KEY) == ["COMMIT is unreadable"]
+    late = filled(store)
+    store.abandon(late)
+    assert late.folder.is_dir()
+    assert artifact.folder.is_dir()
+    with pytest.raises(CommitUnreadable):
+        parse_commit(raw)
+    assert parse_commit(sound).attempt == artifact.folder.name
+
+
+@pytest.mark.parametrize("damage", [flip, lambda path: path.write_text("[]")])
+def test_a_damaged_record_of_a_run_is_named_and_hides_no_other(store, diary, damage):
+    first, second = toy_run(store, ONE), toy_run(store, ONE, "encode.scale=3")
+    assert set(recorded_runs(store)) == {first.run, second.run}
+    damage(store.backend.root / "runs" / first.run / "run.json")
+    found, damaged = readable_runs(store)
+    assert set(found) == {second.run}
+    assert f"namd store rm runs/{first.run[:12]}" in damaged[first.run]
+    with pytest.raises(StoreError, match=first.run):
+        recorded_runs(store)
+
+
+def test_a_changed_value_in_the_record_of_a_run_is_noticed(store, diary):
+    result = toy_run(store, ONE)
+    path = store.backend.root / "runs" / result.run / "run.json"
+    record = json.loads(path.read_text())
+    assert recorded_runs(store)[result.run]["config"] == record["config"]
+    record["config"]["train_seed"] = 99
+    path.write_text(json.dumps(record))
+    with pytest.raises(StoreError, match="has changed since it was written"):
+        recorded_runs(store)
+    del record["sha256"]
+    path.write_text(json.dumps(record))
+    assert recorded_runs(store)[result.run]["config"]["train_seed"] == 99
+
+
+LOST_REPLIES = [errno.EEXIST, errno.EIO, errno.ESTALE]
+CREATORS = {
+    "store": lambda root, name, data: LocalBackend(root).create_if_absent(name, data),
+    "ledger": lambda root, name, data: LocalStorage(root).create(name, data),
+}
+WRITERS = {
+    "store": lambda root, name, data: LocalBackend(root).write(name, data),
+    "ledger": lambda root, name, data: LocalStorage(root).replace(name, data),
+}
+
+
+@pytest.fixture(params=LOST_REPLIES, ids=errno.errorcode.get)
+def lost_replies(request, monkeypatch):
+    """Links and renames succeed, and the reply says that they did not."""
+    link, rename = os.link, Path.replace
+
+    def linked(source, target):
+        link(source, target)
+        raise OSError(request.param, os.strerror(request.param))
+
+    def renamed(source, target):
+        rename(source, target)
+        raise OSError(request.param, os.strerror(request.param))
+
+    def both():
+        monkeypatch.setattr(os, "link", linked)
+        monkeypatch.setattr(Path, "replace", renamed)
+
+    return both
+
+
+@pytest.mark.parametrize("create", CREATORS.values(), ids=CREATORS)
+def test_a_name_that_was_given_although_the_reply_was_lost_is_ours(create, tmp_path, lost_replies):
+    lost_replies()
+    assert create(tmp_path, "a/x", b"mine")
+    assert (tmp_path / "a" / "x").read_bytes() == b"mine"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("create", CREATORS.values(), ids=CREATORS)
+def test_a_name_that_another_has_is_not_ours_even_with_the_same_bytes(create, tmp_path):
+    assert create(tmp_path, "a/x", b"same")
+    assert not create(tmp_path, "a/x", b"same")
+    assert not create(tmp_path, "a/x", b"other")
+
+
+@pytest.mark.parametrize("create", CREATORS.values(), ids=CREATORS)
+def test_a_name_that_was_not_given_is_an_error(create, tmp_path, monkeypatch):
+    def refused(_source, _target):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises((OSError, StoreError), match="nput/output error"):
+        create(tmp_path, "a/x", b"mine")
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_rename_whose_reply_was_lost_has_happened(write, tmp_path, lost_replies):
+    write(tmp_path, "a/x", b"old")
+    lost_replies()
+    write(tmp_path, "a/x", b"new")
+    assert (tmp_path / "a" / "x").read_bytes() == b"new"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_rename_that_did_not_happen_is_an_error(write, tmp_path, monkeypatch):
+    write(tmp_path, "a/x", b"old")
+
+    def refused(_source, _target):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises((OSError, StoreError), match="nput/output error"):
+        write(tmp_path, "a/x", b"new")
+    assert (tmp_path / "a" / "x").read_bytes() == b"old"
+
+
+def test_what_was_published_with_its_reply_lost_stays(tmp_path, lost_replies):
+    store = open_store(str(tmp_path / "store"), TIMING)
+    attempt = filled(store)
+    lost_replies()
+    artifact, won = store.publish(attempt)
+    assert won
+    assert (artifact.payload / "x.txt").read_text() == "data"
+    assert not store.publish(filled(store, "late"))[1]
+    assert store.verify("train", KEY) == []
+
+
+def test_what_commit_names_is_never_removed_whatever_the_place_answers(tmp_path):
+    class Forgetful(LocalBackend):
+        def create_if_absent(self, path, data, lasting=True):
+            super().create_if_absent(path, data, lasting)
+            return False
+
+    open_store(str(tmp_path / "store"), TIMING)
+    store = Store(Forgetful(tmp_path / "store"), TIMING)
+    artifact, won = store.publish(filled(store))
+    assert won
+    assert artifact.payload.is_dir()
+    assert not store.publish(filled(store, "late"))[1]
