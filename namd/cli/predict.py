@@ -26,6 +26,8 @@ SIMULATED = (
 )
 SUMMARY = "draw possible follow-ups of one nodule from a DICOM series and a record"
 NUM_DRAWS = 20
+NO_SERIES = "--dicom: no such folder; name one that holds the files of one CT series"
+"""Folders of scans are often named after the patient: the path is not repeated."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,7 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--dicom",
         required=True,
-        type=local_path,
+        type=_series_folder,
         metavar="DIR",
         help="the files of one axial CT series",
     )
@@ -63,6 +65,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(func=run)
 
 
+def _series_folder(text: str) -> Path:
+    """Return the folder of a series; an impossible path is refused without repeating it."""
+    try:
+        return local_path(text)
+    except InputError:
+        raise InputError(NO_SERIES) from None
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Predict. Raises InputError for a series, a record or a run that cannot be used.
 
@@ -74,8 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     _refuse_occupied(arguments.out)
     require_writable("--out", arguments.out)
     if not _is_folder(arguments.dicom):
-        # Folders and files of scans are often named after the patient: the path is not repeated.
-        raise InputError("--dicom: no such folder; name one that holds the files of one CT series")
+        raise InputError(NO_SERIES)
     if arguments.cohort is not None and not _is_folder(arguments.cohort):
         raise InputError(
             f"--cohort {arguments.cohort}: no such folder; name one that holds a cohort"

@@ -150,13 +150,14 @@ class Pace:
         expected = sum(planned[name] for name in both)
         off = sum(known[name] for name in both) / expected if expected > 0 else 1.0
         known = {name: seconds * off for name, seconds in planned.items()} | known
-        kinds: dict[str, list[float]] = {}
+        # Trainings cost alike sooner than a training and all else.
+        alike: dict[bool, list[float]] = {}
         for name, seconds in known.items():
-            kinds.setdefault(self._stages[name].role, []).append(seconds)
-        if any(stage.role not in kinds for stage in self._stages.values()):
+            alike.setdefault(self._stages[name].role == "train", []).append(seconds)
+        if any((stage.role == "train") not in alike for stage in self._stages.values()):
             return {}
         return {
-            name: known[name] if name in known else fmean(kinds[stage.role])
+            name: known[name] if name in known else fmean(alike[stage.role == "train"])
             for name, stage in self._stages.items()
         }
 

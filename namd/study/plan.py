@@ -79,7 +79,7 @@ class StageEstimate:
         source: Where that number comes from: `recorded`, `calibration`, `nothing to build` or
             `unknown`.
         other_source: How many of those in the store were made by other project source.
-        role: The stage's role; those of one role cost alike sooner than others.
+        role: The stage's role; trainings cost alike sooner than others.
         devices: Devices that are occupied while one is built.
     """
 

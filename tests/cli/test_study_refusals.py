@@ -55,7 +55,12 @@ REFUSED = [
     (toys.ABLATION, "name", "a b", "name: study name 'a b': use letters"),
     (toys.ABLATION, "ablation/toggles", {}, "ablation: toggles is empty"),
     (toys.ABLATION, "search", toys.SEARCH["search"], "ablation, search: a study has either"),
-    (toys.ABLATION, "base/preset", "tinny", "base: preset 'tinny' does not exist; did you mean"),
+    (
+        toys.ABLATION,
+        "base/preset",
+        "tinny",
+        "base: preset 'tinny' does not exist for method namd; did you mean",
+    ),
     (toys.ABLATION, "base/method", "namdd", "base: method='namdd' does not exist; did you mean"),
     (toys.ABLATION, "base/set", {"method": "x"}, "base.set.method='x': method is set by"),
     (toys.ABLATION, "base/store", "there", "base.store='there': a relative folder"),

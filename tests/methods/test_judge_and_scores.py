@@ -91,7 +91,7 @@ def context(folder, out, *, inputs=None, outputs=None, checkpoints=None, setting
             precision="fp32",
             evaluate=EvaluateSettings(num_draws=2, lpips="off", fid="off"),
         ),
-        values={"split": "test"},
+        values={"split": "test", "scored": "draws-test"},
         cohort_path=folder,
         inputs=inputs or {},
         outputs=outputs or {None: out},
