@@ -7,6 +7,8 @@ from contextvars import ContextVar
 
 from threadpoolctl import threadpool_limits
 
+from namd.config.cpus import available_cpus
+
 _OUTSIDE: ContextVar[int | None] = ContextVar("threads outside fixed_threads", default=None)
 
 
@@ -34,10 +36,11 @@ def fixed_threads(count: int) -> Iterator[None]:
 def spare_threads() -> int:
     """Return how many threads whole batches may share: those that the process began with.
 
-    Only for work whose result does not depend on the answer.
+    Never more than the cores it may use, which torch does not ask for. Only for work whose result
+    does not depend on the answer.
     """
     outside = _OUTSIDE.get()
-    if outside is not None:
-        return outside
-    torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch is not None else 1
+    if outside is None:
+        torch = sys.modules.get("torch")
+        outside = torch.get_num_threads() if torch is not None else 1
+    return min(outside, available_cpus())

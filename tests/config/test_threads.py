@@ -33,7 +33,8 @@ def test_a_failure_inside_restores_the_count():
     assert torch.get_num_threads() == 3
 
 
-def test_batches_may_share_what_the_process_began_with():
+def test_batches_may_share_what_the_process_began_with(monkeypatch):
+    monkeypatch.setattr("namd.config.threads.available_cpus", lambda: 8)
     torch.set_num_threads(3)
     assert spare_threads() == 3
     with fixed_threads(1):
@@ -42,6 +43,14 @@ def test_batches_may_share_what_the_process_began_with():
             assert (spare_threads(), torch.get_num_threads()) == (3, 2)
         assert (spare_threads(), torch.get_num_threads()) == (3, 1)
     assert spare_threads() == 3
+
+
+def test_batches_never_share_more_than_the_cores_that_a_quota_leaves(monkeypatch):
+    monkeypatch.setattr("namd.config.threads.available_cpus", lambda: 2)
+    torch.set_num_threads(3)
+    assert spare_threads() == 2
+    torch.set_num_threads(1)
+    assert spare_threads() == 1
 
 
 def test_sums_differ_between_counts_so_the_law_is_worth_having():
