@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from analysis.html_page import Table
-from analysis.study_effects import REFERENCE, Effects
+from analysis.study_effects import Effects
 from analysis.study_search import SearchSummary
 from analysis.study_table import StudyTable
 from analysis.wording import count, number, p_text, setting, signed
@@ -38,7 +38,9 @@ def report_tables(
     if table.context:
         found.append((CONTEXT, _context_table(table)))
     if table.kind == "ablation" and any(row.get(m) for row in table.rows for m in table.metrics):
-        found.append((f"Every metric, and its difference to {REFERENCE}", _metric_table(table)))
+        found.append(
+            (f"Every metric, and its difference to {table.reference}", _metric_table(table))
+        )
     if any(effect["estimates"][m] for effect in table.effects for m in table.metrics[1:]):
         found.append(("Every effect on the other metrics", _other_effects(table)))
     return found
@@ -63,8 +65,8 @@ def effect_notes(table: StudyTable) -> list[str]:
     how = "averaged over all that the other toggles do in the design"
     formed = "the same average of (both applied - first alone - second alone + neither)"
     if design.design == "pairwise":
-        how = f"every other part left on: the arm that applies it alone minus {REFERENCE}"
-        formed = f"{REFERENCE} - first alone - second alone + both"
+        how = f"every other part left on: the arm that applies it alone minus {table.reference}"
+        formed = f"{table.reference} - first alone - second alone + both"
     sign = "so an effect below zero means that switching the part off lowered the metric"
     notes = [
         f"the effect of a toggle is applied minus not applied, {how}; a toggle switches a part "
@@ -147,7 +149,7 @@ def _main_table(table: StudyTable) -> Table:
         "changed",
         "seeds",
         name,
-        f"minus {REFERENCE}",
+        f"minus {table.reference}",
         "p",
         "p (Holm)",
         "sign flips p (smallest possible)",
@@ -191,7 +193,7 @@ def _metric_table(table: StudyTable) -> Table:
                     p_text((difference or {}).get("p_holm")),
                 )
             )
-    header = ("arm", "metric", "mean over seeds", f"minus {REFERENCE}", "p", "p (Holm)")
+    header = ("arm", "metric", "mean over seeds", f"minus {table.reference}", "p", "p (Holm)")
     return Table(header, tuple(cells))
 
 

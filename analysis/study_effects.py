@@ -15,6 +15,14 @@ from dataclasses import dataclass, replace
 from namd.ledger.view import StudyView
 
 REFERENCE = "full"
+"""The reference arm of a study that names no other."""
+
+
+def reference_arm(view: StudyView) -> str:
+    """Return the name of the arm that the others are compared with."""
+    return str((view.specification.get("ablation") or {}).get("reference") or REFERENCE)
+
+
 """Name of the arm that applies no toggle."""
 
 Combination = frozenset[str]
@@ -102,7 +110,7 @@ def arms_of_combinations(view: StudyView, toggles: Sequence[str]) -> dict[Combin
     if recorded:
         return {frozenset(one): arm for arm, found in recorded.items() for one in found}
     names = dict.fromkeys(str(trial.body.get("arm") or "") for trial in view.trials.values())
-    read = {name: _named_after(name, toggles) for name in names}
+    read = {name: _named_after(name, toggles, reference_arm(view)) for name in names}
     return {found: name for name, found in read.items() if found is not None}
 
 
@@ -202,9 +210,9 @@ def _subsets(toggles: Sequence[str], most: int) -> Iterable[Combination]:
         yield from map(frozenset, itertools.combinations(toggles, size))
 
 
-def _named_after(arm: str, toggles: Sequence[str]) -> Combination | None:
+def _named_after(arm: str, toggles: Sequence[str], reference: str) -> Combination | None:
     """Return the toggles in an arm's name (`no_align_no_ehr`); None where it names others."""
-    if arm == REFERENCE:
+    if arm == reference:
         return frozenset()
     return next((found for found in _readings(arm, frozenset(toggles))), None)
 

@@ -11,7 +11,6 @@ import matplotlib as mpl
 import numpy as np
 
 from analysis.study_cost import StageCost
-from analysis.study_effects import REFERENCE
 from analysis.study_search import Proposed, SearchSummary
 from analysis.study_table import StudyTable
 from analysis.wording import number, p_text, signed
@@ -60,7 +59,7 @@ def difference_figure(table: StudyTable) -> "Figure | None":
             found = row["difference"]
             _row(axes, found, place, _difference_text(found))
         _arm_axis(axes, [row["arm"] for row in rows])
-        axes.set_xlabel(f"{title_of(name)}: arm minus {REFERENCE}, same cases and seeds")
+        axes.set_xlabel(f"{title_of(name)}: arm minus {table.reference}, same cases and seeds")
         axes.set_title(_heading(table), fontsize=9, loc="left")
         return figure
 

@@ -22,7 +22,6 @@ from analysis.study_cost import (
     stage_costs,
     total,
 )
-from analysis.study_effects import REFERENCE
 from analysis.study_figures import (
     arm_figure,
     cost_figure,
@@ -177,7 +176,7 @@ def seeds_csv(table: StudyTable) -> str:
     """Return one line per arm, metric and training seed."""
     stream = io.StringIO()
     writer = csv.writer(stream)
-    writer.writerow(["arm", "metric", "seed", "value", f"difference_to_{REFERENCE}"])
+    writer.writerow(["arm", "metric", "seed", "value", f"difference_to_{table.reference}"])
     for row in table.rows:
         for metric in table.metrics:
             difference = (row["differences"].get(metric) or {}).get("per_seed", {})
@@ -233,10 +232,10 @@ def method_lines(table: StudyTable) -> list[str]:
         "seeds under the same resamples (Obuchowski and Rockette 1995, seeds in the place of "
         f"readers); the {level} intervals use Student's t with Hillis' (2007) degrees of freedom, "
         "on the logit scale for AUROC and AUPRC.",
-        f"Differences are arm minus {REFERENCE}, paired: same cases, same resamples, same seeds. "
-        "p values are of that t; with a single seed and one case per patient, AUROC is compared by "
-        "DeLong's test. Holm's correction takes all arms that the study declared as one family, "
-        "for each metric apart; metrics other than "
+        f"Differences are arm minus {table.reference}, paired: same cases, same resamples, same "
+        "seeds. p values are of that t; with a single seed and one case per patient, AUROC is "
+        "compared by DeLong's test. Holm's correction takes all arms that the study declared as "
+        "one family, for each metric apart; metrics other than "
         f"{title_of(table.primary)} are secondary and their p values are for orientation.",
         *_effect_method(table),
         "Image metrics compare draws with the real (or simulated) follow-up. Set metrics such as "
@@ -262,8 +261,8 @@ FIGURES: dict[str, tuple[Callable[[Report], "Figure | None"], str]] = {
     ),
     "differences": (
         lambda report: difference_figure(report.table),
-        f"Paired difference to {REFERENCE}: diamond and bar are mean and interval, each circle "
-        "one training seed.",
+        "Paired difference to the reference arm: diamond and bar are mean and interval, each "
+        "circle one training seed.",
     ),
     "arms": (
         lambda report: arm_figure(report.table),

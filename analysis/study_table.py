@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.study_contrasts import Basis, adjust, arm_mean, contrast, plain
-from analysis.study_effects import REFERENCE, Effect, Effects, design_effects
+from analysis.study_effects import REFERENCE, Effect, Effects, design_effects, reference_arm
 from analysis.study_measures import Measured, measure, rank_once, told
 from analysis.study_scores import (
     aligned,
@@ -54,6 +54,7 @@ class StudyTable:
         context: Rows that need no training, on the same cases: row, auroc, auprc.
         design: What the effects are those of; None where the design is not run for any.
         effects: One mapping per effect of a toggle and per interaction of two, JSON-able.
+        reference: The arm that the others are compared with.
     """
 
     study: str
@@ -74,6 +75,7 @@ class StudyTable:
     context: tuple[dict[str, Any], ...] = ()
     design: Effects | None = None
     effects: tuple[dict[str, Any], ...] = ()
+    reference: str = REFERENCE
 
     def row(self, arm: str) -> dict[str, Any]:
         """Return the row of an arm. Raises KeyError where there is none."""
@@ -114,7 +116,8 @@ def study_table(storage: Storage, view: StudyView, cohort: Path | None = None) -
     primary = str(evaluate.get("primary") or "auroc")
     metrics = _metrics(primary, evaluate.get("secondary") or (), basis.measured)
     rows = [_row(arm, basis, primary, metrics) for arm in basis.arms]
-    compared = [row["differences"] for row in rows if row["arm"] != REFERENCE]
+    reference = reference_arm(view)
+    compared = [row["differences"] for row in rows if row["arm"] != reference]
     design = design_effects(view) if kind == "ablation" else None
     effects = [
         _effect(found, basis, primary, metrics) for found in (design.effects if design else ())
@@ -145,6 +148,7 @@ def study_table(storage: Storage, view: StudyView, cohort: Path | None = None) -
         context=basis.context,
         design=design,
         effects=tuple(effects),
+        reference=reference,
         **about,
     )
 
@@ -153,7 +157,8 @@ def arm_names(view: StudyView, kind: str) -> list[str]:
     """Return the arms in the order in which they were queued, the reference first."""
     found = dict.fromkeys(str(t.body.get("arm") or "") for t in view.trials.values())
     names = [name for name in found if name and (kind == "ablation" or CONFIRMATION in name)]
-    return sorted(names, key=lambda name: name != REFERENCE)
+    reference = reference_arm(view)
+    return sorted(names, key=lambda name: name != reference)
 
 
 def _basis(
@@ -266,8 +271,9 @@ def _row(arm: str, basis: Basis, primary: str, metrics: Sequence[str]) -> dict[s
     for name in metrics:
         row[name] = arm_mean(name, arm, basis)
     differences = {}
-    if arm != REFERENCE and REFERENCE in basis.arms:
-        weights = {arm: 1.0, REFERENCE: -1.0}
+    reference = reference_arm(basis.view)
+    if arm != reference and reference in basis.arms:
+        weights = {arm: 1.0, reference: -1.0}
         differences = {name: contrast(name, weights, basis) for name in metrics}
     row["differences"] = differences
     row["difference"] = differences.get(primary)
@@ -312,8 +318,9 @@ def _notes(
         if not row["finished"]:
             states = ", ".join(f"{n} {state}" for state, n in sorted(row["states"].items()))
             notes.append(f"arm {row['arm']} is not finished: {states}")
-    if kind == "ablation" and rows and not any(row["arm"] == REFERENCE for row in rows):
-        notes.append(f"no arm is called {REFERENCE}: nothing to compare with")
+    reference = reference_arm(view)
+    if kind == "ablation" and rows and not any(row["arm"] == reference for row in rows):
+        notes.append(f"no arm is called {reference}: nothing to compare with")
     seeds = max((row["seeds"] for row in rows), default=0)
     if seeds == 1:
         notes.append(

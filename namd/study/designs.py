@@ -15,7 +15,7 @@ from namd.config.errors import ConfigError, shown
 Design = Literal["arms", "leave-one-out", "pairwise", "factorial", "fractional"]
 
 FULL = "full"
-"""Name of the reference arm."""
+"""Name of the reference arm, unless the study names another."""
 
 MAXIMUM_RUNS = 1024
 """A design of more arms than this is a mistake, not a study."""
@@ -88,7 +88,10 @@ class Fraction:
 
 
 def make_arms(
-    design: Design, toggles: Mapping[str, Mapping[str, Any]], resolution: int | None = None
+    design: Design,
+    toggles: Mapping[str, Mapping[str, Any]],
+    resolution: int | None = None,
+    reference: str = FULL,
 ) -> list[Arm]:
     """Return the arms of a design, the reference first.
 
@@ -96,6 +99,7 @@ def make_arms(
         design: Which combinations of toggles.
         toggles: Name to the values that applying it sets, by dotted path.
         resolution: Of `fractional`; 3 or more.
+        reference: Name of the arm without toggles.
 
     Raises:
         ConfigError: Toggles contradict each other, two arms would have one name, or the design
@@ -105,7 +109,7 @@ def make_arms(
     named: dict[str, tuple[str, ...]] = {}
     for applied in _combinations(design, tuple(toggles), resolution):
         overrides = _combine(applied, toggles)
-        name = _name(design, applied)
+        name = _name(design, applied) if applied else reference
         if named.setdefault(name, applied) != applied:
             both = " and ".join(f"({', '.join(one) or 'none'})" for one in (named[name], applied))
             raise ConfigError(
@@ -169,8 +173,6 @@ def _combinations(
 
 
 def _name(design: Design, applied: tuple[str, ...]) -> str:
-    if not applied:
-        return FULL
     if design == "arms":
         return applied[0]
     return "_".join(f"no_{name}" for name in applied)

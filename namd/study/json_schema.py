@@ -9,6 +9,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from namd.study.comparison import CompareSpec
 from namd.study.spec import StudySpec
 
 _SCALARS: dict[Any, dict[str, Any]] = {
@@ -56,11 +57,17 @@ def json_schema() -> dict[str, Any]:
     evaluate = schema["properties"]["evaluate"]["properties"]
     evaluate["secondary"]["uniqueItems"] = True
     evaluate["split"]["anyOf"] = [{"enum": ["validation", "test"]}, _null()]
+    schema["properties"]["compare"] = _of(CompareSpec)
+    schema["required"].remove("base")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "namd study",
         **schema,
-        "oneOf": [{"required": ["ablation"]}, {"required": ["search"]}],
+        "oneOf": [
+            {"required": ["base", "ablation"]},
+            {"required": ["base", "search"]},
+            {"required": ["compare"]},
+        ],
     }
 
 

@@ -14,7 +14,8 @@ from namd.config.errors import ConfigError, InputError, about, shown
 from namd.config.parsing import parse, to_mapping
 from namd.ledger.schema import study_folder
 from namd.study.asha import AshaSettings, Mode
-from namd.study.designs import Arm, Design, Fraction, make_arms, make_fraction
+from namd.study.comparison import expanded
+from namd.study.designs import FULL, Arm, Design, Fraction, make_arms, make_fraction
 from namd.study.space import Space, parse_space
 
 Split = Literal["train", "validation", "test"]
@@ -59,11 +60,13 @@ class AblationSpec:
         design: Which combinations.
         toggles: Name to the values that switch the part off, by dotted path.
         resolution: Of `fractional` only: 3 separates toggles from each other, 4 also from pairs.
+        reference: Name of the arm without toggles, which the others are compared with.
     """
 
     design: Design
     toggles: dict[str, dict[str, Any]]
     resolution: int | None = None
+    reference: str = FULL
 
     def __post_init__(self) -> None:
         """Reject designs without toggles and a resolution where there is no fraction."""
@@ -74,6 +77,8 @@ class AblationSpec:
                 raise ValueError(f"toggles.{name} sets nothing")
             if not name.replace("_", "").isalnum():
                 raise ValueError(f"toggles.{name}: use letters, digits and underscores")
+        if not self.reference.replace("_", "").isalnum():
+            raise ValueError(f"reference={self.reference!r}: use letters, digits and underscores")
         if (self.resolution is not None) != (self.design == "fractional"):
             raise ValueError(
                 f"resolution={self.resolution} with design {self.design}: fractional states its "
@@ -84,7 +89,7 @@ class AblationSpec:
 
     def arms(self) -> list[Arm]:
         """Return the arms, the reference first. Raises ConfigError where toggles clash."""
-        return make_arms(self.design, self.toggles, self.resolution)
+        return make_arms(self.design, self.toggles, self.resolution, self.reference)
 
     @property
     def fraction(self) -> Fraction | None:
@@ -396,8 +401,11 @@ class StudySpec:
 
 
 def parse_study(mapping: Mapping[str, Any]) -> StudySpec:
-    """Read a study's mapping. Raises ConfigError naming path, value and the nearest valid key."""
-    return parse(StudySpec, mapping)
+    """Read a study's mapping. Raises ConfigError naming path, value and the nearest valid key.
+
+    `compare` is read as the ablation that it stands for.
+    """
+    return parse(StudySpec, expanded(mapping))
 
 
 def read_study(path: Path) -> StudySpec:

@@ -7,6 +7,7 @@ starts.
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +107,8 @@ class Configurator:
         if (method, preset) not in self._starts:
             base: Mapping[str, Any] = self._preset or {}
             if self._preset is None and preset is not None:
-                with about("base" if method == self.spec.base.method else f"method {method}"):
+                # Of an arm's method the caller says whose it is.
+                with about("base") if method == self.spec.base.method else nullcontext():
                     base = method_of({"method": method}, self._methods).preset(preset)
             evaluate: dict[str, Any] = {"split": self.spec.split}
             if self.spec.evaluate.num_draws is not None:
@@ -118,13 +120,7 @@ class Configurator:
 
     def _require_comparison(self) -> None:
         """Refuse another method anywhere but in an arm of its own. Raises ConfigError."""
-        ablation, search = self.spec.ablation, self.spec.search
-        for name in search.space if search is not None else ():
-            if name in ARM_STARTS:
-                raise ConfigError(
-                    f"search.space.{name}: a search has one {name}, base.{name}; compare methods "
-                    "in the arms of an ablation"
-                )
+        ablation = self.spec.ablation
         for name, values in ablation.toggles.items() if ablation is not None else ():
             started = [path for path in ARM_STARTS if path in values]
             if started and ablation is not None and ablation.design != "arms":
