@@ -43,8 +43,8 @@ def ray_cluster(tmp_path_factory) -> Iterator[Path]:
     ):
         # Ray's workers import the toy methods that lie beside the tests. An empty entry, as in
         # `PYTHONPATH=$PYTHONPATH:...` without one before, is the current folder.
-        toys = str(REPOSITORY / "tests" / "distributed")
-        patch.setenv("PYTHONPATH", os.pathsep.join(["", toys, os.environ.get("PYTHONPATH", "")]))
+        toys = [str(REPOSITORY / "tests" / "distributed"), str(REPOSITORY)]
+        patch.setenv("PYTHONPATH", os.pathsep.join(["", *toys, os.environ.get("PYTHONPATH", "")]))
         with contextlib.chdir(trap):
             stack.enter_context(local_cluster(files.temporary, 4, 1000, 200_000_000))
         yield trap
