@@ -32,6 +32,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
     parser = subparsers.add_parser("run", help="carry one configuration to a score table")
+    parser.add_argument("--method", metavar="M", help="a row of Table 1 (default: namd)")
     parser.add_argument("--preset", metavar="P", help="where the configuration starts from")
     parser.add_argument("--config", type=local_path, metavar="F", help="YAML laid over the preset")
     parser.add_argument(
@@ -65,7 +66,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         raise InputError("no configuration: name one with --preset or --config (see namd presets)")
     if arguments.picture is not None:
         _require_picture(arguments.picture)
-    configuration = resolve(arguments.preset, arguments.config, arguments.set)
+    configuration = resolve(arguments.preset, arguments.config, _overrides(arguments))
     if not arguments.plan:
         require_weights(configuration)
     store = (
@@ -86,6 +87,11 @@ def run_command(arguments: argparse.Namespace) -> int:
         text += f"\npicture {arguments.picture}"
     answer(arguments, result.to_mapping(), text)
     return 0
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
+    method = [] if arguments.method is None else [f"method={arguments.method}"]
+    return [*method, *arguments.set]
 
 
 def _require_picture(path: Path) -> None:
@@ -143,7 +149,7 @@ def announce_weights(configuration: "RunConfiguration") -> None:
     from namd.models.weights import describe
 
     mapping: dict[str, Any] = to_mapping(configuration.config)
-    for status in describe(configuration.preset or "", mapping):
+    for status in describe(mapping):
         tell(status.announcement)
 
 

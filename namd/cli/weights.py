@@ -12,6 +12,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Declare `namd weights`."""
     parser = subparsers.add_parser("weights", help=SUMMARY, description=SUMMARY)
     parser.add_argument("--preset", metavar="P", help="only what this preset can use")
+    parser.add_argument("--method", metavar="M", help="of this method (default: namd)")
     add_json_option(parser)
     parser.set_defaults(func=run)
 
@@ -21,11 +22,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises InputError where the preset is unknown.
     """
-    from namd.pipeline.run_configuration import method_of
+    from namd.config.parsing import to_mapping
+    from namd.pipeline.run_configuration import resolve
 
-    config = method_of({}).preset(arguments.preset) if arguments.preset else {}
-    statuses = describe(arguments.preset, config)
+    config = None
+    if arguments.preset is not None or arguments.method is not None:
+        method = [] if arguments.method is None else [f"method={arguments.method}"]
+        config = to_mapping(resolve(arguments.preset, None, method).config)
+    statuses = describe(config)
     value = {
+        "method": arguments.method,
         "preset": arguments.preset,
         "weights": [status.to_mapping() for status in statuses],
     }

@@ -123,23 +123,32 @@ def has_lpips_vgg(configured: str | None = None) -> bool:
     return locate("lpips-vgg", configured) is not None
 
 
-def describe(
-    preset: str | None = None, config: Mapping[str, Any] | None = None
-) -> list[WeightStatus]:
-    """Return the status of every weight that a preset wants, in the table's order.
+def describe(config: Mapping[str, Any] | None = None) -> list[WeightStatus]:
+    """Return the status of every weight that a configuration can use, in the table's order.
+
+    Those that it names, and the checkpoints that it would take from their usual places.
 
     Args:
-        preset: A preset's name; None: every weight there is.
-        config: Configuration as a mapping, whose values may name folders.
+        config: A whole configuration as a mapping; None: every weight there is.
     """
-    config = config or {}
+    if config is None:
+        return [status_of(weight.name) for weight in WEIGHTS.values()]
     return [
         status_of(weight.name, configured)
         for weight in WEIGHTS.values()
         if (configured := configured_value(config, weight)) is not None
-        or preset is None
-        or preset in weight.presets
+        or (weight.format == "checkpoint" and _has(config, weight.config_path))
     ]
+
+
+def _has(config: Mapping[str, Any], path: str) -> bool:
+    """Whether a configuration has a value at a dotted path, be it null."""
+    value: object = config
+    for name in path.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return False
+        value = value[name]
+    return bool(path)
 
 
 def status_of(

@@ -7,9 +7,7 @@ from namd.models.language_settings import EMBEDDED
 
 WeightFormat = Literal["diffusers", "transformers", "checkpoint"]
 
-EVERY_PRESET = ("tiny", "small", "base", "paper", "paper-authors-code")
 LOCAL_ROOT = "weights"
-PAPER_PRESETS = ("paper", "paper-authors-code")
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,6 @@ class ExternalWeight:
         name: The word used on the command line and in `locate`.
         title: What a person calls it.
         purpose: What a run does with it.
-        presets: Presets that can use it; empty: no method that is here reads it.
         format: `diffusers` and `transformers` are folders of config.json and safetensors;
             `checkpoint` is one file of torch hub's cache, of which the name carries the digest.
         licence: Licence of the weights, not of the code around them.
@@ -43,7 +40,6 @@ class ExternalWeight:
     name: str
     title: str
     purpose: str
-    presets: tuple[str, ...]
     format: WeightFormat
     licence: str
     gated: bool = False
@@ -109,7 +105,6 @@ WEIGHTS: dict[str, ExternalWeight] = {
             name="sd15-vae",
             title="Stable Diffusion 1.5 VAE",
             purpose="start of stage vae",
-            presets=PAPER_PRESETS,
             format="diffusers",
             licence="CreativeML OpenRAIL-M",
             fallback="set vae.architecture.weights to null: the VAE starts from random weights",
@@ -123,7 +118,6 @@ WEIGHTS: dict[str, ExternalWeight] = {
             name="sd15-unet",
             title="Stable Diffusion 1.5 U-Net",
             purpose="start of stage pretrain",
-            presets=PAPER_PRESETS,
             format="diffusers",
             licence="CreativeML OpenRAIL-M",
             fallback="set unet.weights to null: the U-Net starts from random weights",
@@ -137,7 +131,6 @@ WEIGHTS: dict[str, ExternalWeight] = {
             name="clip-text",
             title="CLIP ViT-L/14 text encoder, as Stable Diffusion 1.5 carries it",
             purpose="reads the report in the row SD1.5, which is not here yet",
-            presets=(),
             format="transformers",
             licence="MIT",
             fallback="the embedded language model reads the report (preset base)",
@@ -152,7 +145,6 @@ WEIGHTS: dict[str, ExternalWeight] = {
             name="medgemma",
             title="MedGemma 1.5 4B, instruction-tuned",
             purpose="reads the report in NAMD",
-            presets=PAPER_PRESETS,
             format="transformers",
             licence="Health AI Developer Foundations terms of use",
             gated=True,
@@ -171,7 +163,6 @@ WEIGHTS: dict[str, ExternalWeight] = {
             name="flux",
             title="FLUX.1 [dev] transformer",
             purpose="optional start of the row Flux, which is not here yet",
-            presets=(),
             format="diffusers",
             licence="FLUX.1 [dev] non-commercial licence",
             gated=True,
@@ -185,7 +176,6 @@ WEIGHTS: dict[str, ExternalWeight] = {
             name="lpips-vgg",
             title="VGG16 trunk of LPIPS",
             purpose="perceptual term of stage vae",
-            presets=EVERY_PRESET,
             format="checkpoint",
             licence="CC BY 4.0 (Oxford VGG), ImageNet terms",
             fallback=(
@@ -200,7 +190,6 @@ WEIGHTS: dict[str, ExternalWeight] = {
             name="lpips-alex",
             title="AlexNet trunk of LPIPS",
             purpose="column lpips of the tables",
-            presets=EVERY_PRESET,
             format="checkpoint",
             licence="BSD-3-Clause (torchvision), ImageNet terms",
             fallback="the column lpips stays empty; SSIM and PSNR are always there",
@@ -212,7 +201,6 @@ WEIGHTS: dict[str, ExternalWeight] = {
             name="inception",
             title="Inception v3 of the original FID",
             purpose="column fid of the tables",
-            presets=EVERY_PRESET,
             format="checkpoint",
             licence="Apache-2.0",
             fallback="the column fid stays empty; fid_judge and kid_judge are always there",

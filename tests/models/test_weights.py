@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from namd.config.errors import InputError
+from namd.config.parsing import to_mapping
 from namd.methods.namd.method import METHOD
 from namd.models import weights
 from namd.models.settings import UNetArchitecture, VAEArchitecture
@@ -276,6 +277,10 @@ def test_a_named_folder_that_fails_is_not_silently_replaced_by_another(bare):
     assert locate("sd15-vae", "weights/stable-diffusion-v1.5") is None
 
 
+def whole(preset: str, *overrides: str) -> dict[str, object]:
+    return to_mapping(resolve(preset, None, overrides).config)
+
+
 def read_by_stages(preset: str) -> set[str]:
     """Return the paths of weights that some stage of a preset reads once all of them are wanted."""
     switches = ["perceptual.source=lpips", "evaluate.lpips=alex", "evaluate.fid=inception"]
@@ -285,7 +290,7 @@ def read_by_stages(preset: str) -> set[str]:
 
 @pytest.mark.parametrize("preset", METHOD.presets)
 def test_a_preset_lists_only_weights_that_a_stage_of_it_reads(preset):
-    listed = describe(preset, METHOD.preset(preset))
+    listed = describe(whole(preset))
     assert listed
     paths = {WEIGHTS[status.name].config_path for status in listed}
     assert paths <= read_by_stages(preset)
@@ -365,17 +370,18 @@ def test_checkpoint_names_are_those_of_the_libraries():
 
 
 def test_a_preset_lists_what_it_wants(bare):
-    paper = {status.name for status in describe("paper")}
-    small = {status.name for status in describe("small")}
+    paper = {status.name for status in describe(whole("paper"))}
+    small = {status.name for status in describe(whole("small"))}
     assert paper == set(WEIGHTS) - {"clip-text", "flux"}
     assert small == {"lpips-vgg", "lpips-alex", "inception"}
-    configured = {"vae": {"architecture": {"weights": str(bare)}}}
-    assert "sd15-vae" in {status.name for status in describe("small", configured)}
+    place = f"vae.architecture.weights={bare}"
+    configured = whole("small", place, "vae.architecture.pixel_unshuffle=1")
+    assert "sd15-vae" in {status.name for status in describe(configured)}
 
 
 def test_a_configured_language_model_is_wanted_and_the_embedded_one_needs_no_weights(bare):
     def wants(source: str) -> bool:
-        listed = describe("small", {"language": {"source": source}})
+        listed = describe(whole("small", f"language.source={source}"))
         return "medgemma" in {status.name for status in listed}
 
     assert wants("google/medgemma-1.5-4b-it")
