@@ -37,6 +37,8 @@ DESCRIPTION = (
 BAD_INPUT = 2
 FAILED = 1
 INTERRUPTED = 130
+STOPPED = 143
+"""Stopped, and the same command continues."""
 UNREAD = 141
 """As the shell has it for Unix tools whose reader has gone."""
 
@@ -97,6 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _tell(str(error), BAD_INPUT, "--json" in words)
     except StageError as error:
         return _tell(str(error), FAILED, "--json" in words)
+    except PermissionError as error:
+        return _tell(f"{error.filename}: {error.strerror}", BAD_INPUT, "--json" in words)
+    except SystemExit as stopped:
+        if "--json" in words and stopped.code == STOPPED:
+            from namd.pipeline.interruption import stop_reason
+
+            write_json({"error": stop_reason(), "exit": STOPPED})
+        raise
     except KeyboardInterrupt:
         return _tell("interrupted by Ctrl-C", INTERRUPTED, "--json" in words)
     except streams.UnreadError:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from namd.config.errors import InputError
 from namd.data import schema
-from namd.data.cohort import Cohort, cohort_fingerprint, read_cases, read_schema
+from namd.data.cohort import Cohort, cohort_fingerprint, read_card, read_cases, read_schema
 from namd.data.features import SIZES
 from namd.data.identity import alike, shown
 from namd.data.settings import CohortDemands
@@ -50,10 +50,10 @@ def require_sound(cohort: Cohort) -> None:
 
 
 def require_trainable(folder: str | Path, demands: CohortDemands | None = None) -> None:
-    """Refuse what would spoil a run in silence or stop it late: leaks, splits that lack something.
+    """Refuse what would spoil a run in silence or stop it late.
 
-    Reads a few columns and which follow-ups are there; `check_folder` looks at everything but
-    what a configuration demands.
+    Leaks, splits that lack something, cases that are not those of the card. `check_folder` looks
+    at everything but what a configuration demands.
 
     Raises:
         InputError: there is no cohort, or it must not be trained on, or not as demanded.
@@ -66,7 +66,11 @@ def require_trainable(folder: str | Path, demands: CohortDemands | None = None) 
         cases = read_cases(Path(folder), read)
         table = cases.drop_columns(["followup"]).to_pandas()
         present = cases["followup"].is_valid().to_numpy()
-        problems = [*_split_problems(table), *_usability_problems(table, present)]
+        problems = [
+            *_content_problems(folder, stored),
+            *_split_problems(table),
+            *_usability_problems(table, present),
+        ]
         demanded = list(_unmet(demands or CohortDemands(), stored, table))
     if problems:
         raise InputError(
@@ -91,17 +95,22 @@ def check_folder(folder: str | Path) -> tuple[Cohort | None, list[str]]:
     except InputError as error:
         return None, [str(error)]
     problems = find_problems(cohort) or usability_problems(cohort)
-    written = cohort.card.get("fingerprint")
     try:
-        content = cohort_fingerprint(folder, read_schema(folder).names)
+        return cohort, [*problems, *_content_problems(folder, read_schema(folder))]
     except InputError as error:
         return cohort, [*problems, str(error)]
-    if written != content:
-        problems.append(
-            f"fingerprint: the card says {str(written)[:12]}, the cases have {content[:12]}; "
-            "they were changed after the cohort was built"
-        )
-    return cohort, problems
+
+
+def _content_problems(folder: str | Path, stored: pa.Schema) -> list[str]:
+    """Return that the cases are not those that the card was written for, if so."""
+    written = read_card(folder).get("fingerprint")
+    content = cohort_fingerprint(folder, stored.names)
+    if written == content:
+        return []
+    return [
+        f"fingerprint: the card says {str(written)[:12]}, the cases have {content[:12]}; "
+        "they were changed after the cohort was built"
+    ]
 
 
 def schema_problems(stored: pa.Schema) -> list[str]:

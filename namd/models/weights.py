@@ -169,7 +169,7 @@ def status_of(
         if not problem:
             path, problems = place, []
             break
-        if place.exists():
+        if _is_there(place):
             problems.append(f"{place}: {problem}")
     return WeightStatus(
         name=weight.name,
@@ -194,9 +194,19 @@ def configured_value(config: Mapping[str, Any], weight: ExternalWeight) -> str |
 
 def examine(place: Path, weight: ExternalWeight) -> str:
     """Return why weights at a place cannot be used, or an empty text."""
-    if weight.format == "checkpoint":
-        return _examine_checkpoint(place, weight)
-    return _examine_folder(place, weight)
+    look = _examine_checkpoint if weight.format == "checkpoint" else _examine_folder
+    try:
+        return look(place, weight)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _is_there(place: Path) -> bool:
+    """Whether something lies at a place, as far as this user may look: a home may be another's."""
+    try:
+        return place.exists()
+    except OSError:
+        return False
 
 
 def hub_checkpoints() -> Path:
@@ -257,7 +267,8 @@ def _checkpoint_places(
 ) -> Iterator[tuple[str, Path | None]]:
     if configured is not None:
         place = local_path(configured)
-        named = [place / name for name in weight.filenames] if place.is_dir() else [place]
+        inside = _is_there(place / ".")
+        named = [place / name for name in weight.filenames] if inside else [place]
         yield from ((f"{weight.config_path}: {file}", file) for file in named)
         return
     root = os.environ.get(FOLDER_VARIABLE)
@@ -273,7 +284,7 @@ def _configured_places(
     folder = local_path(configured)
     place = _descend(folder, weight)
     yield f"{weight.config_path or 'configuration'}: {place}", place
-    if not folder.exists() and _is_hub_name(configured):
+    if not _is_there(folder) and _is_hub_name(configured):
         yield f"Hugging Face cache: {configured}", _cached_folder(configured, weight, revision)
 
 
@@ -283,7 +294,7 @@ def _is_hub_name(text: str) -> bool:
 
 def _descend(folder: Path, weight: ExternalWeight) -> Path:
     inner = folder / weight.subfolder
-    return inner if weight.subfolder and inner.is_dir() else folder
+    return inner if weight.subfolder and _is_there(inner / ".") else folder
 
 
 def _cached_folder(

@@ -1,5 +1,6 @@
 """Work outlives the terminal or pipe that it writes to; what only shows something ends with it."""
 
+import json
 import os
 import pty
 import signal
@@ -108,6 +109,16 @@ def test_a_run_that_was_stopped_names_the_signal(tmp_path, number, words):
     told = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 143
     assert f"{words}; the same command continues" in told
+
+
+def test_a_stopped_run_answers_in_json_too(tmp_path):
+    process = command("run", tmp_path, "--json", stdout=subprocess.PIPE, text=True)
+    await_training(tmp_path)
+    process.send_signal(signal.SIGHUP)
+    told = process.communicate(timeout=PATIENCE_S)[0]
+    assert process.returncode == 143
+    answer = {"error": "interrupted by SIGHUP (a closed terminal)", "exit": 143}
+    assert json.loads(told.splitlines()[-1]) == answer
 
 
 def test_ctrl_c_on_a_terminal_stops_a_run(tmp_path):

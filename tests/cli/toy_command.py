@@ -22,6 +22,7 @@ def add_parser(subparsers) -> None:
     run = subparsers.add_parser("run")
     run.add_argument("store")
     run.add_argument("--pause", default="0.1")
+    run.add_argument("--json", action="store_true")
     run.set_defaults(func=run_command)
     methods = subparsers.add_parser("methods")
     methods.add_argument("--then", type=Path)

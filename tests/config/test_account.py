@@ -1,5 +1,6 @@
 """A user without a name, a home or a writable one is no reason to fail."""
 
+import json
 import os
 import pwd
 import stat
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from namd.cli import methods
+from namd.cli.main import main
 from namd.config.account import complete_account
+from namd.models.weights import describe
 
 NAMES = ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "MPLCONFIGDIR", "WANDB_CACHE_DIR")
 
@@ -69,3 +73,26 @@ def test_a_command_that_looks_for_weights_runs_as_anybody(variables):
     environment = {"PATH": os.environ["PATH"], **variables}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_home_that_may_not_be_entered_holds_no_weights(monkeypatch, tmp_path):
+    def forbidden(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = [status.found for status in describe()]
+    monkeypatch.setattr(Path, "stat", forbidden)
+    assert [status.found for status in describe()] == before == [False] * len(before)
+    assert all("cannot be read" not in status.problem for status in describe())
+
+
+def test_a_file_that_may_not_be_read_is_one_line(monkeypatch, capsys):
+    def forbidden(_arguments):
+        raise PermissionError(13, "Permission denied", "/somewhere/else")
+
+    monkeypatch.setattr(methods, "list_methods", forbidden)
+    assert main(["methods", "--json"]) == 2
+    told = capsys.readouterr()
+    assert told.err == "error: /somewhere/else: Permission denied\n"
+    assert json.loads(told.out)["exit"] == 2

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -175,6 +176,16 @@ def test_cases_changed_after_the_build_are_noticed(stored):
     older = pa.array(np.full(len(stored.table), 70.0, np.float32))
     (problem,) = stored.problems(stored.table.set_column(place, "age", older))
     assert "changed after the cohort was built" in problem
+
+
+def test_cases_changed_after_the_build_are_not_trained_on(stored):
+    place = stored.table.schema.get_field_index("label")
+    turned = pc.subtract(pa.scalar(1, pa.int8()), stored.table["label"])
+    pq.write_table(stored.table.set_column(place, "label", turned), stored.folder / CASES_FILE)
+    with pytest.raises(InputError, match=r"C: fingerprint: .*changed after .*; nothing was"):
+        require_trainable(stored.folder)
+    pq.write_table(stored.table, stored.folder / CASES_FILE)
+    require_trainable(stored.folder)
 
 
 def test_ids_in_two_splits_survive_as_problems_on_disk(stored):
