@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ PATIENCE_S = 60.0
 def command(*words, **options):
     environment = {**os.environ, "TERM": "xterm"}
     words = [sys.executable, str(SCRIPT), *map(str, words)]
+    # Not ignored, whoever runs the tests under nohup.
+    options.setdefault("preexec_fn", partial(signal.signal, signal.SIGHUP, signal.SIG_DFL))
     return subprocess.Popen(words, env=environment, **options)
 
 

@@ -70,8 +70,8 @@ def test_the_drivers_unit_has_one_name(cluster_folder, name):
 def test_the_resources_shown_can_be_reserved(readme):
     (block,) = re.findall(r"^ {4}resources:\n(?: {6}.*\n)+", readme, re.MULTILINE)
     shown = parse(ResourcesSpec, yaml.safe_load(block)["resources"], "resources")
-    assert shown.of("pretrain").least == 2
-    assert shown.of("vae").gpus == 1
+    assert shown.of("pretrain", "pretrain").least == 2
+    assert shown.of("vae", "vae").gpus == 1
 
 
 def test_the_smoke_study_is_one_that_its_method_can_run(cluster_folder: Path):

@@ -35,7 +35,9 @@ def test_a_traceback_of_tunes_goes_to_the_log_and_not_to_the_terminal(own, capfd
     assert (said.out, said.err) == ("", "a line of ours\n")
 
 
-def test_outside_a_session_ray_speaks_as_before(own, capfd):
+def test_outside_a_session_ray_speaks_as_before(own, capfd, monkeypatch):
+    # The session's cluster is kept quiet for as long as it lives.
+    monkeypatch.setattr("ray._private.worker._worker_logs_enabled", True)
     with ray_files(own):
         pass
     say_raylet("Another one died")
