@@ -11,8 +11,8 @@ from typing import Any
 
 from analysis.study_scores import stage_keys
 from namd.ledger.artifacts import read_artifact
-from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView
+from namd.storage.base import Storage
 
 
 @dataclass(frozen=True)

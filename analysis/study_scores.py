@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from namd.data.cohort import CASES_FILE, read_card
 from namd.data.schema import MALIGNANT
 from namd.ledger.artifacts import read_artifact
-from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView, TrialView
 from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
+from namd.storage.base import Storage
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from namd.config.places import local_path, place
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
     from namd.ledger.lease import Holder
-    from namd.ledger.storage import Storage
     from namd.ledger.view import StudyView
+    from namd.storage.base import Storage
     from namd.study.spec import StudySpec
 
 State = Literal["running", "finished", "stopped", "interrupted"]
@@ -127,7 +127,7 @@ def open_ledger(arguments: argparse.Namespace) -> Ledger:
 def open_studies(url: str) -> "tuple[Storage, list[str]]":
     """Return a store's records and the names of its studies. Raises InputError."""
     from namd.ledger.reading import study_names
-    from namd.ledger.storage import open_storage
+    from namd.storage.opening import open_storage
 
     if "://" not in url and not Path(url).is_dir():
         raise InputError(f"store {url}: no such folder")

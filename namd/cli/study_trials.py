@@ -13,7 +13,7 @@ from namd.config.errors import InputError
 
 if TYPE_CHECKING:
     from namd.ledger.schema import Event
-    from namd.ledger.storage import Storage
+    from namd.storage.base import Storage
 
 LEAST_OF_ID = 4
 

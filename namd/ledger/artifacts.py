@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from namd.config.errors import InputError
-from namd.ledger.storage import Storage
+from namd.storage.base import Storage
 
 COMMIT = "COMMIT"
 _DIGITS = frozenset("0123456789abcdef")

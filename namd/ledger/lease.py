@@ -18,8 +18,8 @@ from pathlib import Path
 from namd.config.errors import InputError
 from namd.ledger.damage import LedgerDamaged, damaged
 from namd.ledger.schema import study_folder
-from namd.ledger.storage import Storage
 from namd.ledger.validation import RecordDamaged, read_json
+from namd.storage.base import Storage
 
 _LEASE_NAME = re.compile(r"(\d{8})\.json")
 

@@ -14,7 +14,7 @@ from typing import Any
 from namd.ledger.lease import Holder, Lease, LeaseLost, LeaseTiming, acquire
 from namd.ledger.reading import encode_segment, list_records, read_events, read_record
 from namd.ledger.schema import FENCED, LOST, Event, Identity, Place, Span, event_name, study_folder
-from namd.ledger.storage import LocalStorage, Storage, probe
+from namd.storage.base import Storage, probe
 
 SEGMENT_RECORDS = 2000
 """Loose records that make a segment: a tenth of a second to read, a few hundred kB."""
@@ -142,9 +142,8 @@ class Writer:
 
     def _recover(self) -> None:
         """Read what was written, and fence every epoch before this one."""
-        if isinstance(self._storage, LocalStorage):
-            for name in ("events", "segments", "leases"):
-                self._storage.sweep(f"{self._folder}/{name}")
+        for name in ("events", "segments", "leases"):
+            self._storage.sweep(f"{self._folder}/{name}")
         fenced, last = set(), {}
         for event in read_events(self._storage, self._study):
             self._known.add(event.identity)

@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from namd.pipeline.backend import Backend, StoreError
+from namd.storage.backend import Backend
+from namd.storage.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,7 @@ class Leases:
             return None
         holder = Holder.here()
         path = f"{folder}/lease-{epoch + 1}"
-        if not self.backend.create_if_absent(
-            path, json.dumps(asdict(holder)).encode(), lasting=False
-        ):
+        if not self.backend.create(path, json.dumps(asdict(holder)).encode(), durable=False):
             return None
         try:
             return Lease(self, folder, epoch + 1, holder, self.seconds_spent(folder))
@@ -139,18 +138,18 @@ class Leases:
 
     def seconds_spent(self, folder: str) -> float:
         """Return the seconds that all holders so far spent, to their last heartbeats."""
-        names = [n for n in self.backend.list(folder) if n.startswith("heartbeat-")]
+        names = [n for n in self.backend.names(folder) if n.startswith("heartbeat-")]
         beats = (_beat(self.backend.read(f"{folder}/{name}")) for name in names)
         return sum(float(beat.get("seconds", 0.0)) for beat in beats)
 
     def forget(self, folder: str) -> None:
         """Remove all traces of leases, once the key is published or removed."""
-        for name in self.backend.list(folder):
+        for name in self.backend.names(folder):
             if name.startswith(("heartbeat-", "lease-")):
                 self.backend.remove(f"{folder}/{name}")
 
     def _latest(self, folder: str) -> int:
-        epochs = (n.removeprefix("lease-") for n in self.backend.list(folder) if "lease-" in n)
+        epochs = (n.removeprefix("lease-") for n in self.backend.names(folder) if "lease-" in n)
         return max((int(epoch) for epoch in epochs if epoch.isdigit()), default=0)
 
 
@@ -208,8 +207,8 @@ class Lease:
     def _beat(self, released: bool) -> None:
         self._count += 1
         beat = {"count": self._count, "seconds": round(self.seconds, 3), "released": released}
-        self.leases.backend.write(
-            f"{self.folder}/heartbeat-{self.epoch}", json.dumps(beat).encode(), lasting=False
+        self.leases.backend.replace(
+            f"{self.folder}/heartbeat-{self.epoch}", json.dumps(beat).encode(), durable=False
         )
 
 

@@ -12,13 +12,13 @@ from namd.config.parsing import to_mapping
 from namd.config.threads import fixed_threads
 from namd.methods.base import World, num_threads
 from namd.pipeline import provenance
-from namd.pipeline.backend import StoreError
 from namd.pipeline.digests import DigestCache
 from namd.pipeline.graph import Fingerprint, Plan, make_plan
 from namd.pipeline.launcher import Launcher, StageResult
 from namd.pipeline.reporting import Reporter, SilentReporter
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Artifact, Store
+from namd.storage.errors import StoreError
 
 RUNS = "runs"
 RECORD = "run.json"
@@ -169,7 +169,7 @@ def record(
     content = json.loads(json.dumps(content, allow_nan=False))
     content[DIGEST] = fingerprint(content)
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    store.backend.write(f"{RUNS}/{result.run}/{RECORD}", text.encode())
+    store.backend.replace(f"{RUNS}/{result.run}/{RECORD}", text.encode())
 
 
 def _grid(cohort: Path | None) -> dict[str, Any] | None:
@@ -193,7 +193,7 @@ def readable_runs(store: Store) -> tuple[dict[str, dict[str, Any]], dict[str, st
     """Return the records of runs by key, and by key what is wrong with the damaged ones."""
     found: dict[str, dict[str, Any]] = {}
     damaged: dict[str, str] = {}
-    for key in store.backend.list(RUNS):
+    for key in store.backend.names(RUNS):
         raw = store.backend.read(f"{RUNS}/{key}/{RECORD}")
         if raw is None:
             continue

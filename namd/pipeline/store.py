@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from namd.config.fingerprint import file_digest
-from namd.config.places import local_path
 from namd.ledger.artifacts import COMMIT, Commit, CommitUnreadable, damage, parse_commit
-from namd.pipeline.backend import Backend, LocalBackend, StoreError, probe
 from namd.pipeline.digests import DigestCache
 from namd.pipeline.leases import Leases, LeaseTiming
 from namd.pipeline.verification import first_problem, known_digest
+from namd.storage.backend import Backend
+from namd.storage.base import Storage, probe
+from namd.storage.errors import StoreError
+from namd.storage.opening import open_storage
 
 STORE_SCHEMA = 1
 STORE_FILE = "store.json"
@@ -146,7 +148,7 @@ class _Needed:
 
 
 class Store:
-    """A store of artifacts on a backend that has passed the probe, or is only looked into.
+    """A store of artifacts on a storage that has passed the probe, or is only looked into.
 
     Attributes:
         backend: Where it lies.
@@ -157,14 +159,14 @@ class Store:
 
     def __init__(
         self,
-        backend: Backend,
+        storage: Storage,
         timing: LeaseTiming | None = None,
         *,
         read_only: bool = False,
         is_empty: bool = False,
     ) -> None:
-        self.backend = backend
-        self.leases = Leases(backend, timing)
+        self.backend = Backend(storage)
+        self.leases = Leases(self.backend, timing)
         self.read_only = read_only
         self.is_empty = is_empty
         self._unsure: set[str] = set()
@@ -233,7 +235,7 @@ class Store:
         commit = {"attempt": attempt.name, "files": _digests(attempt.folder)}
         text = json.dumps(commit, indent=1, sort_keys=True).encode()
         try:
-            won = self.backend.create_if_absent(f"{folder}/{COMMIT}", text)
+            won = self.backend.create(f"{folder}/{COMMIT}", text)
         except StoreError:
             self._unsure.add(attempt.name)
             raise
@@ -282,17 +284,17 @@ class Store:
         if commit is None:
             return
         self.backend.remove(f"{folder}/checkpoints")
-        for name in self.backend.list(f"{folder}/attempts"):
+        for name in self.backend.names(f"{folder}/attempts"):
             if name != commit.attempt:
                 self.backend.remove(f"{folder}/attempts/{name}")
         self.leases.forget(folder)
 
     def entries(self) -> Iterator[Entry]:
         """Iterate over every key, by stage name, then key."""
-        for stage in self.backend.list(""):
+        for stage in self.backend.names(""):
             if stage in NOT_STAGES or "." in stage:
                 continue
-            for key in self.backend.list(stage):
+            for key in self.backend.names(stage):
                 yield self._look(stage, key)
 
     def _look(self, stage: str, key: str) -> Entry:
@@ -401,9 +403,9 @@ class Store:
             winner = None if raw is None else parse_commit(raw).attempt
         except CommitUnreadable:
             return []  # Which attempt was published is not known: none of them is a leftover.
-        attempts = [n for n in self.backend.list(f"{folder}/attempts") if n != winner]
+        attempts = [n for n in self.backend.names(f"{folder}/attempts") if n != winner]
         places = [f"{folder}/attempts/{name}" for name in attempts]
-        for name in self.backend.list(folder):
+        for name in self.backend.names(folder):
             stale = name.startswith(("lease-", "heartbeat-"))
             if stale or (committed and name == "checkpoints"):
                 places.append(f"{folder}/{name}")
@@ -435,15 +437,16 @@ def open_store(
     Raises StoreError where it is another kind of place, another schema version, not a store,
     cannot be reached, or fails the probe.
     """
-    backend = _open_backend(url, answered)
+    storage = open_storage(url, answered)
+    backend = Backend(storage)
     try:
         raw = _store_file(backend, create)
     except OSError as error:
         raise _unusable(backend, error) from error
     _require_schema(backend.name, raw)
     if create:
-        probe(backend)
-    return Store(backend, timing)
+        probe(storage)
+    return Store(storage, timing)
 
 
 def view_store(url: str) -> Store:
@@ -451,16 +454,17 @@ def view_store(url: str) -> Store:
 
     A place where nothing lies yet is an empty store. Raises StoreError as `open_store`.
     """
-    backend = _open_backend(url, answered=False)
+    storage = open_storage(url)
+    backend = Backend(storage)
     try:
         raw = backend.read(STORE_FILE)
-        if raw is None and backend.list(""):
+        if raw is None and backend.names(""):
             raise _no_store(backend)
     except OSError as error:
         raise _unusable(backend, error) from error
     if raw is not None:
         _require_schema(backend.name, raw)
-    return Store(backend, read_only=True, is_empty=raw is None)
+    return Store(storage, read_only=True, is_empty=raw is None)
 
 
 def _store_file(backend: Backend, create: bool) -> bytes:
@@ -469,9 +473,9 @@ def _store_file(backend: Backend, create: bool) -> bytes:
     if raw is None and not create:
         raise StoreError(f"store {backend.name}: no store there ({STORE_FILE} is missing)")
     if raw is None:
-        if backend.list(""):
+        if backend.names(""):
             raise _no_store(backend)
-        backend.create_if_absent(STORE_FILE, json.dumps({"schema": STORE_SCHEMA}).encode())
+        backend.create(STORE_FILE, json.dumps({"schema": STORE_SCHEMA}).encode())
         raw = backend.read(STORE_FILE) or b""
     return raw
 
@@ -488,17 +492,6 @@ def _unusable(backend: Backend, error: OSError) -> StoreError:
         f"store {backend.name}: cannot be used ({error.strerror or error}); name another with "
         "--store"
     )
-
-
-def _open_backend(url: str, answered: bool) -> Backend:
-    protocol, separator, rest = url.partition("://")
-    if separator and protocol in ("s3", "s3a"):
-        from namd.pipeline.object_backend import open_object_backend
-
-        return open_object_backend(url, answered)
-    if separator and protocol != "file":
-        raise StoreError(f"store {url}: only local folders, file:// and s3:// are known")
-    return LocalBackend(local_path(rest if separator else url).absolute())
 
 
 def key_folder(stage: str, key: str) -> str:

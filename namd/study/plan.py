@@ -15,11 +15,11 @@ from namd.config.errors import InputError
 from namd.ledger.view import StudyView
 from namd.methods.base import Stage
 from namd.methods.source_hash import source_hash
-from namd.pipeline.backend import StoreError
 from namd.pipeline.digests import DigestCache
 from namd.pipeline.estimate import nearest_cost
 from namd.pipeline.graph import Fingerprint, Node, make_plan
 from namd.pipeline.store import MANIFEST, Store, damaged, key_folder
+from namd.storage.errors import StoreError
 from namd.study.designs import Fraction
 from namd.study.engine import Engine, Exhausted, Outcome
 from namd.study.gangs import (
@@ -209,7 +209,7 @@ class Holdings:
         if self.store is None:
             return []
         if stage not in self._recorded:
-            keys = self.store.backend.list(stage)[:_RECORDED]
+            keys = self.store.backend.names(stage)[:_RECORDED]
             found = []
             for key in keys:
                 with suppress(StoreError):

@@ -16,8 +16,8 @@ from analysis.study_report import make_report, to_markdown, write_report
 from analysis.study_search import Proposed, pareto, search_summary
 from namd.cli.report import write_study_report
 from namd.ledger.lease import LeaseTiming
-from namd.ledger.storage import LocalStorage
 from namd.ledger.view import StudyView, read_view
+from namd.storage.local import LocalStorage
 from namd.study.optuna_view import importances
 from namd.study.record import open_study
 

@@ -14,8 +14,8 @@ from namd.cli import study_fold
 from namd.ledger import lease
 from namd.ledger.lease import Holder, LeaseTiming, look_at_holder
 from namd.ledger.schema import Event, Identity, Place
-from namd.ledger.storage import LocalStorage
 from namd.ledger.writing import encode_segment
+from namd.storage.local import LocalStorage
 from namd.study.spec import parse_study
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from namd.ledger.lease import LeaseTiming
-from namd.ledger.storage import LocalStorage
+from namd.storage.local import LocalStorage
 from namd.study.record import StudyRecord, open_study
 from namd.study.spec import StudySpec, parse_study
 from namd.study.trials import Configurator, Trial

@@ -9,12 +9,12 @@ import toy_study as toy
 from play import Recorder, Theatre
 
 from namd.config.errors import StageError
-from namd.ledger import s3
 from namd.ledger.lease import LeaseTiming
-from namd.ledger.s3 import PATIENCE_VARIABLE
-from namd.ledger.storage import open_storage
 from namd.ledger.view import read_view
-from namd.pipeline.object_backend import cache_folder
+from namd.storage import s3
+from namd.storage.objects import cache_folder
+from namd.storage.opening import open_storage
+from namd.storage.s3 import PATIENCE_VARIABLE
 
 LIMIT_S = 6
 

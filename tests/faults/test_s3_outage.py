@@ -5,17 +5,17 @@ import time
 
 import pytest
 
-from namd.ledger import s3
 from namd.ledger.lease import LeaseTiming as LedgerTiming
 from namd.ledger.lease import StudyBusy
 from namd.ledger.reading import read_events
-from namd.ledger.s3 import PATIENCE_VARIABLE, S3Away
 from namd.ledger.schema import Identity
-from namd.ledger.storage import open_storage
 from namd.ledger.writing import open_writer
-from namd.pipeline.backend import StoreError
 from namd.pipeline.leases import LeaseTiming
 from namd.pipeline.store import open_store
+from namd.storage import s3
+from namd.storage.errors import StoreError
+from namd.storage.opening import open_storage
+from namd.storage.s3 import PATIENCE_VARIABLE, S3Away
 
 QUICK = LedgerTiming(ttl_s=4.0, beat_s=0.2, poll_s=0.1)
 TIMING = LeaseTiming(heartbeat_s=0.2, ttl_s=4.0)
@@ -178,7 +178,7 @@ def test_an_attempt_that_was_not_committed_is_abandoned(s3_url):
     attempt = filled(store)
     store.backend.upload(f"train/{KEY}/attempts/{attempt.name}")
     store.abandon(attempt)
-    assert store.backend.list(f"train/{KEY}/attempts") == []
+    assert store.backend.names(f"train/{KEY}/attempts") == []
 
 
 def test_a_lease_is_not_taken_for_silence_that_was_the_servers(s3_line, s3_url):

@@ -7,8 +7,10 @@ import pytest
 from namd.ledger.lease import LeaseLost, LeaseTiming, StudyBusy
 from namd.ledger.reading import list_records, read_events
 from namd.ledger.schema import Identity
-from namd.ledger.storage import ObjectStorage, Storage, open_storage, probe
 from namd.ledger.writing import open_writer
+from namd.storage.base import Storage, probe
+from namd.storage.objects import ObjectStorage
+from namd.storage.opening import open_storage
 
 # Importing the server alone takes several seconds.
 pytestmark = pytest.mark.slow

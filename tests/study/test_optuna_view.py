@@ -9,7 +9,7 @@ from optuna.storages.journal import JournalFileBackend
 from namd.config.errors import InputError
 from namd.ledger.lease import LeaseTiming
 from namd.ledger.reading import read_events
-from namd.ledger.storage import LocalStorage
+from namd.storage.local import LocalStorage
 from namd.study.optuna_view import publish_to_optuna
 from namd.study.record import open_study
 from namd.study.spec import parse_study

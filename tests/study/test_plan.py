@@ -6,9 +6,9 @@ import re
 import pytest
 import toy
 
-from namd.pipeline.backend import StoreError
 from namd.pipeline.graph import make_plan
 from namd.pipeline.store import MANIFEST, METRICS, Store, open_store
+from namd.storage.errors import StoreError
 from namd.study.plan import Cluster, make_study_plan
 from namd.study.spec import parse_study
 from namd.study.trials import Configurator, ablation_trials

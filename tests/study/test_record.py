@@ -13,9 +13,9 @@ import toy
 from namd.config.errors import ConfigError
 from namd.ledger.lease import LeaseTiming, StudyBusy
 from namd.ledger.reading import read_events
-from namd.ledger.storage import LocalStorage
 from namd.ledger.view import StudyView, read_view
 from namd.ledger.writing import Writer
+from namd.storage.local import LocalStorage
 from namd.study.record import StudyRecord, open_study, warm_trials
 from namd.study.spec import StudySpec, parse_study
 from namd.study.state import replay

@@ -6,7 +6,7 @@ import toy
 
 from namd.ledger.lease import LeaseTiming
 from namd.ledger.reading import read_events
-from namd.ledger.storage import LocalStorage
+from namd.storage.local import LocalStorage
 from namd.study.record import StudyRecord, open_study
 from namd.study.spec import StudySpec, parse_study
 

@@ -7,10 +7,10 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
 from namd.config.errors import InputError
-from namd.ledger import s3
 from namd.ledger.lease import Holder, LeaseTiming, StudyBusy, acquire
-from namd.ledger.s3 import PATIENCE_VARIABLE, Patience, S3Away, is_away
-from namd.ledger.storage import LocalStorage
+from namd.storage import s3
+from namd.storage.local import LocalStorage
+from namd.storage.s3 import PATIENCE_VARIABLE, Patience, S3Away, is_away
 
 URL = "s3://bucket/prefix"
 GONE = EndpointConnectionError(endpoint_url="http://somewhere:9000/bucket")
