@@ -17,9 +17,9 @@ from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
-    from namd.ledger.lease import Holder
     from namd.ledger.view import StudyView
     from namd.storage.base import Storage
+    from namd.storage.process import Holder
     from namd.study.spec import StudySpec
 
 State = Literal["running", "finished", "stopped", "interrupted"]

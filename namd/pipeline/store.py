@@ -17,11 +17,12 @@ from typing import Any
 from namd.config.fingerprint import file_digest
 from namd.ledger.artifacts import COMMIT, Commit, CommitUnreadable, damage, parse_commit
 from namd.pipeline.digests import DigestCache
-from namd.pipeline.leases import Leases, LeaseTiming
+from namd.pipeline.leases import Leases
 from namd.pipeline.verification import first_problem, known_digest
 from namd.storage.backend import Backend
 from namd.storage.base import Storage, probe
 from namd.storage.errors import StoreError
+from namd.storage.lease import LeaseTiming
 from namd.storage.opening import open_storage
 
 STORE_SCHEMA = 1

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from namd.config.errors import InputError
-from namd.ledger.lease import LeaseLost, LeaseTiming, StudyBusy, acquire, live_holder
+from namd.ledger.lease import LeaseLost, StudyBusy, acquire, live_holder
 from namd.ledger.reading import LedgerDamaged, list_records, read_events
 from namd.ledger.schema import Event, Identity, Place, Span, study_folder, trial_id
 from namd.ledger.writing import Writer, open_writer
 from namd.storage.base import Storage, probe
+from namd.storage.lease import LeaseTiming
 from namd.storage.local import LocalStorage
 from namd.storage.opening import open_storage
 
-QUICK = LeaseTiming(ttl_s=0.4, beat_s=0.05, poll_s=0.02)
+QUICK = LeaseTiming(ttl_s=0.4, heartbeat_s=0.05)
 STUDY = "question"
 
 
@@ -244,7 +245,7 @@ def test_a_trial_is_its_configuration_and_its_seed():
 
 def test_timing_that_would_rob_the_living_is_refused():
     with pytest.raises(ValueError, match="ttl_s"):
-        LeaseTiming(ttl_s=1.0, beat_s=0.5, poll_s=0.1)
+        LeaseTiming(ttl_s=1.0, heartbeat_s=0.5)
 
 
 def test_the_writer_is_a_writer(storage):

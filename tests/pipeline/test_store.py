@@ -5,11 +5,13 @@ import json
 import pytest
 from toy_run import TIMING, toy_run
 
-from namd.pipeline.leases import Holder, Leases, LeaseTiming
+from namd.pipeline.leases import Leases
 from namd.pipeline.store import open_store
 from namd.storage.base import probe
 from namd.storage.errors import StoreError
+from namd.storage.lease import LeaseTiming
 from namd.storage.local import LocalStorage
+from namd.storage.process import Holder
 
 KEY = "ab" * 32
 
@@ -247,10 +249,10 @@ def test_collection_spares_a_stage_called_probe(store):
     assert store.verify("probe", KEY) == []
 
 
-def test_a_time_to_live_shorter_than_two_heartbeats_is_refused():
-    with pytest.raises(ValueError, match="two heartbeats"):
-        LeaseTiming(5.0, 6.0)
-    assert LeaseTiming(5.0, 10.0)
+def test_a_time_to_live_shorter_than_four_heartbeats_is_refused():
+    with pytest.raises(ValueError, match="4 heartbeats"):
+        LeaseTiming(5.0, 19.0)
+    assert LeaseTiming(5.0, 20.0)
 
 
 def test_timing_of_the_tests_is_valid():

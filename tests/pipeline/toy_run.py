@@ -11,10 +11,10 @@ from namd.config.parsing import apply_overrides
 from namd.pipeline import launcher, leases
 from namd.pipeline import run as runs
 from namd.pipeline import store as stores
-from namd.pipeline.leases import LeaseTiming
 from namd.pipeline.run import Rows, RunResult, run
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping
 from namd.pipeline.store import Store, open_store
+from namd.storage.lease import LeaseTiming
 from namd.storage.local import LocalStorage
 
 TIMING = LeaseTiming(heartbeat_s=0.2, ttl_s=2.0)

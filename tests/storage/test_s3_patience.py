@@ -1,15 +1,16 @@
 """Calls to S3 are tried again while it is away, for a limited time, and only then."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
 from namd.config.errors import InputError
-from namd.ledger.lease import Holder, LeaseTiming, StudyBusy, acquire
+from namd.ledger.lease import StudyBusy, acquire
 from namd.storage import s3
+from namd.storage.lease import LeaseTiming
 from namd.storage.local import LocalStorage
+from namd.storage.process import Holder
 from namd.storage.s3 import PATIENCE_VARIABLE, Patience, S3Away, is_away
 
 URL = "s3://bucket/prefix"
@@ -185,7 +186,7 @@ def test_a_holder_is_not_robbed_for_an_outage_that_its_observer_shared(
     storage = SlowStorage(tmp_path)
     storage.clock, storage.waits = clock, []
     holder = Holder("elsewhere", "boot", "space", 1, 1)
-    storage.create("studies/toys/leases/00000001.json", json.dumps(asdict(holder)).encode())
+    storage.create("studies/toys/leases/00000001.json", json.dumps(holder.record("nonce")).encode())
     beat = "studies/toys/leases/00000001.beat"
     storage.replace(beat, b"1")
     storage.waits = [0.0, 0.0, 80.0]
@@ -195,7 +196,7 @@ def test_a_holder_is_not_robbed_for_an_outage_that_its_observer_shared(
         if beats_after and clock.now > 190:
             storage.replace(beat, b"2")
 
-    timing = LeaseTiming(ttl_s=60.0, beat_s=5.0, poll_s=1.0)
+    timing = LeaseTiming(ttl_s=60.0, heartbeat_s=5.0)
     if taken:
         lease = acquire(storage, "toys", timing=timing, clock=clock, sleep=sleep)
         lease.stop()
