@@ -147,7 +147,8 @@ class _Stages:
         return _pictures(artifact.payload) if artifact is not None else []
 
     def _find(self, label: str, key: str) -> "Artifact | None":
-        from namd.pipeline.store import Damaged, open_store
+        from namd.pipeline.store import open_store
+        from namd.storage.artifacts import Damaged
         from namd.storage.errors import StoreError
 
         try:

@@ -160,7 +160,7 @@ def show_artifact(arguments: argparse.Namespace) -> int:
 
 def remove_artifacts(arguments: argparse.Namespace) -> int:
     """Remove the named artifacts and records."""
-    from namd.pipeline.run import RUNS
+    from namd.storage.run_records import RUNS
 
     store = open_named_store(arguments)
     removed: list[str] = []
@@ -250,7 +250,8 @@ def _describe(store: "Store", entry: "Entry") -> dict[str, Any]:
 
 def _runs(store: "Store", word: str, damaged_too: bool = False) -> dict[str, dict[str, Any]]:
     """Return the records of runs whose keys begin so; a damaged one is empty, or refused."""
-    from namd.pipeline.run import RUNS, readable_runs
+    from namd.pipeline.run import readable_runs
+    from namd.storage.run_records import RUNS
 
     word = word.removeprefix(f"{RUNS}/")
     if "/" in word or len(word) < 4:

@@ -141,7 +141,7 @@ def require_store(url: str, storage: "Storage") -> None:
 
     Not for a study's first run, which makes a store of an empty place. Raises InputError.
     """
-    from namd.pipeline.store import STORE_FILE
+    from namd.storage.artifacts import STORE_FILE
 
     with readable(url):
         try:

@@ -19,7 +19,8 @@ from namd.pipeline import provenance
 from namd.pipeline.graph import Node, Plan
 from namd.pipeline.metrics_log import MetricsLog
 from namd.pipeline.reporting import Reporter
-from namd.pipeline.store import MANIFEST, METRICS, Artifact, Attempt, Store, key_folder
+from namd.pipeline.store import Artifact, Attempt, Store
+from namd.storage.artifacts import MANIFEST, METRICS, key_folder
 from namd.storage.errors import StoreError, explained
 from namd.storage.lease import Lease
 

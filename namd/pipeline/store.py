@@ -1,7 +1,7 @@
 """Artifacts on disk: found, filled, published once, verified, removed. Not who builds them.
 
-Layout: `<stage>/<key>/COMMIT` names the one attempt under `attempts/` that counts and the digest
-of every file in it. Beside it, until then, lie leases, heartbeats and `checkpoints/`.
+The layout is that of `namd.storage.artifacts`; beside COMMIT, until there is one, lie leases,
+heartbeats and `checkpoints/`.
 """
 
 import json
@@ -15,26 +15,38 @@ from pathlib import Path
 from typing import Any
 
 from namd.config.fingerprint import file_digest
-from namd.ledger.artifacts import COMMIT, Commit, CommitUnreadable, damage, parse_commit
 from namd.pipeline.digests import DigestCache
 from namd.pipeline.leases import Leases
 from namd.pipeline.verification import first_problem, known_digest
+from namd.storage.artifacts import (
+    ATTEMPTS,
+    CHECKPOINTS,
+    COMMIT,
+    MANIFEST,
+    METRICS,
+    NOT_STAGES,
+    PAYLOAD,
+    STORE_FILE,
+    Commit,
+    Damaged,
+    attempt_folder,
+    damaged,
+    encode_commit,
+    key_folder,
+    parse_manifest,
+    parse_metrics,
+    read_commit,
+    read_manifest,
+    require_stage_name,
+)
 from namd.storage.backend import Backend
 from namd.storage.base import Storage, probe
 from namd.storage.errors import StoreError
 from namd.storage.lease import LeaseTiming
 from namd.storage.opening import open_storage
+from namd.storage.run_records import read_run
 
 STORE_SCHEMA = 1
-STORE_FILE = "store.json"
-MANIFEST = "manifest.json"
-METRICS = "metrics.jsonl"
-PAYLOAD = "payload"
-NOT_STAGES = frozenset({"runs", "cache", "cohorts", "studies"})
-
-
-class Damaged(StoreError):  # noqa: N818 - says what is the case
-    """An artifact is not what was published."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +80,9 @@ class Artifact:
     def manifest(self) -> dict[str, Any]:
         """Return everything that was recorded about how it was made. Raises Damaged."""
         try:
-            return dict(json.loads(self._read(MANIFEST)))
-        except (ValueError, TypeError) as error:
-            raise self._damaged(f"{MANIFEST} is unreadable") from error
+            return parse_manifest(self._read(MANIFEST))
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return what the body measured: one mapping per step, with its `index`.
@@ -78,9 +90,9 @@ class Artifact:
         Raises Damaged.
         """
         try:
-            return [json.loads(line) for line in self._read(METRICS).decode().splitlines()]
+            return parse_metrics(self._read(METRICS))
         except ValueError as error:
-            raise self._damaged(f"{METRICS} is unreadable") from error
+            raise self._damaged(str(error)) from error
 
     def _read(self, place: str) -> bytes:
         try:
@@ -93,7 +105,7 @@ class Artifact:
         return data
 
     def _damaged(self, problem: str) -> Damaged:
-        return Damaged(damage(self.store, self.stage, self.key, problem))
+        return damaged(self.store, self.stage, self.key, problem)
 
 
 @dataclass(frozen=True)
@@ -186,17 +198,16 @@ class Store:
         Raises:
             Damaged: A file is missing, or not what was published.
         """
-        folder = key_folder(stage, key)
         commit = self.commit(stage, key)
         if commit is None:
             return None
-        place = f"{folder}/attempts/{commit.attempt}"
+        place = attempt_folder(stage, key, commit.attempt)
         local = self.backend.fetch(place)
         problem = first_problem(local, commit.files, digests=digests)
         if problem is not None and self.backend.renew(place):
             problem = first_problem(local, commit.files, digests=digests)
         if problem is not None:
-            raise damaged(self, stage, key, problem)
+            raise damaged(self.backend.name, stage, key, problem)
         return Artifact(stage, key, local, commit.files, self.backend.name)
 
     def digest_cache(self) -> DigestCache:
@@ -210,18 +221,27 @@ class Store:
 
     def commit(self, stage: str, key: str) -> Commit | None:
         """Return what a key's COMMIT says, or None without one. Raises Damaged."""
-        raw = self.backend.read(f"{key_folder(stage, key)}/{COMMIT}")
-        try:
-            return None if raw is None else parse_commit(raw)
-        except CommitUnreadable as error:
-            raise damaged(self, stage, key, str(error)) from error
+        require_stage_name(stage)
+        with self.backend.explained():
+            return read_commit(self.backend.storage, stage, key)
+
+    def manifest(self, stage: str, key: str) -> dict[str, Any] | None:
+        """Return a published artifact's manifest, reading nothing else. Raises Damaged."""
+        with self.backend.explained():
+            return read_manifest(self.backend.storage, stage, key)
+
+    def run_record(self, key: str) -> dict[str, Any] | None:
+        """Return a run's record, or None if there is none. Raises RunDamaged."""
+        with self.backend.explained():
+            return read_run(self.backend.storage, key)
 
     def open_attempt(self, stage: str, key: str) -> Attempt:
         """Return a fresh folder to fill."""
         name = uuid.uuid4().hex
-        folder = self.backend.working_folder(f"{key_folder(stage, key)}/attempts/{name}")
-        attempt = Attempt(stage, key, name, folder)
-        self.backend.working_folder(f"{key_folder(stage, key)}/attempts/{name}/{PAYLOAD}")
+        require_stage_name(stage)
+        place = attempt_folder(stage, key, name)
+        attempt = Attempt(stage, key, name, self.backend.working_folder(place))
+        self.backend.working_folder(f"{place}/{PAYLOAD}")
         return attempt
 
     def publish(self, attempt: Attempt) -> tuple[Artifact, bool]:
@@ -231,10 +251,9 @@ class Store:
         is removed.
         """
         folder = key_folder(attempt.stage, attempt.key)
-        place = f"{folder}/attempts/{attempt.name}"
+        place = attempt_folder(attempt.stage, attempt.key, attempt.name)
         self.backend.upload(place)
-        commit = {"attempt": attempt.name, "files": _digests(attempt.folder)}
-        text = json.dumps(commit, indent=1, sort_keys=True).encode()
+        text = encode_commit(Commit(attempt.name, _digests(attempt.folder)))
         try:
             won = self.backend.create(f"{folder}/{COMMIT}", text)
         except StoreError:
@@ -260,15 +279,14 @@ class Store:
         """
         if attempt.name in self._unsure:
             return
-        folder = key_folder(attempt.stage, attempt.key)
         with suppress(Damaged):
             commit = self.commit(attempt.stage, attempt.key)
             if commit is None or commit.attempt != attempt.name:
-                self.backend.remove(f"{folder}/attempts/{attempt.name}")
+                self.backend.remove(attempt_folder(attempt.stage, attempt.key, attempt.name))
 
     def checkpoints(self, stage: str, key: str) -> Path:
         """Return the folder that every attempt at a key shares until one is published."""
-        return self.backend.restore(f"{key_folder(stage, key)}/checkpoints")
+        return self.backend.restore(f"{key_folder(stage, key)}/{CHECKPOINTS}")
 
     def keep_checkpoints(self, stage: str, key: str) -> None:
         """Save the folder of checkpoints for other machines; nothing may be writing to it.
@@ -276,7 +294,7 @@ class Store:
         The measurements go first: a body that resumes drops those that are ahead of its state,
         and cannot make those that are behind.
         """
-        self.backend.keep(f"{key_folder(stage, key)}/checkpoints", METRICS)
+        self.backend.keep(f"{key_folder(stage, key)}/{CHECKPOINTS}", METRICS)
 
     def tidy(self, stage: str, key: str) -> None:
         """Remove what nobody needs once a key is published: checkpoints, leases, lost attempts."""
@@ -284,10 +302,10 @@ class Store:
         commit = self.commit(stage, key)
         if commit is None:
             return
-        self.backend.remove(f"{folder}/checkpoints")
-        for name in self.backend.names(f"{folder}/attempts"):
+        self.backend.remove(f"{folder}/{CHECKPOINTS}")
+        for name in self.backend.names(f"{folder}/{ATTEMPTS}"):
             if name != commit.attempt:
-                self.backend.remove(f"{folder}/attempts/{name}")
+                self.backend.remove(f"{folder}/{ATTEMPTS}/{name}")
         self.leases.forget(folder)
 
     def entries(self) -> Iterator[Entry]:
@@ -328,7 +346,7 @@ class Store:
             return ["COMMIT is unreadable"]
         if commit is None:
             return ["not published"]
-        place, files = f"{key_folder(stage, key)}/attempts/{commit.attempt}", commit.files
+        place, files = attempt_folder(stage, key, commit.attempt), commit.files
         self.backend.renew(place)
         folder = self.backend.fetch(place)
         problems = []
@@ -382,7 +400,7 @@ class Store:
         folder = key_folder(entry.stage, entry.key)
         places = [folder]
         if not entry.held and (needed is None or (entry.stage, entry.key) in needed):
-            places = self._leftovers(folder, entry.committed)
+            places = self._leftovers(entry)
         now = self._look(entry.stage, entry.key) if places else entry
         if now.held:
             freed.held.append(folder)
@@ -398,17 +416,18 @@ class Store:
         else:
             self.backend.remove(place)
 
-    def _leftovers(self, folder: str, committed: bool) -> list[str]:
-        raw = self.backend.read(f"{folder}/{COMMIT}")
+    def _leftovers(self, entry: Entry) -> list[str]:
+        folder = key_folder(entry.stage, entry.key)
         try:
-            winner = None if raw is None else parse_commit(raw).attempt
-        except CommitUnreadable:
+            commit = self.commit(entry.stage, entry.key)
+        except Damaged:
             return []  # Which attempt was published is not known: none of them is a leftover.
-        attempts = [n for n in self.backend.names(f"{folder}/attempts") if n != winner]
-        places = [f"{folder}/attempts/{name}" for name in attempts]
+        winner = None if commit is None else commit.attempt
+        attempts = [n for n in self.backend.names(f"{folder}/{ATTEMPTS}") if n != winner]
+        places = [f"{folder}/{ATTEMPTS}/{name}" for name in attempts]
         for name in self.backend.names(folder):
             stale = name.startswith(("lease-", "heartbeat-"))
-            if stale or (committed and name == "checkpoints"):
+            if stale or (entry.committed and name == CHECKPOINTS):
                 places.append(f"{folder}/{name}")
         return places
 
@@ -495,13 +514,6 @@ def _unusable(backend: Backend, error: OSError) -> StoreError:
     )
 
 
-def key_folder(stage: str, key: str) -> str:
-    """Return the place of a key in the store. Raises ValueError for a name that is taken."""
-    if stage in NOT_STAGES or "." in stage or "/" in stage:
-        raise ValueError(f"a stage cannot be called {stage!r}: the store uses such names itself")
-    return f"{stage}/{key}"
-
-
 def free_bytes(folder: Path) -> int:
     """Return the bytes free on the disk of a folder."""
     return shutil.disk_usage(folder).free
@@ -536,8 +548,3 @@ def _digest_now(path: Path) -> str:
         return file_digest(path)
     except OSError:
         return ""
-
-
-def damaged(store: Store, stage: str, key: str, problem: str) -> Damaged:
-    """Return the error that names a damaged artifact and the command that lets it be rebuilt."""
-    return Damaged(damage(store.backend.name, stage, key, problem))

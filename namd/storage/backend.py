@@ -24,17 +24,17 @@ class Backend:
 
     def create(self, path: str, data: bytes, durable: bool = True) -> bool:
         """Create a file if it is absent; False if it exists."""
-        with self._explained():
+        with self.explained():
             return self.storage.create(path, data, durable)
 
     def replace(self, path: str, data: bytes, durable: bool = True) -> None:
         """Create or replace a file."""
-        with self._explained():
+        with self.explained():
             self.storage.replace(path, data, durable)
 
     def read(self, path: str) -> bytes | None:
         """Return a file's content, None if there is none; a folder in its place reads as empty."""
-        with self._explained():
+        with self.explained():
             try:
                 return self.storage.read(path)
             except (FileNotFoundError, NotADirectoryError):
@@ -44,7 +44,7 @@ class Backend:
 
     def names(self, path: str) -> list[str]:
         """Return the sorted names directly under a folder; [] if it is absent or no folder."""
-        with self._explained():
+        with self.explained():
             try:
                 return self.storage.names(path)
             except NotADirectoryError:
@@ -52,41 +52,42 @@ class Backend:
 
     def remove(self, path: str) -> None:
         """Remove a file or a whole folder, if it is there."""
-        with self._explained():
+        with self.explained():
             self.storage.remove_all(path)
 
     def working_folder(self, path: str) -> Path:
         """Return a local folder whose files `upload` will make durable under this path."""
-        with self._explained():
+        with self.explained():
             return self.storage.working_folder(path)
 
     def upload(self, path: str) -> None:
         """Make the files of a working folder durable."""
-        with self._explained():
+        with self.explained():
             self.storage.upload(path)
 
     def fetch(self, path: str) -> Path:
         """Return a local folder that holds the files under this path; they never change."""
-        with self._explained():
+        with self.explained():
             return self.storage.fetch(path)
 
     def renew(self, path: str) -> bool:
         """Replace a local copy that is damaged; False if the files lie here themselves."""
-        with self._explained():
+        with self.explained():
             return self.storage.renew(path)
 
     def keep(self, path: str, first: str = "") -> None:
         """Save a working folder that goes on changing, for `restore`."""
-        with self._explained():
+        with self.explained():
             self.storage.keep(path, first)
 
     def restore(self, path: str) -> Path:
         """Return a working folder with what was last kept of it, on any machine."""
-        with self._explained():
+        with self.explained():
             return self.storage.restore(path)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(self) -> Iterator[None]:
+        """Turn the storage's trouble inside this block into StoreError."""
         try:
             yield
         except OSError as error:

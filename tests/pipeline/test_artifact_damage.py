@@ -9,10 +9,10 @@ import pytest
 from toy_run import TIMING, toy_run
 
 from namd.config.errors import InputError
-from namd.ledger.artifacts import CommitUnreadable, parse_commit, read_artifact
 from namd.pipeline import verification
 from namd.pipeline.run import readable_runs, recorded_runs
-from namd.pipeline.store import Damaged, Store, open_store
+from namd.pipeline.store import Store, open_store
+from namd.storage.artifacts import CommitUnreadable, Damaged, parse_commit, read_artifact
 from namd.storage.errors import StoreError
 from namd.storage.local import LocalStorage
 
