@@ -1,11 +1,29 @@
 """A storage as the artifact store uses it: trouble with the place is one line for the user."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from namd.storage.base import Storage
 from namd.storage.errors import store_error
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _explained(
+    method: Callable[Concatenate[Any, P], T],
+) -> Callable[Concatenate["Backend", P], T]:
+    """Return a method that asks the storage and raises StoreError for trouble with it."""
+
+    @wraps(method)
+    def ask(self: "Backend", *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.explained():
+            result: T = getattr(self.storage, method.__name__)(*args, **kwargs)
+            return result
+
+    return ask
 
 
 class Backend:
@@ -22,15 +40,15 @@ class Backend:
         self.name = storage.root
         self.folder = storage.folder
 
-    def create(self, path: str, data: bytes, durable: bool = True) -> bool:
-        """Create a file if it is absent; False if it exists."""
-        with self.explained():
-            return self.storage.create(path, data, durable)
-
-    def replace(self, path: str, data: bytes, durable: bool = True) -> None:
-        """Create or replace a file."""
-        with self.explained():
-            self.storage.replace(path, data, durable)
+    create = _explained(Storage.create)
+    replace = _explained(Storage.replace)
+    remove = _explained(Storage.remove_all)
+    working_folder = _explained(Storage.working_folder)
+    upload = _explained(Storage.upload)
+    fetch = _explained(Storage.fetch)
+    renew = _explained(Storage.renew)
+    keep = _explained(Storage.keep)
+    restore = _explained(Storage.restore)
 
     def read(self, path: str) -> bytes | None:
         """Return a file's content, None if there is none; a folder in its place reads as empty."""
@@ -49,41 +67,6 @@ class Backend:
                 return self.storage.names(path)
             except NotADirectoryError:
                 return []
-
-    def remove(self, path: str) -> None:
-        """Remove a file or a whole folder, if it is there."""
-        with self.explained():
-            self.storage.remove_all(path)
-
-    def working_folder(self, path: str) -> Path:
-        """Return a local folder whose files `upload` will make durable under this path."""
-        with self.explained():
-            return self.storage.working_folder(path)
-
-    def upload(self, path: str) -> None:
-        """Make the files of a working folder durable."""
-        with self.explained():
-            self.storage.upload(path)
-
-    def fetch(self, path: str) -> Path:
-        """Return a local folder that holds the files under this path; they never change."""
-        with self.explained():
-            return self.storage.fetch(path)
-
-    def renew(self, path: str) -> bool:
-        """Replace a local copy that is damaged; False if the files lie here themselves."""
-        with self.explained():
-            return self.storage.renew(path)
-
-    def keep(self, path: str, first: str = "") -> None:
-        """Save a working folder that goes on changing, for `restore`."""
-        with self.explained():
-            self.storage.keep(path, first)
-
-    def restore(self, path: str) -> Path:
-        """Return a working folder with what was last kept of it, on any machine."""
-        with self.explained():
-            return self.storage.restore(path)
 
     @contextmanager
     def explained(self) -> Iterator[None]:

@@ -66,3 +66,17 @@ def test_a_holder_is_not_robbed_for_an_outage_that_its_observer_shared(
     else:
         with pytest.raises(StudyBusy):
             acquire(storage, "toys", timing=timing, clock=clock, sleep=sleep)
+
+
+def test_a_lease_lies_on_disk_as_every_version_reads_it(tmp_path):
+    holder = Holder("here", "boot", "space", 1, 2, "word")
+    lease = acquire(LocalStorage(tmp_path), "toys", holder, LeaseTiming())
+    folder = tmp_path / "studies" / "toys" / "leases"
+    assert (folder / "00000001.json").read_text() == (
+        '{"host": "here", "boot": "boot", "namespace": "space", "pid": 1, "started": 2, '
+        '"nonce": "word"}\n'
+    )
+    assert (folder / "00000001.beat").read_text() == '{"count": 1, "nonce": "word"}'
+    assert not (folder / "00000001.released").exists()
+    lease.release()
+    assert (folder / "00000001.released").read_text() == "{}\n"

@@ -133,6 +133,18 @@ def test_a_living_holder_keeps_others_out_and_a_released_lease_lets_them_in(stor
     second.stop()
 
 
+def test_a_lease_lies_on_disk_as_every_version_reads_it(store):
+    lease = store.leases.acquire(f"train/{KEY}")
+    folder = store.backend.folder / "train" / KEY
+    record = json.loads((folder / "lease-1").read_text())
+    assert list(record) == ["host", "boot", "namespace", "pid", "started", "token"]
+    first = json.loads((folder / "heartbeat-1").read_text())
+    assert list(first) == ["count", "seconds", "released"]
+    assert (first["count"], first["released"]) == (1, False)
+    lease.release()
+    assert json.loads((folder / "heartbeat-1").read_text())["released"]
+
+
 def foreign_lease(store, **changes):
     holder = {**Holder.here().__dict__, "host": "elsewhere", **changes}
     store.backend.replace(f"train/{KEY}/lease-1", json.dumps(holder).encode())
