@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.study_scores import stage_keys
-from namd.ledger.artifacts import read_artifact
-from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView
+from namd.storage.artifacts import read_manifest
+from namd.storage.base import Storage
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ def environments(storage: Storage, view: StudyView) -> list[dict[str, Any]]:
     found: Counter[str] = Counter()
     keys = {key: label for t in view.trials.values() for label, key in stage_keys(t).items()}
     for key, label in keys.items():
-        raw = read_artifact(storage, label.partition("[")[0], key, "manifest.json")
-        told: Mapping[str, Any] = json.loads(raw).get("environment", {}) if raw else {}
+        manifest = read_manifest(storage, label.partition("[")[0], key)
+        told: Mapping[str, Any] = (manifest or {}).get("environment", {})
         if told:
             kept = {n: told.get(n) for n in ("python", "git_commit", "git_dirty", "libraries")}
             found[json.dumps(kept, sort_keys=True)] += 1
@@ -125,5 +125,5 @@ def _cost(
 
 
 def _recorded(storage: Storage, stage: str, key: str) -> float | None:
-    raw = read_artifact(storage, stage, key, "manifest.json")
-    return float(json.loads(raw)["device_seconds"]) if raw else None
+    manifest = read_manifest(storage, stage, key)
+    return None if manifest is None else float(manifest["device_seconds"])

@@ -35,9 +35,9 @@ from analysis.study_figures import (
 from analysis.study_search import SearchSummary, search_summary
 from analysis.study_table import StudyTable, study_table
 from analysis.wording import count, seconds_text
-from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView
 from namd.statistics.metrics import title_of
+from namd.storage.base import Storage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

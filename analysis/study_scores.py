@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from namd.data.cohort import CASES_FILE, read_card
 from namd.data.schema import MALIGNANT
-from namd.ledger.artifacts import read_artifact
-from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView, TrialView
 from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
+from namd.storage.artifacts import read_payload
+from namd.storage.base import Storage
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,6 @@ def stage_keys(trial: TrialView) -> dict[str, str]:
     return {stage.name: stage.key for stage in trial.stages}
 
 
-def payload_file(
-    storage: Storage, stage: str, key: str, name: str, *, optional: bool = False
-) -> bytes | None:
-    """Return a file of a published artifact's payload, or None if that is not in the store.
-
-    Raises InputError if the artifact is damaged.
-    """
-    return read_artifact(storage, stage, key, f"payload/{name}", optional=optional)
-
-
 def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores | None:
     """Return a trial's scores of a split; None where a draw of it is not in the store."""
     family = f"scores-{split}"
@@ -90,11 +80,11 @@ def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores 
     for label, key in stage_keys(trial).items():
         if label.partition("[")[0] != family:
             continue
-        scores = payload_file(storage, family, key, "scores.parquet")
+        scores = read_payload(storage, family, key, "scores.parquet")
         if scores is None:
             return None
         frames.append(pd.read_parquet(io.BytesIO(scores)))
-        told = payload_file(storage, family, key, "sets.json", optional=True)
+        told = read_payload(storage, family, key, "sets.json", optional=True)
         sets += json.loads(told or b"[]")
     if not frames:
         return None
@@ -118,7 +108,7 @@ def reference_scores(storage: Storage, trial: TrialView, split: str) -> dict[str
     """
     stage = f"reference-{split}"
     key = stage_keys(trial).get(stage)
-    raw = None if key is None else payload_file(storage, stage, key, "scores.parquet")
+    raw = None if key is None else read_payload(storage, stage, key, "scores.parquet")
     if raw is None:
         return {}
     frame = pd.read_parquet(io.BytesIO(raw))

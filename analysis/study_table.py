@@ -23,10 +23,11 @@ from analysis.study_scores import (
     reference_scores,
     trial_scores,
 )
-from namd.ledger.storage import Storage, open_storage
 from namd.ledger.view import StudyView, TrialView, read_view
 from namd.statistics.seeds import arm_weights, class_patients, seed_mean
 from namd.statistics.testing import sign_flip_floor
+from namd.storage.base import Storage
+from namd.storage.opening import open_storage
 
 CONFIRMATION = "confirm_p"
 NUM_BOOTSTRAP = 2000

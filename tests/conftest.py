@@ -72,7 +72,7 @@ def s3_line(s3_server) -> Iterator[Line]:
 @pytest.fixture
 def s3_url(s3_line, tmp_path, monkeypatch, request) -> str:
     """An empty prefix of an S3 behind `s3_line`, reached as the AWS tools are told to."""
-    from namd.pipeline.object_backend import CACHE_VARIABLE, open_object_backend
+    from namd.storage.objects import CACHE_VARIABLE, open_object_storage
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_line.url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -81,5 +81,5 @@ def s3_url(s3_line, tmp_path, monkeypatch, request) -> str:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "copies"))
     name = request.node.name.replace("[", "-").replace("]", "")
     place = f"s3://bucket/outage-{name}"
-    open_object_backend(place)._filesystem.call_s3("create_bucket", Bucket="bucket")
+    open_object_storage(place)._filesystem.call_s3("create_bucket", Bucket="bucket")
     return place

@@ -183,10 +183,12 @@ FORBIDDEN = [
     ("A room imports rooms below", "namd/losses/kl.py", "import namd.train.loop"),
     ("A room imports rooms below", "namd/config/errors.py", "import namd.data.schema"),
     ("A room imports rooms below", "namd/diffusion/ddim.py", "import namd.losses.kl"),
+    ("A room imports rooms below", "namd/storage/rogue.py", "import namd.ledger.schema"),
     ("A room imports rooms below", "namd/extra/__init__.py", ""),
     ("Only namd.distributed imports ray", "namd/study/rogue.py", "import ray.tune"),
     ("Only namd.tracking imports wandb", "namd/train/rogue.py", "import wandb"),
     ("import no torch", "namd/statistics/rogue.py", "import torch"),
+    ("import no torch", "namd/storage/rogue.py", "import torch"),
     ("import no torch", "namd/train/settings.py", "from torch import nn"),
     ("imports neither ray nor torch", "analysis/rogue.py", "import torchvision"),
     ("imports only the ledger", "analysis/rogue.py", "import namd.pipeline.store"),
@@ -197,10 +199,12 @@ FORBIDDEN = [
 
 ALLOWED = [
     ("namd/train/rogue.py", "import namd.losses.kl"),
+    ("namd/ledger/rogue.py", "import namd.storage.base"),
     ("namd/distributed/rogue.py", "import ray.tune"),
     ("namd/tracking/rogue.py", "import wandb"),
     ("namd/losses/rogue.py", "import torch"),
     ("analysis/rogue.py", "import namd.data.schema, namd.data.cohort, namd.statistics.ranking"),
+    ("analysis/other.py", "import namd.storage.artifacts, namd.ledger.view"),
     ("namd/cli/rogue.py", "import analysis, namd.distributed"),
     ("experiments/rogue.py", "import namd.pipeline.store"),
 ]

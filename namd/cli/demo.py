@@ -100,9 +100,9 @@ def run_demo(spec: "StudySpec", cohort: Path, store: str) -> "StudyView":
     """
     from namd.cli.study_progress import study_reporter
     from namd.ledger.reading import study_names
-    from namd.ledger.storage import open_storage
     from namd.ledger.view import read_view
     from namd.pipeline.interruption import interruptible
+    from namd.storage.opening import open_storage
     from namd.study.spec import require_extension
 
     storage = open_storage(store)

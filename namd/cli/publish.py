@@ -78,8 +78,8 @@ def publish_study(
         TrackingError: W&B could not take it.
     """
     from analysis.study_table import study_table
-    from namd.ledger.storage import open_storage
     from namd.ledger.view import read_view
+    from namd.storage.opening import open_storage
     from namd.tracking.publishing import publish
     from namd.tracking.wandb_tracker import WandbTracker
     from namd.tracking.wandb_writer import WandbWriter, wandb_mode
@@ -116,7 +116,7 @@ def tracking_folder(store_url: str, study: str) -> Path:
 def ledger_records(store_url: str, study: str) -> "Iterator[Told]":
     """Yield a study's records as trackers are told them. Raises OSError, LedgerDamaged."""
     from namd.ledger.reading import read_events
-    from namd.ledger.storage import open_storage
+    from namd.storage.opening import open_storage
 
     for event in read_events(open_storage(store_url), study):
         identity = event.identity
@@ -147,8 +147,9 @@ class _Stages:
         return _pictures(artifact.payload) if artifact is not None else []
 
     def _find(self, label: str, key: str) -> "Artifact | None":
-        from namd.pipeline.backend import StoreError
-        from namd.pipeline.store import Damaged, open_store
+        from namd.pipeline.store import open_store
+        from namd.storage.artifacts import Damaged
+        from namd.storage.errors import StoreError
 
         try:
             if self._store is None:

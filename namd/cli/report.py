@@ -11,8 +11,8 @@ from namd.cli.whole_files import filled_whole
 from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
-    from namd.ledger.storage import Storage
     from namd.ledger.view import StudyView
+    from namd.storage.base import Storage
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -62,8 +62,8 @@ def write_study_report(
     """
     from analysis.study_report import make_report, write_report
     from analysis.terminal_text import to_text
-    from namd.ledger.storage import open_storage
     from namd.ledger.view import read_view
+    from namd.storage.opening import open_storage
 
     with readable(store):
         storage = open_storage(store)

@@ -160,7 +160,7 @@ def show_artifact(arguments: argparse.Namespace) -> int:
 
 def remove_artifacts(arguments: argparse.Namespace) -> int:
     """Remove the named artifacts and records."""
-    from namd.pipeline.run import RUNS
+    from namd.storage.run_records import RUNS
 
     store = open_named_store(arguments)
     removed: list[str] = []
@@ -193,8 +193,8 @@ def collect(arguments: argparse.Namespace) -> int:
 def _wanted(store: "Store") -> set[tuple[str, str]]:
     """Return (stage, key) of what recorded runs refer to and live studies hold."""
     from namd.ledger.holds import held
-    from namd.ledger.storage import open_storage
     from namd.pipeline.run import recorded_runs
+    from namd.storage.opening import open_storage
 
     # Holds first: a study that ends meanwhile has recorded its runs before it lets go.
     holds = held(open_storage(store.backend.name))
@@ -225,7 +225,7 @@ def verify_artifacts(arguments: argparse.Namespace) -> int:
 
 def _describe(store: "Store", entry: "Entry") -> dict[str, Any]:
     """Return one line of the listing. A damaged artifact is listed as such."""
-    from namd.pipeline.backend import StoreError
+    from namd.storage.errors import StoreError
 
     known: dict[str, Any] = {"label": entry.stage, "bytes": None, "seconds": None, "created": None}
     state = "being built" if entry.held else "unfinished"
@@ -250,7 +250,8 @@ def _describe(store: "Store", entry: "Entry") -> dict[str, Any]:
 
 def _runs(store: "Store", word: str, damaged_too: bool = False) -> dict[str, dict[str, Any]]:
     """Return the records of runs whose keys begin so; a damaged one is empty, or refused."""
-    from namd.pipeline.run import RUNS, readable_runs
+    from namd.pipeline.run import readable_runs
+    from namd.storage.run_records import RUNS
 
     word = word.removeprefix(f"{RUNS}/")
     if "/" in word or len(word) < 4:

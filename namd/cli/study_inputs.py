@@ -17,9 +17,9 @@ from namd.config.places import local_path, place
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
-    from namd.ledger.lease import Holder
-    from namd.ledger.storage import Storage
     from namd.ledger.view import StudyView
+    from namd.storage.base import Storage
+    from namd.storage.process import Holder
     from namd.study.spec import StudySpec
 
 State = Literal["running", "finished", "stopped", "interrupted"]
@@ -127,7 +127,7 @@ def open_ledger(arguments: argparse.Namespace) -> Ledger:
 def open_studies(url: str) -> "tuple[Storage, list[str]]":
     """Return a store's records and the names of its studies. Raises InputError."""
     from namd.ledger.reading import study_names
-    from namd.ledger.storage import open_storage
+    from namd.storage.opening import open_storage
 
     if "://" not in url and not Path(url).is_dir():
         raise InputError(f"store {url}: no such folder")
@@ -141,7 +141,7 @@ def require_store(url: str, storage: "Storage") -> None:
 
     Not for a study's first run, which makes a store of an empty place. Raises InputError.
     """
-    from namd.pipeline.store import STORE_FILE
+    from namd.storage.artifacts import STORE_FILE
 
     with readable(url):
         try:

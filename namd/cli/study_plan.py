@@ -126,8 +126,8 @@ def cluster_at(address: str | None) -> "Cluster":
 def past(url: str, name: str) -> "StudyView | None":
     """Return a study's ledger, or None where it was never started."""
     from namd.ledger.reading import study_names
-    from namd.ledger.storage import open_storage
     from namd.ledger.view import read_view
+    from namd.storage.opening import open_storage
 
     with readable(url):
         storage = open_storage(url)

@@ -13,7 +13,7 @@ from namd.config.errors import InputError
 
 if TYPE_CHECKING:
     from namd.ledger.schema import Event
-    from namd.ledger.storage import Storage
+    from namd.storage.base import Storage
 
 LEAST_OF_ID = 4
 
@@ -123,12 +123,11 @@ def trial_report(ledger: Ledger, trial: str, lines: int) -> dict[str, Any]:
 
 def metrics_place(storage: "Storage", label: str, key: str) -> str | None:
     """Return where a stage's metrics lie in the store, or None where it is not there any more."""
-    from namd.ledger.artifacts import read_commit
-    from namd.pipeline.store import METRICS
+    from namd.storage.artifacts import METRICS, attempt_folder, read_commit
 
     stage = label.partition("[")[0]
     commit = read_commit(storage, stage, key)
-    return None if commit is None else f"{stage}/{key}/attempts/{commit.attempt}/{METRICS}"
+    return None if commit is None else f"{attempt_folder(stage, key, commit.attempt)}/{METRICS}"
 
 
 def run_yaml(
@@ -240,15 +239,13 @@ def _last_metrics(
 
     Raises InputError if that stage is damaged.
     """
-    from namd.ledger.artifacts import read_artifact
-    from namd.pipeline.store import METRICS
+    from namd.storage.artifacts import read_metrics
 
     for stage in reversed(stages if lines else ()):
         name = stage["stage"].partition("[")[0]
-        told = read_artifact(storage, name, stage["key"], METRICS, optional=True) or b""
-        kept = told.decode("utf-8").splitlines()[-lines:]
+        kept = read_metrics(storage, name, stage["key"])[-lines:]
         if kept:
-            return [{"stage": stage["stage"], **json.loads(line)} for line in kept]
+            return [{"stage": stage["stage"], **measured} for measured in kept]
     return []
 
 

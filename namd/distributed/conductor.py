@@ -14,10 +14,10 @@ from namd.config.errors import InputError, StageError
 from namd.ledger.holds import hold
 from namd.ledger.lease import LeaseLost
 from namd.ledger.requests import stop_requested
-from namd.ledger.storage import Storage
-from namd.pipeline.backend import storage_problem
 from namd.pipeline.graph import Plan
 from namd.pipeline.run_configuration import RunConfiguration
+from namd.storage.base import Storage
+from namd.storage.errors import storage_problem
 from namd.study.plan import SECONDS_PER_HOUR
 from namd.study.record import StudyRecord
 from namd.study.reporting import StudyReporter

@@ -23,11 +23,11 @@ from namd.distributed.draw_workers import DrawWorker, JudgeWorker, Tries, Work
 from namd.distributed.pairs import Coverage, block_rows, evaluated_case_ids, pair_blocks
 from namd.distributed.source_identity import SourceError
 from namd.methods.base import StageContext, Step, label_of
-from namd.pipeline.backend import StoreError, explained
 from namd.pipeline.graph import Node
 from namd.pipeline.launcher import Launcher, LeaseLost, LeaseWatch, Task
 from namd.pipeline.reporting import SilentReporter
 from namd.pipeline.store import open_store
+from namd.storage.errors import StoreError, explained
 from namd.study.spec import StageResources
 
 Relay = Callable[[str, str, Step], None]

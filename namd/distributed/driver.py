@@ -33,15 +33,17 @@ from namd.distributed.trial_scheduler import Impatience, LedgerScheduler, Pulse
 from namd.distributed.work import Bench, Parts
 from namd.distributed.workshop import Patience, Workshop
 from namd.ledger.holds import release_holds
-from namd.ledger.lease import LeaseLost, LeaseTiming, StudyBusy, live_holder
+from namd.ledger.lease import LeaseLost, StudyBusy, live_holder
 from namd.ledger.schema import Event
-from namd.ledger.storage import Storage, open_storage
 from namd.ledger.view import StudyView, read_view
 from namd.methods.base import Method
 from namd.pipeline.graph import Plan, make_plan
 from namd.pipeline.interruption import STOPPED, stop_reason
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Store, open_store
+from namd.storage.base import Storage
+from namd.storage.lease import LeaseTiming
+from namd.storage.opening import open_storage
 from namd.study.engine import WarmTrial
 from namd.study.plan import StudyPlan, make_study_plan
 from namd.study.record import StudyRecord, open_study

@@ -313,8 +313,8 @@ def recorded_attempts(store: str | None, study: str) -> int:
     from botocore.exceptions import BotoCoreError
 
     from namd.ledger.reading import LedgerDamaged
-    from namd.ledger.storage import open_storage
     from namd.ledger.view import read_status
+    from namd.storage.opening import open_storage
 
     try:
         return read_status(open_storage(store), study).attempt

@@ -1,6 +1,5 @@
 """A finished run's rows, formed once and recorded; what of them a trial completes with."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from namd.config.errors import InputError
 from namd.pipeline.graph import Plan
 from namd.pipeline.launcher import StageResult
-from namd.pipeline.run import RECORD, RUNS, RunResult, Tabulate, record, run_key
+from namd.pipeline.run import RunResult, Tabulate, record, run_key
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Artifact, Store
 
@@ -27,12 +26,12 @@ def run_values(
 
     A run that is recorded is read; another one's rows are formed and recorded.
 
-    Raises InputError where an artifact was removed meanwhile.
+    Raises InputError where an artifact was removed meanwhile, or the run's record is damaged.
     """
     key = run_key(configuration, plan)
-    raw = store.backend.read(f"{RUNS}/{key}/{RECORD}")
-    if raw is not None:
-        return values_of(json.loads(raw)["rows"], configuration.method.name, key)
+    recorded = store.run_record(key)
+    if recorded is not None and "rows" in recorded:
+        return values_of(recorded["rows"], configuration.method.name, key)
     artifacts = {node.label: _artifact(store, node.stage.name, node.key) for node in plan.nodes}
     stages = [
         StageResult(label, artifact.key, True, float(artifact.manifest()["wall_seconds"]))

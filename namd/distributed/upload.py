@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import namd
 from namd.config.errors import InputError
 from namd.distributed.content import refusal
-from namd.pipeline.store import STORE_FILE
+from namd.storage.artifacts import STORE_FILE
 
 SOURCES = (("namd", ".py"), ("analysis", ".py"))
 """Folders and suffixes of what `namd study run` consists of; a job needs no other file of ours."""

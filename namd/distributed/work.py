@@ -8,10 +8,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from namd.config.errors import InputError, StageError
 from namd.distributed.source_identity import SourceError, SourceIdentity, own_source
 from namd.methods.base import Step, World
-from namd.pipeline.backend import StoreError, storage_problem
 from namd.pipeline.graph import Fingerprint, Node
 from namd.pipeline.run import Tabulate, score_rows
 from namd.pipeline.run_configuration import RunConfiguration
+from namd.storage.errors import StoreError, storage_problem
 from namd.study.spec import StageResources
 
 Manner = Literal["alone", "gang", "drawing"]

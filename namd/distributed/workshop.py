@@ -23,7 +23,8 @@ from namd.distributed.work import (
 from namd.methods.base import Step
 from namd.pipeline.graph import Node, Plan
 from namd.pipeline.run_configuration import RunConfiguration
-from namd.pipeline.store import Artifact, Store, key_folder, open_store
+from namd.pipeline.store import Artifact, Store, open_store
+from namd.storage.artifacts import key_folder
 from namd.study.asha import Rung
 from namd.study.gangs import device_seconds
 from namd.study.plan import Cluster

@@ -2,7 +2,7 @@
 
 from namd.config.errors import InputError
 from namd.ledger.schema import study_folder
-from namd.ledger.storage import Storage
+from namd.storage.base import Storage
 
 
 class LedgerDamaged(InputError):  # noqa: N818 - says what is the case

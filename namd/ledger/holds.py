@@ -11,8 +11,8 @@ from namd.ledger.damage import damaged
 from namd.ledger.lease import live_holder
 from namd.ledger.reading import study_names
 from namd.ledger.schema import study_folder
-from namd.ledger.storage import Storage
 from namd.ledger.validation import RecordDamaged, read_json
+from namd.storage.base import Storage
 
 
 def hold(storage: Storage, study: str, trial: str, places: Iterable[tuple[str, str]]) -> None:

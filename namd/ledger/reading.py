@@ -17,8 +17,8 @@ from namd.ledger.schema import (
     parse_event_name,
     study_folder,
 )
-from namd.ledger.storage import Storage
 from namd.ledger.validation import RecordDamaged, check_record, read_json
+from namd.storage.base import Storage
 
 _LISTINGS = 5
 """Times a reader lists again because records were sealed under its hands."""

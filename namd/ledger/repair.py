@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from namd.ledger.lease import LeaseTiming, acquire
+from namd.ledger.lease import acquire
 from namd.ledger.reading import encode_segment
 from namd.ledger.schema import LOST, Event, Identity, Place, study_folder
-from namd.ledger.storage import Storage, probe
 from namd.ledger.survey import FOLDERS, Damage, survey
 from namd.ledger.writing import Writer
+from namd.storage.base import Storage, probe
+from namd.storage.lease import LeaseTiming
 
 ASIDE = "aside"
 

@@ -7,8 +7,8 @@ import json
 import time
 
 from namd.ledger.schema import study_folder
-from namd.ledger.storage import Storage
 from namd.ledger.validation import RecordDamaged, read_json
+from namd.storage.base import Storage
 
 
 def request_stop(storage: Storage, study: str, attempt: int, reason: str) -> bool:

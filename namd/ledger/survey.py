@@ -13,8 +13,8 @@ from namd.ledger.lease import parse_holder
 from namd.ledger.reading import decode_record, list_records, read_record, read_segment
 from namd.ledger.requests import parse_request
 from namd.ledger.schema import Event, Place, Span, event_name, study_folder
-from namd.ledger.storage import Storage
 from namd.ledger.validation import RecordDamaged, read_json
+from namd.storage.base import Storage
 
 FOLDERS = ("events", "segments", "leases", "holds", "requests")
 _PARSERS: dict[str, Callable[[bytes], object]] = {

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from namd.ledger import schema
 from namd.ledger.reading import read_events
 from namd.ledger.schema import Event
-from namd.ledger.storage import Storage
+from namd.storage.base import Storage
 
 TrialState = Literal["pending", "running", "completed", "pruned", "failed", "diverged"]
 

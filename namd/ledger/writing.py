@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from namd.ledger.lease import Holder, Lease, LeaseLost, LeaseTiming, acquire
+from namd.ledger.lease import LeaseLost, acquire
 from namd.ledger.reading import encode_segment, list_records, read_events, read_record
 from namd.ledger.schema import FENCED, LOST, Event, Identity, Place, Span, event_name, study_folder
-from namd.ledger.storage import LocalStorage, Storage, probe
+from namd.storage.base import Storage, probe
+from namd.storage.lease import Lease, LeaseTiming
+from namd.storage.process import Holder
 
 SEGMENT_RECORDS = 2000
 """Loose records that make a segment: a tenth of a second to read, a few hundred kB."""
@@ -84,7 +86,7 @@ class Writer:
         """
         if identity in self._known:
             return False
-        if self._lease.lost:
+        if self._lease.seen_lost:
             raise self._succeeded()
         place = Place(self.epoch, self._seq + 1)
         event = Event(place, identity, time.time(), self._word, dict(body or {}))
@@ -142,9 +144,8 @@ class Writer:
 
     def _recover(self) -> None:
         """Read what was written, and fence every epoch before this one."""
-        if isinstance(self._storage, LocalStorage):
-            for name in ("events", "segments", "leases"):
-                self._storage.sweep(f"{self._folder}/{name}")
+        for name in ("events", "segments", "leases"):
+            self._storage.sweep(f"{self._folder}/{name}")
         fenced, last = set(), {}
         for event in read_events(self._storage, self._study):
             self._known.add(event.identity)

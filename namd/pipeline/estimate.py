@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from namd.pipeline.backend import StoreError
 from namd.pipeline.graph import Node
 from namd.pipeline.store import Store
+from namd.storage.errors import StoreError
 
 SPAN = 3.0
 """Counts and sizes that differ more than so many times make two artifacts' costs unlike."""
@@ -58,7 +58,7 @@ def nearest_cost(
 
 def _manifests(store: Store, stage: str) -> list[dict[str, Any]]:
     found = []
-    for key in store.backend.list(stage):
+    for key in store.backend.names(stage):
         # A damaged artifact is for whoever needs it to refuse; here it only tells nothing.
         with suppress(StoreError, ValueError):
             artifact = store.find(stage, key, digests=False)

@@ -16,12 +16,13 @@ from namd.config.threads import fixed_threads
 from namd.methods.base import StageContext, Step, World
 from namd.methods.source_hash import source_hash
 from namd.pipeline import provenance
-from namd.pipeline.backend import StoreError, explained
 from namd.pipeline.graph import Node, Plan
-from namd.pipeline.leases import Lease
 from namd.pipeline.metrics_log import MetricsLog
 from namd.pipeline.reporting import Reporter
-from namd.pipeline.store import MANIFEST, METRICS, Artifact, Attempt, Store, key_folder
+from namd.pipeline.store import Artifact, Attempt, Store
+from namd.storage.artifacts import MANIFEST, METRICS, key_folder
+from namd.storage.errors import StoreError, explained
+from namd.storage.lease import Lease
 
 POLL_S = 0.5
 """How often a waiter looks whether another process has finished."""

@@ -1,6 +1,5 @@
 """One configuration carried through all its stages to rows; the only entry that studies need."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -12,17 +11,15 @@ from namd.config.parsing import to_mapping
 from namd.config.threads import fixed_threads
 from namd.methods.base import World, num_threads
 from namd.pipeline import provenance
-from namd.pipeline.backend import StoreError
 from namd.pipeline.digests import DigestCache
 from namd.pipeline.graph import Fingerprint, Plan, make_plan
 from namd.pipeline.launcher import Launcher, StageResult
 from namd.pipeline.reporting import Reporter, SilentReporter
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Artifact, Store
+from namd.storage.errors import StoreError
+from namd.storage.run_records import RUNS, RunDamaged, encode_run, run_place
 
-RUNS = "runs"
-RECORD = "run.json"
-DIGEST = "sha256"
 """Field of a record: the digest of all others."""
 
 
@@ -165,11 +162,7 @@ def record(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": provenance.environment(),
     }
-    # As it will be read: the digest must not depend on what JSON does to a value.
-    content = json.loads(json.dumps(content, allow_nan=False))
-    content[DIGEST] = fingerprint(content)
-    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    store.backend.write(f"{RUNS}/{result.run}/{RECORD}", text.encode())
+    store.backend.replace(run_place(result.run), encode_run(content))
 
 
 def _grid(cohort: Path | None) -> dict[str, Any] | None:
@@ -193,41 +186,14 @@ def readable_runs(store: Store) -> tuple[dict[str, dict[str, Any]], dict[str, st
     """Return the records of runs by key, and by key what is wrong with the damaged ones."""
     found: dict[str, dict[str, Any]] = {}
     damaged: dict[str, str] = {}
-    for key in store.backend.list(RUNS):
-        raw = store.backend.read(f"{RUNS}/{key}/{RECORD}")
-        if raw is None:
-            continue
+    for key in store.backend.names(RUNS):
         try:
-            found[key] = _checked(json.loads(raw))
-        except (ValueError, RecursionError) as error:
-            problem = str(error) if isinstance(error, _RunDamaged) else "is unreadable"
-            damaged[key] = (
-                f"store {store.backend.name}: {RUNS}/{key}/{RECORD} {problem}; `namd store rm "
-                f"{RUNS}/{key[:12]} --store {store.backend.name}` removes it, and the same "
-                "`namd run` writes it again"
-            )
+            recorded = store.run_record(key)
+        except RunDamaged as error:
+            damaged[key] = str(error)
+        else:
+            found |= {} if recorded is None else {key: recorded}
     return found, damaged
-
-
-class _RunDamaged(ValueError):  # noqa: N818 - says what is the case
-    """A record that no run wrote like this."""
-
-
-def _checked(record: object) -> dict[str, Any]:
-    """Return a run's record. Raises _RunDamaged; older records have no digest."""
-    if not isinstance(record, dict):
-        raise _RunDamaged("holds no JSON object")
-    record = dict(record)
-    digest = record.pop(DIGEST, None)
-    if digest is not None and digest != fingerprint(record):
-        raise _RunDamaged("has changed since it was written")
-    for name, kind in (("method", str), ("config", dict), ("stages", list)):
-        if not isinstance(record.get(name), kind):
-            raise _RunDamaged(f"lacks {name}")
-    for stage in record["stages"]:
-        if not (isinstance(stage, dict) and {"name", "key"} <= stage.keys()):
-            raise _RunDamaged("has a stage without name and key")
-    return record
 
 
 def score_rows(

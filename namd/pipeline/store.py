@@ -1,7 +1,7 @@
 """Artifacts on disk: found, filled, published once, verified, removed. Not who builds them.
 
-Layout: `<stage>/<key>/COMMIT` names the one attempt under `attempts/` that counts and the digest
-of every file in it. Beside it, until then, lie leases, heartbeats and `checkpoints/`.
+The layout is that of `namd.storage.artifacts`; beside COMMIT, until there is one, lie leases,
+heartbeats and `checkpoints/`.
 """
 
 import json
@@ -15,23 +15,38 @@ from pathlib import Path
 from typing import Any
 
 from namd.config.fingerprint import file_digest
-from namd.config.places import local_path
-from namd.ledger.artifacts import COMMIT, Commit, CommitUnreadable, damage, parse_commit
-from namd.pipeline.backend import Backend, LocalBackend, StoreError, probe
 from namd.pipeline.digests import DigestCache
-from namd.pipeline.leases import Leases, LeaseTiming
+from namd.pipeline.leases import Leases
 from namd.pipeline.verification import first_problem, known_digest
+from namd.storage.artifacts import (
+    ATTEMPTS,
+    CHECKPOINTS,
+    COMMIT,
+    MANIFEST,
+    METRICS,
+    NOT_STAGES,
+    PAYLOAD,
+    STORE_FILE,
+    Commit,
+    Damaged,
+    attempt_folder,
+    damaged,
+    encode_commit,
+    key_folder,
+    parse_manifest,
+    parse_metrics,
+    read_commit,
+    read_manifest,
+    require_stage_name,
+)
+from namd.storage.backend import Backend
+from namd.storage.base import Storage, probe
+from namd.storage.errors import StoreError
+from namd.storage.lease import LeaseTiming
+from namd.storage.opening import open_storage
+from namd.storage.run_records import read_run
 
 STORE_SCHEMA = 1
-STORE_FILE = "store.json"
-MANIFEST = "manifest.json"
-METRICS = "metrics.jsonl"
-PAYLOAD = "payload"
-NOT_STAGES = frozenset({"runs", "cache", "cohorts", "studies"})
-
-
-class Damaged(StoreError):  # noqa: N818 - says what is the case
-    """An artifact is not what was published."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +80,9 @@ class Artifact:
     def manifest(self) -> dict[str, Any]:
         """Return everything that was recorded about how it was made. Raises Damaged."""
         try:
-            return dict(json.loads(self._read(MANIFEST)))
-        except (ValueError, TypeError) as error:
-            raise self._damaged(f"{MANIFEST} is unreadable") from error
+            return parse_manifest(self._read(MANIFEST))
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return what the body measured: one mapping per step, with its `index`.
@@ -75,9 +90,9 @@ class Artifact:
         Raises Damaged.
         """
         try:
-            return [json.loads(line) for line in self._read(METRICS).decode().splitlines()]
+            return parse_metrics(self._read(METRICS))
         except ValueError as error:
-            raise self._damaged(f"{METRICS} is unreadable") from error
+            raise self._damaged(str(error)) from error
 
     def _read(self, place: str) -> bytes:
         try:
@@ -90,7 +105,7 @@ class Artifact:
         return data
 
     def _damaged(self, problem: str) -> Damaged:
-        return Damaged(damage(self.store, self.stage, self.key, problem))
+        return damaged(self.store, self.stage, self.key, problem)
 
 
 @dataclass(frozen=True)
@@ -146,7 +161,7 @@ class _Needed:
 
 
 class Store:
-    """A store of artifacts on a backend that has passed the probe, or is only looked into.
+    """A store of artifacts on a storage that has passed the probe, or is only looked into.
 
     Attributes:
         backend: Where it lies.
@@ -157,14 +172,14 @@ class Store:
 
     def __init__(
         self,
-        backend: Backend,
+        storage: Storage,
         timing: LeaseTiming | None = None,
         *,
         read_only: bool = False,
         is_empty: bool = False,
     ) -> None:
-        self.backend = backend
-        self.leases = Leases(backend, timing)
+        self.backend = Backend(storage)
+        self.leases = Leases(self.backend, timing)
         self.read_only = read_only
         self.is_empty = is_empty
         self._unsure: set[str] = set()
@@ -183,17 +198,16 @@ class Store:
         Raises:
             Damaged: A file is missing, or not what was published.
         """
-        folder = key_folder(stage, key)
         commit = self.commit(stage, key)
         if commit is None:
             return None
-        place = f"{folder}/attempts/{commit.attempt}"
+        place = attempt_folder(stage, key, commit.attempt)
         local = self.backend.fetch(place)
         problem = first_problem(local, commit.files, digests=digests)
         if problem is not None and self.backend.renew(place):
             problem = first_problem(local, commit.files, digests=digests)
         if problem is not None:
-            raise damaged(self, stage, key, problem)
+            raise damaged(self.backend.name, stage, key, problem)
         return Artifact(stage, key, local, commit.files, self.backend.name)
 
     def digest_cache(self) -> DigestCache:
@@ -207,18 +221,27 @@ class Store:
 
     def commit(self, stage: str, key: str) -> Commit | None:
         """Return what a key's COMMIT says, or None without one. Raises Damaged."""
-        raw = self.backend.read(f"{key_folder(stage, key)}/{COMMIT}")
-        try:
-            return None if raw is None else parse_commit(raw)
-        except CommitUnreadable as error:
-            raise damaged(self, stage, key, str(error)) from error
+        require_stage_name(stage)
+        with self.backend.explained():
+            return read_commit(self.backend.storage, stage, key)
+
+    def manifest(self, stage: str, key: str) -> dict[str, Any] | None:
+        """Return a published artifact's manifest, reading nothing else. Raises Damaged."""
+        with self.backend.explained():
+            return read_manifest(self.backend.storage, stage, key)
+
+    def run_record(self, key: str) -> dict[str, Any] | None:
+        """Return a run's record, or None if there is none. Raises RunDamaged."""
+        with self.backend.explained():
+            return read_run(self.backend.storage, key)
 
     def open_attempt(self, stage: str, key: str) -> Attempt:
         """Return a fresh folder to fill."""
         name = uuid.uuid4().hex
-        folder = self.backend.working_folder(f"{key_folder(stage, key)}/attempts/{name}")
-        attempt = Attempt(stage, key, name, folder)
-        self.backend.working_folder(f"{key_folder(stage, key)}/attempts/{name}/{PAYLOAD}")
+        require_stage_name(stage)
+        place = attempt_folder(stage, key, name)
+        attempt = Attempt(stage, key, name, self.backend.working_folder(place))
+        self.backend.working_folder(f"{place}/{PAYLOAD}")
         return attempt
 
     def publish(self, attempt: Attempt) -> tuple[Artifact, bool]:
@@ -228,12 +251,11 @@ class Store:
         is removed.
         """
         folder = key_folder(attempt.stage, attempt.key)
-        place = f"{folder}/attempts/{attempt.name}"
+        place = attempt_folder(attempt.stage, attempt.key, attempt.name)
         self.backend.upload(place)
-        commit = {"attempt": attempt.name, "files": _digests(attempt.folder)}
-        text = json.dumps(commit, indent=1, sort_keys=True).encode()
+        text = encode_commit(Commit(attempt.name, _digests(attempt.folder)))
         try:
-            won = self.backend.create_if_absent(f"{folder}/{COMMIT}", text)
+            won = self.backend.create(f"{folder}/{COMMIT}", text)
         except StoreError:
             self._unsure.add(attempt.name)
             raise
@@ -257,15 +279,14 @@ class Store:
         """
         if attempt.name in self._unsure:
             return
-        folder = key_folder(attempt.stage, attempt.key)
         with suppress(Damaged):
             commit = self.commit(attempt.stage, attempt.key)
             if commit is None or commit.attempt != attempt.name:
-                self.backend.remove(f"{folder}/attempts/{attempt.name}")
+                self.backend.remove(attempt_folder(attempt.stage, attempt.key, attempt.name))
 
     def checkpoints(self, stage: str, key: str) -> Path:
         """Return the folder that every attempt at a key shares until one is published."""
-        return self.backend.restore(f"{key_folder(stage, key)}/checkpoints")
+        return self.backend.restore(f"{key_folder(stage, key)}/{CHECKPOINTS}")
 
     def keep_checkpoints(self, stage: str, key: str) -> None:
         """Save the folder of checkpoints for other machines; nothing may be writing to it.
@@ -273,7 +294,7 @@ class Store:
         The measurements go first: a body that resumes drops those that are ahead of its state,
         and cannot make those that are behind.
         """
-        self.backend.keep(f"{key_folder(stage, key)}/checkpoints", METRICS)
+        self.backend.keep(f"{key_folder(stage, key)}/{CHECKPOINTS}", METRICS)
 
     def tidy(self, stage: str, key: str) -> None:
         """Remove what nobody needs once a key is published: checkpoints, leases, lost attempts."""
@@ -281,18 +302,18 @@ class Store:
         commit = self.commit(stage, key)
         if commit is None:
             return
-        self.backend.remove(f"{folder}/checkpoints")
-        for name in self.backend.list(f"{folder}/attempts"):
+        self.backend.remove(f"{folder}/{CHECKPOINTS}")
+        for name in self.backend.names(f"{folder}/{ATTEMPTS}"):
             if name != commit.attempt:
-                self.backend.remove(f"{folder}/attempts/{name}")
+                self.backend.remove(f"{folder}/{ATTEMPTS}/{name}")
         self.leases.forget(folder)
 
     def entries(self) -> Iterator[Entry]:
         """Iterate over every key, by stage name, then key."""
-        for stage in self.backend.list(""):
+        for stage in self.backend.names(""):
             if stage in NOT_STAGES or "." in stage:
                 continue
-            for key in self.backend.list(stage):
+            for key in self.backend.names(stage):
                 yield self._look(stage, key)
 
     def _look(self, stage: str, key: str) -> Entry:
@@ -325,7 +346,7 @@ class Store:
             return ["COMMIT is unreadable"]
         if commit is None:
             return ["not published"]
-        place, files = f"{key_folder(stage, key)}/attempts/{commit.attempt}", commit.files
+        place, files = attempt_folder(stage, key, commit.attempt), commit.files
         self.backend.renew(place)
         folder = self.backend.fetch(place)
         problems = []
@@ -379,7 +400,7 @@ class Store:
         folder = key_folder(entry.stage, entry.key)
         places = [folder]
         if not entry.held and (needed is None or (entry.stage, entry.key) in needed):
-            places = self._leftovers(folder, entry.committed)
+            places = self._leftovers(entry)
         now = self._look(entry.stage, entry.key) if places else entry
         if now.held:
             freed.held.append(folder)
@@ -395,17 +416,18 @@ class Store:
         else:
             self.backend.remove(place)
 
-    def _leftovers(self, folder: str, committed: bool) -> list[str]:
-        raw = self.backend.read(f"{folder}/{COMMIT}")
+    def _leftovers(self, entry: Entry) -> list[str]:
+        folder = key_folder(entry.stage, entry.key)
         try:
-            winner = None if raw is None else parse_commit(raw).attempt
-        except CommitUnreadable:
+            commit = self.commit(entry.stage, entry.key)
+        except Damaged:
             return []  # Which attempt was published is not known: none of them is a leftover.
-        attempts = [n for n in self.backend.list(f"{folder}/attempts") if n != winner]
-        places = [f"{folder}/attempts/{name}" for name in attempts]
-        for name in self.backend.list(folder):
+        winner = None if commit is None else commit.attempt
+        attempts = [n for n in self.backend.names(f"{folder}/{ATTEMPTS}") if n != winner]
+        places = [f"{folder}/{ATTEMPTS}/{name}" for name in attempts]
+        for name in self.backend.names(folder):
             stale = name.startswith(("lease-", "heartbeat-"))
-            if stale or (committed and name == "checkpoints"):
+            if stale or (entry.committed and name == CHECKPOINTS):
                 places.append(f"{folder}/{name}")
         return places
 
@@ -435,15 +457,16 @@ def open_store(
     Raises StoreError where it is another kind of place, another schema version, not a store,
     cannot be reached, or fails the probe.
     """
-    backend = _open_backend(url, answered)
+    storage = open_storage(url, answered)
+    backend = Backend(storage)
     try:
         raw = _store_file(backend, create)
     except OSError as error:
         raise _unusable(backend, error) from error
     _require_schema(backend.name, raw)
     if create:
-        probe(backend)
-    return Store(backend, timing)
+        probe(storage)
+    return Store(storage, timing)
 
 
 def view_store(url: str) -> Store:
@@ -451,16 +474,17 @@ def view_store(url: str) -> Store:
 
     A place where nothing lies yet is an empty store. Raises StoreError as `open_store`.
     """
-    backend = _open_backend(url, answered=False)
+    storage = open_storage(url)
+    backend = Backend(storage)
     try:
         raw = backend.read(STORE_FILE)
-        if raw is None and backend.list(""):
+        if raw is None and backend.names(""):
             raise _no_store(backend)
     except OSError as error:
         raise _unusable(backend, error) from error
     if raw is not None:
         _require_schema(backend.name, raw)
-    return Store(backend, read_only=True, is_empty=raw is None)
+    return Store(storage, read_only=True, is_empty=raw is None)
 
 
 def _store_file(backend: Backend, create: bool) -> bytes:
@@ -469,9 +493,9 @@ def _store_file(backend: Backend, create: bool) -> bytes:
     if raw is None and not create:
         raise StoreError(f"store {backend.name}: no store there ({STORE_FILE} is missing)")
     if raw is None:
-        if backend.list(""):
+        if backend.names(""):
             raise _no_store(backend)
-        backend.create_if_absent(STORE_FILE, json.dumps({"schema": STORE_SCHEMA}).encode())
+        backend.create(STORE_FILE, json.dumps({"schema": STORE_SCHEMA}).encode())
         raw = backend.read(STORE_FILE) or b""
     return raw
 
@@ -488,24 +512,6 @@ def _unusable(backend: Backend, error: OSError) -> StoreError:
         f"store {backend.name}: cannot be used ({error.strerror or error}); name another with "
         "--store"
     )
-
-
-def _open_backend(url: str, answered: bool) -> Backend:
-    protocol, separator, rest = url.partition("://")
-    if separator and protocol in ("s3", "s3a"):
-        from namd.pipeline.object_backend import open_object_backend
-
-        return open_object_backend(url, answered)
-    if separator and protocol != "file":
-        raise StoreError(f"store {url}: only local folders, file:// and s3:// are known")
-    return LocalBackend(local_path(rest if separator else url).absolute())
-
-
-def key_folder(stage: str, key: str) -> str:
-    """Return the place of a key in the store. Raises ValueError for a name that is taken."""
-    if stage in NOT_STAGES or "." in stage or "/" in stage:
-        raise ValueError(f"a stage cannot be called {stage!r}: the store uses such names itself")
-    return f"{stage}/{key}"
 
 
 def free_bytes(folder: Path) -> int:
@@ -542,8 +548,3 @@ def _digest_now(path: Path) -> str:
         return file_digest(path)
     except OSError:
         return ""
-
-
-def damaged(store: Store, stage: str, key: str, problem: str) -> Damaged:
-    """Return the error that names a damaged artifact and the command that lets it be rebuilt."""
-    return Damaged(damage(store.backend.name, stage, key, problem))

@@ -1,6 +1,5 @@
 """What a study will run and cost, before it runs. Nothing is built and nothing is written here."""
 
-import json
 import math
 import statistics
 import time
@@ -15,11 +14,11 @@ from namd.config.errors import InputError
 from namd.ledger.view import StudyView
 from namd.methods.base import Stage
 from namd.methods.source_hash import source_hash
-from namd.pipeline.backend import StoreError
 from namd.pipeline.digests import DigestCache
 from namd.pipeline.estimate import nearest_cost
 from namd.pipeline.graph import Fingerprint, Node, make_plan
-from namd.pipeline.store import MANIFEST, Store, damaged, key_folder
+from namd.pipeline.store import Store
+from namd.storage.errors import StoreError
 from namd.study.designs import Fraction
 from namd.study.engine import Engine, Exhausted, Outcome
 from namd.study.gangs import (
@@ -201,7 +200,7 @@ class Holdings:
         if self.store is None:
             return None
         if (stage, key) not in self._manifests:
-            self._manifests[stage, key] = self._read(stage, key)
+            self._manifests[stage, key] = self.store.manifest(stage, key)
         return self._manifests[stage, key]
 
     def recorded(self, stage: str) -> list[Mapping[str, Any]]:
@@ -209,30 +208,13 @@ class Holdings:
         if self.store is None:
             return []
         if stage not in self._recorded:
-            keys = self.store.backend.list(stage)[:_RECORDED]
+            keys = self.store.backend.names(stage)[:_RECORDED]
             found = []
             for key in keys:
                 with suppress(StoreError):
                     found.append(self.manifest(stage, key))
             self._recorded[stage] = [manifest for manifest in found if manifest is not None]
         return self._recorded[stage]
-
-    def _read(self, stage: str, key: str) -> Mapping[str, Any] | None:
-        if self.store is None:
-            return None
-        commit = self.store.commit(stage, key)
-        if commit is None:
-            return None
-        place = f"{key_folder(stage, key)}/attempts/{commit.attempt}/{MANIFEST}"
-        data = self.store.backend.read(place) or b""
-        try:
-            manifest = dict(json.loads(data))
-        except (ValueError, TypeError) as error:
-            raise damaged(self.store, stage, key, f"{MANIFEST} is unreadable") from error
-        problem = commit.problem(MANIFEST, data)
-        if problem is not None:
-            raise damaged(self.store, stage, key, problem)
-        return manifest
 
 
 def make_study_plan(

@@ -15,11 +15,11 @@ from typing import Any
 from namd.config.errors import InputError
 from namd.config.parsing import to_mapping
 from namd.ledger import schema
-from namd.ledger.lease import LeaseTiming
 from namd.ledger.schema import Event, Identity
-from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView, TrialView
 from namd.ledger.writing import Writer, open_writer
+from namd.storage.base import Storage
+from namd.storage.lease import LeaseTiming
 from namd.study.asha import Decision
 from namd.study.engine import Exhausted, NotReady, WarmTrial, pareto_front
 from namd.study.spec import SearchSpec, StudySpec, require_extension

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from namd.config.seeding import generator
 from namd.ledger import schema
 from namd.ledger.schema import Identity, trial_id
-from namd.ledger.storage import open_storage
 from namd.ledger.writing import open_writer
+from namd.storage.opening import open_storage
 
 STAGES = ("judge", "vae", "finetune")
 

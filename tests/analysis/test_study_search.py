@@ -15,13 +15,13 @@ from analysis.study_figures import history_figure, pareto_figure, slice_figure
 from analysis.study_report import make_report, to_markdown, write_report
 from analysis.study_search import Proposed, pareto, search_summary
 from namd.cli.report import write_study_report
-from namd.ledger.lease import LeaseTiming
-from namd.ledger.storage import LocalStorage
 from namd.ledger.view import StudyView, read_view
+from namd.storage.lease import LeaseTiming
+from namd.storage.local import LocalStorage
 from namd.study.optuna_view import importances
 from namd.study.record import open_study
 
-STILL = LeaseTiming(ttl_s=4000.0, beat_s=1000.0, poll_s=0.01)
+STILL = LeaseTiming(ttl_s=4000.0, heartbeat_s=1000.0)
 TWO = [{"metric": "auroc"}, {"metric": "lpips", "mode": "min"}]
 
 

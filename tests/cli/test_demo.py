@@ -11,9 +11,9 @@ import pytest
 from namd.cli import demo
 from namd.cli.main import main
 from namd.config.errors import ConfigError
-from namd.ledger.storage import LocalStorage
 from namd.ledger.writing import open_writer
 from namd.pipeline.store import open_store
+from namd.storage.local import LocalStorage
 from namd.study.record import open_study
 from namd.study.spec import parse_study
 from namd.study.trials import Configurator

@@ -63,7 +63,7 @@ def asked(tmp_path, monkeypatch):
     monkeypatch.delenv("NAMD_STORE", raising=False)
     store = open_store(str(tmp_path / "store"))
     recorded = {"config": {}, "method": "namd", "stages": [], "crops": {"spacing_mm": 0.5}}
-    store.backend.write(f"runs/{'a' * 64}/run.json", json.dumps(recorded).encode())
+    store.backend.replace(f"runs/{'a' * 64}/run.json", json.dumps(recorded).encode())
     (tmp_path / "ehr.json").write_text('{"age": 61}')
     monkeypatch.setattr("namd.pipeline.finished_run.require_drawable", lambda *_: None)
     monkeypatch.setattr("namd.pipeline.prediction.predict", drawn)

@@ -19,7 +19,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.delenv("NAMD_STORE", raising=False)
     store = open_store(str(tmp_path / "store"))
     recorded = {"config": {}, "method": "namd", "stages": [], "crops": {"spacing_mm": 0.5}}
-    store.backend.write(f"runs/{'a' * 64}/run.json", json.dumps(recorded).encode())
+    store.backend.replace(f"runs/{'a' * 64}/run.json", json.dumps(recorded).encode())
     (tmp_path / "dicom").mkdir()
     (tmp_path / "ehr.json").write_text('{"age": 61}')
     (tmp_path / "list.json").write_text("[]")
@@ -136,6 +136,6 @@ def test_a_run_with_its_artifacts_is_drawable(place, monkeypatch):
 def test_a_run_knows_whether_it_learned_from_simulated_followups(place, about, simulated):
     store = open_store(str(place / "store"))
     recorded = {"config": {}, "method": "namd", "stages": [], "about": about}
-    store.backend.write(f"runs/{'b' * 64}/run.json", json.dumps(recorded).encode())
+    store.backend.replace(f"runs/{'b' * 64}/run.json", json.dumps(recorded).encode())
     assert finished_run(store, "bbbb").simulated is simulated
     assert not finished_run(store, "aaaa").simulated

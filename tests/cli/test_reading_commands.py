@@ -213,7 +213,7 @@ def test_the_listing_shows_a_damaged_artifact_and_run_beside_the_others(toy_stor
     store, result = toy_store
     folder = result.artifacts["encode"].folder
     (folder / "manifest.json").write_text("{")
-    (store.backend.root / "runs" / result.run / "run.json").write_text("{")
+    (store.backend.folder / "runs" / result.run / "run.json").write_text("{")
     assert front.main(["store", "ls", "--json", "--store", store.backend.name]) == 0
     captured = capsys.readouterr()
     states = {a["stage"]: a["state"] for a in json.loads(captured.out)["artifacts"]}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from namd.cli.main import main
-from namd.ledger import s3
+from namd.storage import s3
 
 QUESTIONS = [
     ["study", "list"],

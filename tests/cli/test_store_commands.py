@@ -11,9 +11,9 @@ from toy_run import cohort_digest, configure, toy_run
 from namd.cli.main import main
 from namd.cli.progress import PlainReporter, RichReporter, forecast
 from namd.ledger.holds import hold
-from namd.ledger.storage import LocalStorage
 from namd.pipeline.estimate import estimator
 from namd.pipeline.graph import make_plan
+from namd.storage.local import LocalStorage
 from namd.study.spec import parse_study
 
 OTHER = "ab" * 32

@@ -13,18 +13,20 @@ from analysis.study_table import study_table
 from namd.cli import main as front
 from namd.config.errors import InputError
 from namd.ledger.holds import held
-from namd.ledger.lease import LeaseTiming, StudyBusy
+from namd.ledger.lease import StudyBusy
 from namd.ledger.reading import read_events
 from namd.ledger.repair import repair
 from namd.ledger.requests import stop_requested
-from namd.ledger.storage import LocalStorage, open_storage
 from namd.ledger.survey import survey
 from namd.ledger.view import read_view
 from namd.pipeline import graph
 from namd.pipeline.store import open_store
+from namd.storage.lease import LeaseTiming
+from namd.storage.local import LocalStorage
+from namd.storage.opening import open_storage
 from namd.study.spec import parse_study
 
-QUICK = LeaseTiming(ttl_s=0.4, beat_s=0.05, poll_s=0.02)
+QUICK = LeaseTiming(ttl_s=0.4, heartbeat_s=0.05)
 NAME = toys.ABLATION["name"]
 ABLATION = {**toys.ABLATION, "base": {"preset": "tiny", "method": "namd"}, "seeds": 1}
 

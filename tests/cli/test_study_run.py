@@ -11,9 +11,9 @@ import toy_studies as toys
 from namd.cli import main as front
 from namd.cli import publish
 from namd.config.errors import StageError
-from namd.ledger.storage import LocalStorage
 from namd.ledger.view import read_view
 from namd.ledger.writing import open_writer
+from namd.storage.local import LocalStorage
 from namd.study.spec import parse_study
 
 

@@ -12,10 +12,12 @@ import toy_studies as toys
 from namd.cli import main as front
 from namd.cli import study_fold
 from namd.ledger import lease
-from namd.ledger.lease import Holder, LeaseTiming, look_at_holder
+from namd.ledger.lease import look_at_holder
 from namd.ledger.schema import Event, Identity, Place
-from namd.ledger.storage import LocalStorage
 from namd.ledger.writing import encode_segment
+from namd.storage.lease import LeaseTiming
+from namd.storage.local import LocalStorage
+from namd.storage.process import Holder
 from namd.study.spec import parse_study
 
 
@@ -95,7 +97,7 @@ def test_a_live_driver_is_named(studies, capsys):
         code, told = asked(capsys, "status", "parts", "--store", studies)
     assert code == 0
     assert told["state"] == "running"
-    assert told["holder"]["pid"] == Holder.current().pid
+    assert told["holder"]["pid"] == Holder.here().pid
     assert told["resume"] is None
     assert told["running"] == [{"trial": trial.trial, "of": "full", "seed": 0, "stage": "vae"}]
 
@@ -136,7 +138,7 @@ def test_failures_are_named_and_a_retry_clears_them(studies, capsys):
 
 def test_a_holder_elsewhere_lives_while_its_heart_beats(tmp_path):
     storage = LocalStorage(tmp_path)
-    timing = LeaseTiming(ttl_s=4.0, beat_s=0.2, poll_s=0.02)
+    timing = LeaseTiming(ttl_s=4.0, heartbeat_s=0.2)
     far = Holder("elsewhere", "other-boot", "other", 1, 1)
     held = lease.acquire(storage, "s", far, timing)
     assert look_at_holder(storage, "s", timing).alive
@@ -192,7 +194,7 @@ def test_an_empty_store_is_a_store_without_studies(studies, capsys):
         (["list", "--store", "absent"], "no such folder"),
         (["watch", "parts", "--store", "absent"], "no such folder"),
         (["watch", "parts", "--interval", "-1"], "seconds are 0 or more"),
-        (["status", "parts", "--store", "gs://x"], "local folder or on s3://"),
+        (["status", "parts", "--store", "gs://x"], "only local folders, file:// and s3://"),
     ],
 )
 def test_a_mistake_is_one_line(words, message, studies, capsys):

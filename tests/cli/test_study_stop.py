@@ -13,8 +13,8 @@ from namd.cli.study_fold import fold_study
 from namd.cli.study_inputs import Ledger
 from namd.ledger.reading import read_events
 from namd.ledger.requests import stop_requested
-from namd.ledger.storage import LocalStorage
 from namd.ledger.view import read_view
+from namd.storage.local import LocalStorage
 from namd.study.spec import parse_study
 
 

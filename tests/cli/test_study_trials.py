@@ -9,9 +9,9 @@ import toy_studies as toys
 from namd.cli import main as front
 from namd.cli.study_trials import run_yaml
 from namd.config.parsing import to_mapping
-from namd.ledger.storage import LocalStorage
 from namd.ledger.view import read_view
 from namd.pipeline.run_configuration import resolve
+from namd.storage.local import LocalStorage
 from namd.study.spec import parse_study
 from namd.study.trials import Configurator
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from namd.ledger.lease import LeaseTiming
-from namd.ledger.storage import LocalStorage
+from namd.storage.lease import LeaseTiming
+from namd.storage.local import LocalStorage
 from namd.study.record import StudyRecord, open_study
 from namd.study.spec import StudySpec, parse_study
 from namd.study.trials import Configurator, Trial
 
-STILL = LeaseTiming(ttl_s=4000.0, beat_s=1000.0, poll_s=0.01)
+STILL = LeaseTiming(ttl_s=4000.0, heartbeat_s=1000.0)
 
 ABLATION: dict[str, Any] = {
     "name": "parts",

@@ -26,12 +26,12 @@ from namd.distributed.work import (
     one_line,
 )
 from namd.distributed.workshop import Patience, Workshop
-from namd.ledger.storage import open_storage
 from namd.pipeline.graph import Plan, make_plan
 from namd.pipeline.launcher import Launcher
-from namd.pipeline.leases import LeaseTiming
 from namd.pipeline.reporting import SilentReporter
 from namd.pipeline.store import open_store
+from namd.storage.lease import LeaseTiming
+from namd.storage.opening import open_storage
 from namd.study.plan import Cluster
 from namd.study.record import open_study
 from namd.study.reporting import SilentStudyReporter

@@ -24,8 +24,8 @@ from play import Theatre
 
 from namd.cli.study_fold import fold_study
 from namd.cli.study_inputs import Ledger
-from namd.ledger.storage import open_storage
 from namd.ledger.view import read_view
+from namd.storage.opening import open_storage
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -18,7 +18,7 @@ from namd.distributed.gang import GangPatience
 from namd.distributed.gang_host import GangHost
 from namd.methods.base import Stage, Step
 from namd.pipeline.graph import Node
-from namd.pipeline.store import METRICS
+from namd.storage.artifacts import METRICS
 from namd.study.gangs import global_batch
 from namd.study.spec import StageResources
 from namd.train.loop import DivergedError

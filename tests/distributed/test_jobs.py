@@ -390,8 +390,8 @@ def test_the_given_address_wins_over_the_environment(answers, monkeypatch):
 def test_attempts_are_read_from_the_ledger_where_it_is_to_be_read(tmp_path):
     from namd.ledger import schema
     from namd.ledger.schema import Identity
-    from namd.ledger.storage import LocalStorage
     from namd.ledger.writing import open_writer
+    from namd.storage.local import LocalStorage
 
     with open_writer(LocalStorage(tmp_path), "ablation") as writer:
         for attempt in (1, 2):

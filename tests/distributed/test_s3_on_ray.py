@@ -13,9 +13,9 @@ import pytest
 
 from namd.cli.main import main
 from namd.ledger.reading import study_names
-from namd.ledger.s3 import PATIENCE_VARIABLE
-from namd.ledger.storage import open_storage
 from namd.ledger.view import StudyView, read_view
+from namd.storage.opening import open_storage
+from namd.storage.s3 import PATIENCE_VARIABLE
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1500)]
 

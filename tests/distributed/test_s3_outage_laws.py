@@ -9,12 +9,12 @@ import toy_study as toy
 from play import Recorder, Theatre
 
 from namd.config.errors import StageError
-from namd.ledger import s3
-from namd.ledger.lease import LeaseTiming
-from namd.ledger.s3 import PATIENCE_VARIABLE
-from namd.ledger.storage import open_storage
 from namd.ledger.view import read_view
-from namd.pipeline.object_backend import cache_folder
+from namd.storage import s3
+from namd.storage.lease import LeaseTiming
+from namd.storage.objects import cache_folder
+from namd.storage.opening import open_storage
+from namd.storage.s3 import PATIENCE_VARIABLE
 
 LIMIT_S = 6
 
@@ -117,7 +117,7 @@ def test_an_outage_for_good_ends_in_one_line_and_the_study_goes_on_later(
     before = read_view(open_storage(s3_url), "toys")
     assert before.counts()["failed"] == 0
     # Its own process lives on, which nobody takes for dead before the time is over.
-    again = Theatre(s3_url, spec(), ledger_timing=LeaseTiming(4.0, 1.0, 0.2))
+    again = Theatre(s3_url, spec(), ledger_timing=LeaseTiming(heartbeat_s=1.0, ttl_s=4.0))
     check(again.play(), undisturbed, s3_url)
 
 

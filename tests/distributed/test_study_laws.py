@@ -16,9 +16,9 @@ from namd.config.errors import StageError
 from namd.ledger.holds import held
 from namd.ledger.reading import read_events
 from namd.ledger.requests import request_stop
-from namd.ledger.storage import open_storage
 from namd.ledger.view import read_view
 from namd.pipeline.store import open_store
+from namd.storage.opening import open_storage
 from namd.study.plan import Cluster, make_study_plan
 from namd.study.state import replay
 from namd.study.trials import Configurator
@@ -345,15 +345,15 @@ def test_live_studies_hold_what_their_trials_need(tmp_path):
 
 
 def test_a_store_that_cannot_be_written_ends_with_one_line(tmp_path, monkeypatch):
-    from namd.ledger.storage import LocalStorage
+    from namd.storage.local import LocalStorage
 
     theatre = Theatre(tmp_path, toy.ablation())
     create = LocalStorage.create
 
-    def full(self, name, data):
+    def full(self, name, data, durable=True):
         if "events" in name and theatre.conductor and theatre.conductor.running > 1:
             raise OSError(28, "No space left on device", name)
-        return create(self, name, data)
+        return create(self, name, data, durable)
 
     monkeypatch.setattr(LocalStorage, "create", full)
     with pytest.raises(StageError, match="No space left") as caught:

@@ -10,7 +10,7 @@ from namd.config.errors import InputError
 from namd.distributed.driver import run_study
 from namd.ledger.lease import StudyBusy
 from namd.ledger.reading import read_events
-from namd.ledger.storage import open_storage
+from namd.storage.opening import open_storage
 from namd.study.record import open_study
 from namd.study.state import replay
 from namd.study.trials import Configurator

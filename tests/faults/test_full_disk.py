@@ -8,24 +8,25 @@ import pytest
 from toy_run import TIMING, toy_run
 
 from namd.config.errors import InputError
-from namd.pipeline.backend import LocalBackend, StoreError, explained, storage_problem
 from namd.pipeline.store import Store, open_store
+from namd.storage.errors import StoreError, explained, storage_problem
+from namd.storage.local import LocalStorage
 
 ONE = "evaluate.num_draws=1"
 
 
-class FullAfter(LocalBackend):
+class FullAfter(LocalStorage):
     """A disk on which so many small files still fit."""
 
     def __init__(self, root, files):
         super().__init__(root)
         self.files = files
 
-    def _partial(self, target, data, lasting):
+    def _temporary(self, path, data, durable):
         self.files -= 1
         if self.files < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super()._partial(target, data, lasting)
+        return super()._temporary(path, data, durable)
 
 
 @pytest.mark.parametrize("files", [0, 1, 2, 3, 5, 7, 9, 11])

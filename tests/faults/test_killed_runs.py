@@ -32,8 +32,8 @@ def assert_tidy(store):
     """One attempt per key, no lease, no checkpoint, nothing damaged."""
     for entry in store.entries():
         folder = f"{entry.stage}/{entry.key}"
-        assert store.backend.list(folder) == ["COMMIT", "attempts"]
-        assert len(store.backend.list(f"{folder}/attempts")) == 1
+        assert store.backend.names(folder) == ["COMMIT", "attempts"]
+        assert len(store.backend.names(f"{folder}/attempts")) == 1
         assert store.verify(entry.stage, entry.key) == []
 
 
@@ -139,7 +139,7 @@ def test_sigterm_gives_the_lease_back_and_the_same_command_continues(tmp_path, d
     (entry,) = store.entries()
     assert not entry.held
     assert not entry.committed
-    assert store.backend.list(f"{entry.stage}/{entry.key}/attempts") == []
+    assert store.backend.names(f"{entry.stage}/{entry.key}/attempts") == []
     toy_run(store, DRAWS, "train.pause_s=0.1")
     assert "train from 4" in read_diary(diary)
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from namd.ledger.lease import LeaseTiming
 from namd.ledger.reading import read_events
 from namd.ledger.schema import Identity
-from namd.ledger.storage import LocalStorage
 from namd.ledger.view import read_view
 from namd.ledger.writing import open_writer
+from namd.storage.lease import LeaseTiming
+from namd.storage.local import LocalStorage
 
 # A heartbeat would make the number of disk operations depend on time.
-STILL = LeaseTiming(ttl_s=4000.0, beat_s=1000.0, poll_s=0.01)
+STILL = LeaseTiming(ttl_s=4000.0, heartbeat_s=1000.0)
 STUDY = "killed"
 SEGMENT_RECORDS = 5
 

@@ -5,19 +5,18 @@ import time
 
 import pytest
 
-from namd.ledger import s3
-from namd.ledger.lease import LeaseTiming as LedgerTiming
 from namd.ledger.lease import StudyBusy
 from namd.ledger.reading import read_events
-from namd.ledger.s3 import PATIENCE_VARIABLE, S3Away
 from namd.ledger.schema import Identity
-from namd.ledger.storage import open_storage
 from namd.ledger.writing import open_writer
-from namd.pipeline.backend import StoreError
-from namd.pipeline.leases import LeaseTiming
 from namd.pipeline.store import open_store
+from namd.storage import s3
+from namd.storage.errors import StoreError
+from namd.storage.lease import LeaseTiming
+from namd.storage.opening import open_storage
+from namd.storage.s3 import PATIENCE_VARIABLE, S3Away
 
-QUICK = LedgerTiming(ttl_s=4.0, beat_s=0.2, poll_s=0.1)
+QUICK = LeaseTiming(ttl_s=4.0, heartbeat_s=0.2)
 TIMING = LeaseTiming(heartbeat_s=0.2, ttl_s=4.0)
 KEY = "ab" * 32
 STUDY = "clouded"
@@ -90,7 +89,7 @@ def test_a_record_that_arrived_although_it_was_given_up_is_not_doubled(
 ):
     monkeypatch.setenv(PATIENCE_VARIABLE, "0")
     storage = open_storage(s3_url)
-    with open_writer(storage, STUDY, timing=LedgerTiming()) as writer:
+    with open_writer(storage, STUDY, timing=LeaseTiming()) as writer:
         s3_line.lose_answer(b"events/00000001-00000001", times=2)
         with pytest.raises(S3Away):
             writer.append(identity(0))
@@ -108,7 +107,7 @@ def test_a_heartbeat_goes_on_after_an_outage(s3_line, s3_url):
         assert writer._lease._thread.is_alive()
         with pytest.raises(StudyBusy):
             open_writer(elsewhere, STUDY, timing=QUICK)
-        assert not writer._lease.lost
+        assert not writer._lease.seen_lost
 
 
 @pytest.mark.parametrize("way", ["cut", "stop"])
@@ -178,7 +177,7 @@ def test_an_attempt_that_was_not_committed_is_abandoned(s3_url):
     attempt = filled(store)
     store.backend.upload(f"train/{KEY}/attempts/{attempt.name}")
     store.abandon(attempt)
-    assert store.backend.list(f"train/{KEY}/attempts") == []
+    assert store.backend.names(f"train/{KEY}/attempts") == []
 
 
 def test_a_lease_is_not_taken_for_silence_that_was_the_servers(s3_line, s3_url):

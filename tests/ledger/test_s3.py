@@ -4,16 +4,19 @@ import threading
 
 import pytest
 
-from namd.ledger.lease import LeaseLost, LeaseTiming, StudyBusy
+from namd.ledger.lease import LeaseLost, StudyBusy
 from namd.ledger.reading import list_records, read_events
 from namd.ledger.schema import Identity
-from namd.ledger.storage import ObjectStorage, Storage, open_storage, probe
 from namd.ledger.writing import open_writer
+from namd.storage.base import Storage, probe
+from namd.storage.lease import LeaseTiming
+from namd.storage.objects import ObjectStorage
+from namd.storage.opening import open_storage
 
 # Importing the server alone takes several seconds.
 pytestmark = pytest.mark.slow
 
-QUICK = LeaseTiming(ttl_s=1.2, beat_s=0.2, poll_s=0.1)
+QUICK = LeaseTiming(ttl_s=1.2, heartbeat_s=0.2)
 STUDY = "clouded"
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from namd.ledger.reading import encode_segment, read_events
 from namd.ledger.schema import Event, Identity, Place, Span
-from namd.ledger.storage import LocalStorage
 from namd.ledger.view import fold_events, read_status, read_view
+from namd.storage.local import LocalStorage
 
 STUDY = "many"
 
@@ -114,7 +114,7 @@ def test_ten_thousand_trials_are_counted_in_three_seconds_and_bounded_memory(tmp
     count = write_segments(tmp_path, 10_000)
     program = (
         "import sys, time\n"
-        "from namd.ledger.storage import open_storage\n"
+        "from namd.storage.opening import open_storage\n"
         "from namd.ledger.view import read_status\n"
         "start = time.process_time()\n"
         "status = read_status(open_storage(sys.argv[1]), sys.argv[2])\n"

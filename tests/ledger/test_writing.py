@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from namd.config.errors import InputError
-from namd.ledger.lease import LeaseLost, LeaseTiming, StudyBusy, acquire, live_holder
+from namd.ledger.lease import LeaseLost, StudyBusy, acquire, live_holder
 from namd.ledger.reading import LedgerDamaged, list_records, read_events
 from namd.ledger.schema import Event, Identity, Place, Span, study_folder, trial_id
-from namd.ledger.storage import LocalStorage, Storage, open_storage, probe
 from namd.ledger.writing import Writer, open_writer
+from namd.storage.base import Storage, probe
+from namd.storage.lease import LeaseTiming
+from namd.storage.local import LocalStorage
+from namd.storage.opening import open_storage
 
-QUICK = LeaseTiming(ttl_s=0.4, beat_s=0.05, poll_s=0.02)
+QUICK = LeaseTiming(ttl_s=0.4, heartbeat_s=0.05)
 STUDY = "question"
 
 
@@ -149,7 +152,7 @@ def test_an_append_that_failed_but_arrived_is_adopted(storage, monkeypatch):
     with open_writer(storage, STUDY, timing=QUICK) as writer:
         create = storage.create
 
-        def arrives_then_fails(name: str, data: bytes) -> bool:
+        def arrives_then_fails(name: str, data: bytes, durable: bool = True) -> bool:
             create(name, data)
             raise OSError("connection reset")
 
@@ -198,7 +201,7 @@ def _no_space(descriptor: int) -> None:
 def test_a_storage_that_overwrites_is_refused(storage, monkeypatch):
     probe(storage)
 
-    def overwrite(name: str, data: bytes) -> bool:
+    def overwrite(name: str, data: bytes, durable: bool = True) -> bool:
         storage.replace(name, data)
         return True
 
@@ -209,13 +212,13 @@ def test_a_storage_that_overwrites_is_refused(storage, monkeypatch):
 
 def test_an_unwritable_store_is_said_in_one_line(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="a file stands where a folder is needed"):
         open_writer(LocalStorage(tmp_path / "file"), STUDY)
 
 
 def test_storages_are_opened_by_url(tmp_path):
     assert open_storage(str(tmp_path)).root == open_storage(f"file://{tmp_path}").root
-    with pytest.raises(InputError, match="local folder or on s3"):
+    with pytest.raises(InputError, match="only local folders"):
         open_storage("ftp://example.org/x")
 
 
@@ -242,7 +245,7 @@ def test_a_trial_is_its_configuration_and_its_seed():
 
 def test_timing_that_would_rob_the_living_is_refused():
     with pytest.raises(ValueError, match="ttl_s"):
-        LeaseTiming(ttl_s=1.0, beat_s=0.5, poll_s=0.1)
+        LeaseTiming(ttl_s=1.0, heartbeat_s=0.5)
 
 
 def test_the_writer_is_a_writer(storage):

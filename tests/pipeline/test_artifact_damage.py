@@ -9,12 +9,12 @@ import pytest
 from toy_run import TIMING, toy_run
 
 from namd.config.errors import InputError
-from namd.ledger.artifacts import CommitUnreadable, parse_commit, read_artifact
-from namd.ledger.storage import LocalStorage
 from namd.pipeline import verification
-from namd.pipeline.backend import LocalBackend, StoreError
 from namd.pipeline.run import readable_runs, recorded_runs
-from namd.pipeline.store import Damaged, Store, open_store
+from namd.pipeline.store import Store, open_store
+from namd.storage.artifacts import CommitUnreadable, Damaged, parse_commit, read_artifact
+from namd.storage.errors import StoreError
+from namd.storage.local import LocalStorage
 
 KEY = "ab" * 32
 ONE = "evaluate.num_draws=1"
@@ -42,7 +42,7 @@ def test_one_flipped_bit_of_any_file_is_refused(store, place):
     before = flip(path)
     with pytest.raises(Damaged, match=rf"train/{KEY[:12]} is damaged \({place} has changed\)"):
         store.find("train", KEY)
-    storage = LocalStorage(store.backend.root)
+    storage = LocalStorage(store.backend.folder)
     with pytest.raises(InputError, match=rf"{place} has changed.*namd store rm train/{KEY[:12]}"):
         read_artifact(storage, "train", KEY, place)
     path.write_bytes(before)
@@ -148,7 +148,7 @@ def test_a_damaged_commit_is_named_and_nothing_is_removed_for_it(store, raw):
 def test_a_damaged_record_of_a_run_is_named_and_hides_no_other(store, diary, damage):
     first, second = toy_run(store, ONE), toy_run(store, ONE, "encode.scale=3")
     assert set(recorded_runs(store)) == {first.run, second.run}
-    damage(store.backend.root / "runs" / first.run / "run.json")
+    damage(store.backend.folder / "runs" / first.run / "run.json")
     found, damaged = readable_runs(store)
     assert set(found) == {second.run}
     assert f"namd store rm runs/{first.run[:12]}" in damaged[first.run]
@@ -158,7 +158,7 @@ def test_a_damaged_record_of_a_run_is_named_and_hides_no_other(store, diary, dam
 
 def test_a_changed_value_in_the_record_of_a_run_is_noticed(store, diary):
     result = toy_run(store, ONE)
-    path = store.backend.root / "runs" / result.run / "run.json"
+    path = store.backend.folder / "runs" / result.run / "run.json"
     record = json.loads(path.read_text())
     assert recorded_runs(store)[result.run]["config"] == record["config"]
     record["config"]["train_seed"] = 99
@@ -171,14 +171,6 @@ def test_a_changed_value_in_the_record_of_a_run_is_noticed(store, diary):
 
 
 LOST_REPLIES = [errno.EEXIST, errno.EIO, errno.ESTALE]
-CREATORS = {
-    "store": lambda root, name, data: LocalBackend(root).create_if_absent(name, data),
-    "ledger": lambda root, name, data: LocalStorage(root).create(name, data),
-}
-WRITERS = {
-    "store": lambda root, name, data: LocalBackend(root).write(name, data),
-    "ledger": lambda root, name, data: LocalStorage(root).replace(name, data),
-}
 
 
 @pytest.fixture(params=LOST_REPLIES, ids=errno.errorcode.get)
@@ -201,54 +193,6 @@ def lost_replies(request, monkeypatch):
     return both
 
 
-@pytest.mark.parametrize("create", CREATORS.values(), ids=CREATORS)
-def test_a_name_that_was_given_although_the_reply_was_lost_is_ours(create, tmp_path, lost_replies):
-    lost_replies()
-    assert create(tmp_path, "a/x", b"mine")
-    assert (tmp_path / "a" / "x").read_bytes() == b"mine"
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["x"]
-
-
-@pytest.mark.parametrize("create", CREATORS.values(), ids=CREATORS)
-def test_a_name_that_another_has_is_not_ours_even_with_the_same_bytes(create, tmp_path):
-    assert create(tmp_path, "a/x", b"same")
-    assert not create(tmp_path, "a/x", b"same")
-    assert not create(tmp_path, "a/x", b"other")
-
-
-@pytest.mark.parametrize("create", CREATORS.values(), ids=CREATORS)
-def test_a_name_that_was_not_given_is_an_error(create, tmp_path, monkeypatch):
-    def refused(_source, _target):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "link", refused)
-    with pytest.raises((OSError, StoreError), match="nput/output error"):
-        create(tmp_path, "a/x", b"mine")
-    assert list((tmp_path / "a").iterdir()) == []
-
-
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_rename_whose_reply_was_lost_has_happened(write, tmp_path, lost_replies):
-    write(tmp_path, "a/x", b"old")
-    lost_replies()
-    write(tmp_path, "a/x", b"new")
-    assert (tmp_path / "a" / "x").read_bytes() == b"new"
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["x"]
-
-
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_rename_that_did_not_happen_is_an_error(write, tmp_path, monkeypatch):
-    write(tmp_path, "a/x", b"old")
-
-    def refused(_source, _target):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(Path, "replace", refused)
-    with pytest.raises((OSError, StoreError), match="nput/output error"):
-        write(tmp_path, "a/x", b"new")
-    assert (tmp_path / "a" / "x").read_bytes() == b"old"
-
-
 def test_what_was_published_with_its_reply_lost_stays(tmp_path, lost_replies):
     store = open_store(str(tmp_path / "store"), TIMING)
     attempt = filled(store)
@@ -261,9 +205,9 @@ def test_what_was_published_with_its_reply_lost_stays(tmp_path, lost_replies):
 
 
 def test_what_commit_names_is_never_removed_whatever_the_place_answers(tmp_path):
-    class Forgetful(LocalBackend):
-        def create_if_absent(self, path, data, lasting=True):
-            super().create_if_absent(path, data, lasting)
+    class Forgetful(LocalStorage):
+        def create(self, name, data, durable=True):
+            super().create(name, data, durable)
             return False
 
     open_store(str(tmp_path / "store"), TIMING)

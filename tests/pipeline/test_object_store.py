@@ -6,10 +6,11 @@ import pytest
 from toy_run import TIMING, toy_run
 from toy_stages import read_diary
 
-from namd.pipeline import object_backend
-from namd.pipeline.backend import StoreError, probe
-from namd.pipeline.object_backend import CACHE_VARIABLE, cache_folder
 from namd.pipeline.store import open_store
+from namd.storage import objects
+from namd.storage.base import probe
+from namd.storage.errors import StoreError
+from namd.storage.objects import CACHE_VARIABLE, cache_folder
 
 KEY = "ab" * 32
 
@@ -23,7 +24,7 @@ def url(s3_server, tmp_path, monkeypatch, request) -> str:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "here"))
     place = f"s3://bucket/{request.node.name}"
-    opened = object_backend.open_object_backend(place)
+    opened = objects.open_object_storage(place)
     opened._filesystem.call_s3("create_bucket", Bucket="bucket")
     return place
 
@@ -125,7 +126,7 @@ def test_a_late_writer_loses_and_leaves_nothing(url, elsewhere):
     assert not won
     assert (artifact.payload / "x.txt").read_text() == "early"
     assert not late.folder.exists()
-    assert there.backend.list(f"train/{KEY}/attempts") == [early.name]
+    assert there.backend.names(f"train/{KEY}/attempts") == [early.name]
 
 
 def test_one_of_many_racing_publishers_wins(url):
@@ -168,16 +169,16 @@ def test_what_is_removed_is_gone_for_others_too(url, elsewhere):
 
 
 def test_a_server_that_overwrites_is_refused(url, monkeypatch):
-    backend = open_store(url).backend
-    probe(backend)
-    put = backend._filesystem.pipe_file
+    storage = open_store(url).backend.storage
+    probe(storage)
+    put = storage._filesystem.pipe_file
     monkeypatch.setattr(
-        backend._filesystem,
+        storage._filesystem,
         "pipe_file",
         lambda path, data, mode="overwrite", timeout=None: put(path, data),
     )
-    with pytest.raises(StoreError, match="did not fail here"):
-        probe(backend)
+    with pytest.raises(StoreError, match="is not refused here"):
+        probe(storage)
 
 
 def test_a_dead_server_is_one_line(url, monkeypatch):
@@ -213,7 +214,7 @@ def test_a_damaged_local_copy_is_downloaded_again_and_a_damaged_object_is_refuse
     assert there.find("train", KEY).payload / "x.txt" == copy
     assert copy.read_text() == "data"
     name = there.find("train", KEY).folder.name
-    there.backend.write(f"train/{KEY}/attempts/{name}/payload/x.txt", b"dat!")
+    there.backend.replace(f"train/{KEY}/attempts/{name}/payload/x.txt", b"dat!")
     # Its copy is whole; what lies in the bucket is looked at by verify, and by who has no copy.
     assert there.find("train", KEY) is not None
     assert there.verify("train", KEY) == ["payload/x.txt has changed"]

@@ -5,9 +5,13 @@ import json
 import pytest
 from toy_run import TIMING, toy_run
 
-from namd.pipeline.backend import LocalBackend, StoreError, probe
-from namd.pipeline.leases import Holder, Leases, LeaseTiming
+from namd.pipeline.leases import Leases
 from namd.pipeline.store import open_store
+from namd.storage.base import probe
+from namd.storage.errors import StoreError
+from namd.storage.lease import LeaseTiming
+from namd.storage.local import LocalStorage
+from namd.storage.process import Holder
 
 KEY = "ab" * 32
 
@@ -105,14 +109,14 @@ def test_an_unknown_kind_of_place_and_an_absent_one_are_refused(tmp_path):
 
 
 def test_a_backend_that_lets_two_callers_win_is_refused(tmp_path):
-    class Careless(LocalBackend):
-        def create_if_absent(self, path, data, lasting=True):
-            self.write(path, data)
+    class Careless(LocalStorage):
+        def create(self, name, data, durable=True):
+            self.replace(name, data)
             return True
 
     with pytest.raises(StoreError, match="two processes"):
         probe(Careless(tmp_path))
-    probe(LocalBackend(tmp_path))
+    probe(LocalStorage(tmp_path))
 
 
 def test_a_living_holder_keeps_others_out_and_a_released_lease_lets_them_in(store):
@@ -129,10 +133,22 @@ def test_a_living_holder_keeps_others_out_and_a_released_lease_lets_them_in(stor
     second.stop()
 
 
+def test_a_lease_lies_on_disk_as_every_version_reads_it(store):
+    lease = store.leases.acquire(f"train/{KEY}")
+    folder = store.backend.folder / "train" / KEY
+    record = json.loads((folder / "lease-1").read_text())
+    assert list(record) == ["host", "boot", "namespace", "pid", "started", "token"]
+    first = json.loads((folder / "heartbeat-1").read_text())
+    assert list(first) == ["count", "seconds", "released"]
+    assert (first["count"], first["released"]) == (1, False)
+    lease.release()
+    assert json.loads((folder / "heartbeat-1").read_text())["released"]
+
+
 def foreign_lease(store, **changes):
     holder = {**Holder.here().__dict__, "host": "elsewhere", **changes}
-    store.backend.write(f"train/{KEY}/lease-1", json.dumps(holder).encode())
-    store.backend.write(f"train/{KEY}/heartbeat-1", b'{"count": 1, "seconds": 7}')
+    store.backend.replace(f"train/{KEY}/lease-1", json.dumps(holder).encode())
+    store.backend.replace(f"train/{KEY}/heartbeat-1", b'{"count": 1, "seconds": 7}')
 
 
 def test_a_silent_holder_elsewhere_expires_on_the_observers_clock(store):
@@ -155,7 +171,7 @@ def test_a_holder_that_shows_life_never_expires(store):
     for beat in range(2, 6):
         assert leases.acquire(f"train/{KEY}") is None
         now[0] += 9.0
-        store.backend.write(f"train/{KEY}/heartbeat-1", json.dumps({"count": beat}).encode())
+        store.backend.replace(f"train/{KEY}/heartbeat-1", json.dumps({"count": beat}).encode())
 
 
 @pytest.mark.parametrize("dead", [{"pid": 2**22 + 1}, {"started": 1}])
@@ -182,7 +198,7 @@ def test_collection_removes_leftovers_and_keeps_checkpoints_of_unfinished_work(s
     assert len(planned) == 2
     assert store.collect().removed == planned
     assert store.verify("train", KEY) == []
-    assert store.backend.list(f"train/{other}/checkpoints") == ["state.json"]
+    assert store.backend.names(f"train/{other}/checkpoints") == ["state.json"]
     assert store.collect(wanted=set).removed == [f"train/{KEY}", f"train/{other}"]
     assert list(store.entries()) == []
 
@@ -245,10 +261,10 @@ def test_collection_spares_a_stage_called_probe(store):
     assert store.verify("probe", KEY) == []
 
 
-def test_a_time_to_live_shorter_than_two_heartbeats_is_refused():
-    with pytest.raises(ValueError, match="two heartbeats"):
-        LeaseTiming(5.0, 6.0)
-    assert LeaseTiming(5.0, 10.0)
+def test_a_time_to_live_shorter_than_four_heartbeats_is_refused():
+    with pytest.raises(ValueError, match="4 heartbeats"):
+        LeaseTiming(5.0, 19.0)
+    assert LeaseTiming(5.0, 20.0)
 
 
 def test_timing_of_the_tests_is_valid():

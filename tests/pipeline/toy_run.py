@@ -8,13 +8,14 @@ import toy_stages
 from toy_stages import TOY, ToyWorld
 
 from namd.config.parsing import apply_overrides
-from namd.pipeline import backend, launcher, leases
+from namd.pipeline import launcher, leases
 from namd.pipeline import run as runs
 from namd.pipeline import store as stores
-from namd.pipeline.leases import LeaseTiming
 from namd.pipeline.run import Rows, RunResult, run
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping
 from namd.pipeline.store import Store, open_store
+from namd.storage.lease import LeaseTiming
+from namd.storage.local import LocalStorage
 
 TIMING = LeaseTiming(heartbeat_s=0.2, ttl_s=2.0)
 
@@ -81,11 +82,10 @@ class Crash:
 
 
 def install(crash: Crash) -> None:
-    local = backend.LocalBackend
     crash.around(leases.Leases, "acquire", "lease")
     crash.around(stores.Store, "open_attempt", "attempt")
-    crash.around(local, "upload", "upload")
-    crash.around(local, "create_if_absent", "commit", lambda path, _: path.endswith("COMMIT"))
+    crash.around(LocalStorage, "upload", "upload")
+    crash.around(LocalStorage, "create", "commit", lambda name, *_: name.endswith("COMMIT"))
     crash.around(stores.Store, "tidy", "tidy")
     crash.around(leases.Leases, "forget", "forget")
     crash.around(launcher.Launcher, "_manifest", "manifest")

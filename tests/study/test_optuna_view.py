@@ -7,15 +7,15 @@ from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from namd.config.errors import InputError
-from namd.ledger.lease import LeaseTiming
 from namd.ledger.reading import read_events
-from namd.ledger.storage import LocalStorage
+from namd.storage.lease import LeaseTiming
+from namd.storage.local import LocalStorage
 from namd.study.optuna_view import publish_to_optuna
 from namd.study.record import open_study
 from namd.study.spec import parse_study
 from namd.study.state import StudyState
 
-STILL = LeaseTiming(ttl_s=4000.0, beat_s=1000.0, poll_s=0.01)
+STILL = LeaseTiming(ttl_s=4000.0, heartbeat_s=1000.0)
 
 
 def finished(folder, num_trials: int = 4, **more) -> StudyState:

@@ -6,9 +6,10 @@ import re
 import pytest
 import toy
 
-from namd.pipeline.backend import StoreError
 from namd.pipeline.graph import make_plan
-from namd.pipeline.store import MANIFEST, METRICS, Store, open_store
+from namd.pipeline.store import Store, open_store
+from namd.storage.artifacts import MANIFEST, METRICS
+from namd.storage.errors import StoreError
 from namd.study.plan import Cluster, make_study_plan
 from namd.study.spec import parse_study
 from namd.study.trials import Configurator, ablation_trials
@@ -140,7 +141,7 @@ def test_a_damaged_artifact_is_refused_where_it_is_needed_and_tells_no_cost(tmp_
         publish(store, nodes_of(trial)[1], 10.0)
     for file in (tmp_path / "store" / "finetune").glob(f"*/{place}"):
         file.write_text("{")
-    with pytest.raises(StoreError, match=r"finetune/.* is damaged .* unreadable.*namd store rm"):
+    with pytest.raises(StoreError, match=r"finetune/.* is damaged .*namd store rm"):
         plan(study, store=store)
     others = spec(seeds=1, base={"method": "toy", "set": {"prompt.num_sets": 3}})
     found = {stage.stage: stage.source for stage in plan(others, store=store).stages}

@@ -11,17 +11,18 @@ import pytest
 import toy
 
 from namd.config.errors import ConfigError
-from namd.ledger.lease import LeaseTiming, StudyBusy
+from namd.ledger.lease import StudyBusy
 from namd.ledger.reading import read_events
-from namd.ledger.storage import LocalStorage
 from namd.ledger.view import StudyView, read_view
 from namd.ledger.writing import Writer
+from namd.storage.lease import LeaseTiming
+from namd.storage.local import LocalStorage
 from namd.study.record import StudyRecord, open_study, warm_trials
 from namd.study.spec import StudySpec, parse_study
 from namd.study.state import replay
 from namd.study.trials import Trial
 
-STILL = LeaseTiming(ttl_s=4000.0, beat_s=1000.0, poll_s=0.01)
+STILL = LeaseTiming(ttl_s=4000.0, heartbeat_s=1000.0)
 RUNGS = [{"stage": "vae", "metric": "probe_auroc"}]
 ASHA = {"asha": {"reduction": 3, "minimum_peers": 2, "rungs": RUNGS}}
 TOGGLES = {
@@ -204,7 +205,7 @@ def test_a_ledger_that_was_tampered_with_does_not_replay(tmp_path):
 
 
 def test_a_second_live_run_is_refused(tmp_path):
-    quick = LeaseTiming(ttl_s=0.8, beat_s=0.1, poll_s=0.02)
+    quick = LeaseTiming(ttl_s=0.8, heartbeat_s=0.1)
     spec, storage = ablation(), LocalStorage(tmp_path)
     with open_study(storage, spec, toy.configurator(spec), timing=quick) as record:
         record.next_trials(1)

@@ -15,8 +15,8 @@ from tracked_study import (
 
 from namd.config.errors import StageError
 from namd.distributed.pairs import Coverage
-from namd.ledger.storage import LocalStorage
 from namd.ledger.view import read_view
+from namd.storage.local import LocalStorage
 from namd.tracking.privacy import clean, clean_text
 from namd.tracking.protocol import Tracker
 from namd.tracking.publishing import publish

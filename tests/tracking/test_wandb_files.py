@@ -16,8 +16,8 @@ from run_files import read_runs
 from tracked_study import SECRETS, ablation, drive, opened, records, steps_of_key
 
 from namd.config.errors import InputError
-from namd.ledger.storage import LocalStorage
 from namd.ledger.view import read_view
+from namd.storage.local import LocalStorage
 from namd.tracking.background import BackgroundTracker
 from namd.tracking.publishing import publish
 from namd.tracking.wandb_tracker import WandbTracker

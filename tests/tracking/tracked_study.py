@@ -4,13 +4,13 @@ from pathlib import Path
 
 import toy
 
-from namd.ledger.lease import LeaseTiming
 from namd.ledger.reading import read_events
-from namd.ledger.storage import LocalStorage
+from namd.storage.lease import LeaseTiming
+from namd.storage.local import LocalStorage
 from namd.study.record import StudyRecord, open_study
 from namd.study.spec import StudySpec, parse_study
 
-STILL = LeaseTiming(ttl_s=4000.0, beat_s=1000.0, poll_s=0.01)
+STILL = LeaseTiming(ttl_s=4000.0, heartbeat_s=1000.0)
 TOGGLES = {"align": {"encoder.align.weight": 0}}
 HOME = "/".join(("", "home", "alice"))
 """Put together here: no file of ours names a folder of one machine."""

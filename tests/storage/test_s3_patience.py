@@ -1,16 +1,11 @@
 """Calls to S3 are tried again while it is away, for a limited time, and only then."""
 
-import json
-from dataclasses import asdict
-
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
 from namd.config.errors import InputError
-from namd.ledger import s3
-from namd.ledger.lease import Holder, LeaseTiming, StudyBusy, acquire
-from namd.ledger.s3 import PATIENCE_VARIABLE, Patience, S3Away, is_away
-from namd.ledger.storage import LocalStorage
+from namd.storage import s3
+from namd.storage.s3 import PATIENCE_VARIABLE, Patience, S3Away, is_away
 
 URL = "s3://bucket/prefix"
 GONE = EndpointConnectionError(endpoint_url="http://somewhere:9000/bucket")
@@ -163,46 +158,6 @@ def test_the_limit_is_taken_from_the_environment(monkeypatch):
     assert Patience(URL).limit_s == 7
     monkeypatch.delenv(PATIENCE_VARIABLE)
     assert Patience(URL).limit_s == s3.PATIENCE_S
-
-
-class SlowStorage(LocalStorage):
-    """A storage whose listings take as long as is told."""
-
-    clock: Clock
-    waits: list[float]
-
-    def names(self, folder: str) -> list[str]:
-        if self.waits:
-            self.clock.now += self.waits.pop(0)
-        return super().names(folder)
-
-
-@pytest.mark.parametrize(("beats_after", "taken"), [(True, False), (False, True)])
-def test_a_holder_is_not_robbed_for_an_outage_that_its_observer_shared(
-    tmp_path, clock, beats_after, taken
-):
-    """The storage is away for 80 s, longer than the TTL; the holder beats 10 s after it is back."""
-    storage = SlowStorage(tmp_path)
-    storage.clock, storage.waits = clock, []
-    holder = Holder("elsewhere", "boot", "space", 1, 1)
-    storage.create("studies/toys/leases/00000001.json", json.dumps(asdict(holder)).encode())
-    beat = "studies/toys/leases/00000001.beat"
-    storage.replace(beat, b"1")
-    storage.waits = [0.0, 0.0, 80.0]
-
-    def sleep(seconds: float) -> None:
-        clock.sleep(seconds)
-        if beats_after and clock.now > 190:
-            storage.replace(beat, b"2")
-
-    timing = LeaseTiming(ttl_s=60.0, beat_s=5.0, poll_s=1.0)
-    if taken:
-        lease = acquire(storage, "toys", timing=timing, clock=clock, sleep=sleep)
-        lease.stop()
-        assert clock.now >= 180 + 60
-    else:
-        with pytest.raises(StudyBusy):
-            acquire(storage, "toys", timing=timing, clock=clock, sleep=sleep)
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])

@@ -1,8 +1,7 @@
-"""A prefix of an S3 bucket as a place of a store, with a folder of this machine beside it.
+"""A prefix of an S3 bucket as a storage, with a folder of this machine beside it.
 
-Stage bodies read and write local files. So an attempt is filled here and uploaded before its
-COMMIT, and a published one is downloaded once; it never changes. Leases, heartbeats and COMMIT
-are objects only. What a file means is the store's matter.
+Single files are objects only. Whole folders are filled here and uploaded, or downloaded once and
+never changed, because stage bodies read and write local files.
 """
 
 import contextlib
@@ -15,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from namd.config.places import local_path
-from namd.ledger.s3 import Patience, S3Away, open_s3, upload_limit_s
-from namd.pipeline.backend import StoreError
+from namd.storage.s3 import Patience, open_s3, upload_limit_s
 
 if TYPE_CHECKING:
     from s3fs import S3FileSystem
@@ -25,75 +23,77 @@ CACHE_VARIABLE = "NAMD_STORE_CACHE"
 """Folder for local copies; a shared one lets the workers of a gang see one another's files."""
 
 
-class ObjectBackend:
-    """A prefix of a bucket that honours `If-None-Match: *`.
+class ObjectStorage:
+    """A prefix of a bucket through s3fs; creation sends `If-None-Match: *`.
+
+    Every call waits out an outage (see `Patience`); S3Away, an OSError, says that it lasts.
 
     Args:
         filesystem: s3fs, without caches of listings.
         root: Bucket and prefix.
-        cache: Where local copies of this store lie; may be removed while nothing runs.
+        folder: Where local copies lie; may be removed while nothing runs.
         answered: Whether the server is known to be there: see `Patience`.
     """
 
     def __init__(
-        self, filesystem: "S3FileSystem", root: str, cache: Path, answered: bool = False
+        self, filesystem: "S3FileSystem", root: str, folder: Path, answered: bool = False
     ) -> None:
         self._filesystem = filesystem
         self._root = root.rstrip("/")
-        self.name = f"s3://{self._root}"
-        self._patiently = Patience(self.name, answered=answered)
-        self.folder = cache
+        self.root = f"s3://{self._root}"
+        self.folder = folder
+        self._patiently = Patience(self.root, answered=answered)
         self._uploaded: dict[str, tuple[int, int]] = {}
 
-    def create_if_absent(self, path: str, data: bytes, lasting: bool = True) -> bool:  # noqa: ARG002 - an object lasts
-        """Create by conditional put."""
-        with self._explained():
-            try:
-                self._pipe(path, data, mode="create")
-            except FileExistsError:
-                # A put whose answer was lost is sent again, and then meets the first one's
-                # object: ours, if the bytes are. Every caller's differ.
-                return bool(self._patiently(self._filesystem.cat_file, self._key(path)) == data)
-            return True
+    def create(self, name: str, data: bytes, durable: bool = True) -> bool:  # noqa: ARG002 - it is
+        """Store the object if the name is free; False if it is taken."""
+        try:
+            self._pipe(name, data, mode="create")
+        except FileExistsError:
+            # A request whose answer was lost is sent again, and the second one then meets the
+            # first one's object: ours, if the bytes are. Every caller's differ.
+            return self.read(name) == data
+        return True
 
-    def write(self, path: str, data: bytes, lasting: bool = True) -> None:  # noqa: ARG002 - an object lasts
-        """Put the object: a reader sees the old one or the new."""
-        with self._explained():
-            self._pipe(path, data)
+    def replace(self, name: str, data: bytes, durable: bool = True) -> None:  # noqa: ARG002 - it is
+        """Store the object, whether or not the name is taken."""
+        self._pipe(name, data)
 
-    def read(self, path: str) -> bytes | None:
-        """Get the whole object."""
-        with self._explained():
-            try:
-                return bytes(self._patiently(self._filesystem.cat_file, self._key(path)))
-            except FileNotFoundError:
-                return None
+    def read(self, name: str) -> bytes:
+        """Return the object's bytes. Raises FileNotFoundError."""
+        return bytes(self._patiently(self._filesystem.cat_file, self._key(name)))
 
-    def list(self, path: str) -> list[str]:
-        """List one level under a prefix, hidden names left out."""
-        folder = self._key(path)
-        with self._explained():
-            try:
-                found = self._patiently(self._filesystem.ls, folder, detail=False, refresh=True)
-            except FileNotFoundError:
-                return []
-        # A prefix that is itself an object lists itself.
-        inside = [place.rstrip("/") for place in found if place.rstrip("/") != folder]
-        names = sorted({place.rpartition("/")[2] for place in inside})
-        return [name for name in names if not name.startswith(".")]
+    def names(self, folder: str) -> list[str]:
+        """Return the names directly under a prefix, sorted; [] without any."""
+        return sorted({name for name, _ in self._listed(folder)})
 
-    def remove(self, path: str) -> None:
-        """Remove objects and their local copies."""
-        with self._explained():
-            for place in self._objects(path):
-                with contextlib.suppress(FileNotFoundError):
-                    self._patiently(self._filesystem.rm_file, f"{self._root}/{place}")
-                self._uploaded.pop(place, None)
-            local = self.folder / path
-            if local.is_dir():
-                shutil.rmtree(local, ignore_errors=True)
-            else:
-                local.unlink(missing_ok=True)
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the prefixes directly under a folder, sorted; [] without any."""
+        return sorted({name for name, kind in self._listed(folder) if kind == "directory"})
+
+    def remove(self, name: str) -> None:
+        """Remove the object, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._patiently(self._filesystem.rm_file, self._key(name))
+
+    def remove_all(self, name: str) -> None:
+        """Remove the objects at or under a name, and their local copies."""
+        for place in self._objects(name):
+            self.remove(place)
+            self._uploaded.pop(place, None)
+        local = self.folder / name
+        if local.is_dir():
+            shutil.rmtree(local, ignore_errors=True)
+        else:
+            local.unlink(missing_ok=True)
+
+    def move(self, name: str, target: str) -> None:
+        """Copy an object, then remove it under its old name."""
+        self.replace(target, self.read(name))
+        self.remove(name)
+
+    def sweep(self, folder: str) -> None:
+        """An upload that was cut short leaves nothing."""
 
     def working_folder(self, path: str) -> Path:
         """Return a folder of this machine."""
@@ -103,8 +103,7 @@ class ObjectBackend:
 
     def upload(self, path: str) -> None:
         """Put every file of a working folder."""
-        with self._explained():
-            self._put([file for file in (self.folder / path).rglob("*") if file.is_file()])
+        self._put([file for file in (self.folder / path).rglob("*") if file.is_file()])
 
     def fetch(self, path: str) -> Path:
         """Return the local copy, downloaded where it is missing: all of it or nothing."""
@@ -112,7 +111,7 @@ class ObjectBackend:
         if not folder.is_dir():
             # Another process of this machine may have been quicker.
             quicker = contextlib.suppress(FileExistsError)
-            with self._explained(), self._downloaded(path) as partial, quicker:
+            with self._downloaded(path) as partial, quicker:
                 _rename(partial, folder)
         return folder
 
@@ -120,7 +119,7 @@ class ObjectBackend:
         """Download the files again and put them in the place of the local copy."""
         folder = self.folder / path
         retired = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
-        with self._explained(), self._downloaded(path) as partial:
+        with self._downloaded(path) as partial:
             try:
                 with contextlib.suppress(FileNotFoundError):
                     folder.rename(retired)
@@ -157,18 +156,17 @@ class ObjectBackend:
         def order(place: str) -> tuple[bool, int]:
             return place.rpartition("/")[2] != first, states[place][1]
 
-        with self._explained():
-            for place in sorted(changed, key=order):
-                try:
-                    self._put([self.folder / place])
-                except FileNotFoundError:
-                    if (self.folder / place).exists():
-                        raise
-                    # A gang goes on meanwhile: this checkpoint has just given way to the next.
-                    del states[place]
-            for place in set(self._objects(path)) - set(states):
-                self._patiently(self._filesystem.rm_file, f"{self._root}/{place}")
-            self._uploaded |= states
+        for place in sorted(changed, key=order):
+            try:
+                self._put([self.folder / place])
+            except FileNotFoundError:
+                if (self.folder / place).exists():
+                    raise
+                # A gang goes on meanwhile: this checkpoint has just given way to the next.
+                del states[place]
+        for place in set(self._objects(path)) - set(states):
+            self._patiently(self._filesystem.rm_file, self._key(place))
+        self._uploaded |= states
 
     def restore(self, path: str) -> Path:
         """Return a working folder that holds what was last kept, by whichever machine.
@@ -177,16 +175,15 @@ class ObjectBackend:
         further on: files of two states would not fit one another.
         """
         folder = self.working_folder(path)
-        with self._explained():
-            kept = self._objects(path)
-            for place in kept:
-                local = self.folder / place
-                if not local.is_file() or self._uploaded.get(place) != _state(local):
-                    self._get([place], path, folder)
-                    self._uploaded[place] = _state(local)
-            for local in folder.rglob("*") if kept else ():
-                if local.is_file() and self._place(local) not in kept:
-                    local.unlink(missing_ok=True)
+        kept = self._objects(path)
+        for place in kept:
+            local = self.folder / place
+            if not local.is_file() or self._uploaded.get(place) != _state(local):
+                self._get([place], path, folder)
+                self._uploaded[place] = _state(local)
+        for local in folder.rglob("*") if kept else ():
+            if local.is_file() and self._place(local) not in kept:
+                local.unlink(missing_ok=True)
         return folder
 
     def _key(self, path: str) -> str:
@@ -194,6 +191,20 @@ class ObjectBackend:
 
     def _place(self, file: Path) -> str:
         return file.relative_to(self.folder).as_posix()
+
+    def _listed(self, folder: str) -> Iterator[tuple[str, str]]:
+        """Yield the name and type of what lies directly under a prefix, hidden names left out."""
+        key = self._key(folder)
+        try:
+            found = self._patiently(self._filesystem.ls, key, detail=True, refresh=True)
+        except FileNotFoundError:
+            return
+        for entry in found:
+            # A prefix that is itself an object lists itself.
+            place = entry["name"].rstrip("/")
+            name = place.rpartition("/")[2]
+            if place != key and not name.startswith("."):
+                yield name, entry["type"]
 
     def _objects(self, path: str) -> Sequence[str]:
         """Return the objects at or under a path, by their place under the root."""
@@ -223,32 +234,17 @@ class ObjectBackend:
         place = self._key(path)
         self._patiently(self._filesystem.pipe_file, place, data, mode=mode, timeout=limit_s)
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except S3Away as error:
-            raise StoreError(
-                f"store {error}; check network and server, or name another with --store"
-            ) from error
-        except OSError as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise StoreError(
-                f"store {self.name}: cannot be used ({reason}); check bucket, network and "
-                "credentials, or name another with --store"
-            ) from error
 
-
-def open_object_backend(
+def open_object_storage(
     url: str,
     answered: bool = False,
     **options: Any,  # noqa: ANN401 - for s3fs
-) -> ObjectBackend:
-    """Return the backend at an `s3://bucket/prefix` URL; `options` go to s3fs.
+) -> ObjectStorage:
+    """Return the storage at an `s3://bucket/prefix` URL; `options` go to s3fs.
 
     Address and credentials come from where the AWS tools look for them.
     """
-    return ObjectBackend(open_s3(**options), url.partition("://")[2], cache_folder(url), answered)
+    return ObjectStorage(open_s3(**options), url.partition("://")[2], cache_folder(url), answered)
 
 
 def cache_folder(url: str) -> Path:
