@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from namd.cli.demo_estimate import demo_seconds, slowness_of
 from namd.cli.output import add_json_option, answer, duration, tell, wrapped
-from namd.cli.phantom import WORD
 from namd.config.places import local_path
+from namd.data.named_cohort import WORD
 
 if TYPE_CHECKING:
     from namd.ledger.view import StudyView

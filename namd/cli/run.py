@@ -14,10 +14,10 @@ from namd.cli.output import (
     score_table,
     tell,
 )
-from namd.cli.phantom import not_built, phantom_named, stand_in
 from namd.cli.store import add_store_option, open_named_store, view_named_store
 from namd.config.errors import InputError
 from namd.config.places import local_path, place
+from namd.data import named_cohort
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
@@ -113,28 +113,14 @@ def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -
 def find_cohort(
     word: str, store: Path, demands: "CohortDemands | None" = None, build: bool = True
 ) -> Path:
-    """Return a cohort's folder; a phantom is built once per store and recipe.
+    """Return a cohort's folder, with progress on stderr if a phantom is built.
 
-    Args:
-        word: A folder, `phantom`, or `phantom:CASES`.
-        store: The folder beside whose artifacts a phantom lies.
-        demands: What the configuration asks of it.
-        build: Whether a phantom that is not there is built; if not, the folder is where it will
-            lie and does not exist.
-
-    Raises InputError if there is no cohort, or one that must not be trained on, or not so.
+    See `namd.data.named_cohort.find_cohort`.
     """
-    phantom = phantom_named(word)
-    folder = local_path(word) if phantom is None else phantom.folder(store)
-    if phantom is not None and not folder.exists():
-        phantom.require(demands)
-        if not build:
-            return folder
-        phantom.build(folder)
-    from namd.data.checks import require_trainable
+    from namd.cli.cohort import build_progress
 
-    require_trainable(folder, demands)
-    return folder
+    with build_progress() as stages:
+        return named_cohort.find_cohort(word, store, demands, build, say=tell, stages=stages)
 
 
 def announce_weights(configuration: "RunConfiguration") -> None:
@@ -198,7 +184,7 @@ def _plan(
     from namd.pipeline.run import plan_run, run_key
 
     built = cohort.exists()
-    digest = None if built else stand_in(cohort)
+    digest = None if built else named_cohort.stand_in(cohort)
     plan = plan_run(configuration, cohort, store, digest, provisional=True)
     nodes, missing = [], []
     for node in plan.nodes:
@@ -237,7 +223,7 @@ def _plan(
             "until they are there"
         )
     if not built:
-        text += f"\n{not_built(cohort)}"
+        text += f"\n{named_cohort.not_built(cohort)}"
     value = {
         "run": run_key(configuration, plan),
         "stages": nodes,

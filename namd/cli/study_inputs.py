@@ -234,8 +234,8 @@ def find_study_cohort(
     Raises InputError where none is named or there is none, ConfigError where the study file names
     one that is not there.
     """
-    from namd.cli.phantom import phantom_named
     from namd.cli.run import find_cohort
+    from namd.data.named_cohort import phantom_named
 
     inside = spec.base.given("cohort")
     word = given or inside or recorded

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import answer, columns, duration, tell
-from namd.cli.phantom import not_built, stand_in
 from namd.cli.study_inputs import (
     find_study_cohort,
     read_spec,
@@ -18,6 +17,7 @@ from namd.cli.study_inputs import (
     store_url,
 )
 from namd.config.errors import InputError, StageError, about
+from namd.data.named_cohort import not_built, stand_in
 
 if TYPE_CHECKING:
     from namd.ledger.view import StudyView

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, size, tell
-from namd.cli.phantom import phantom_named
 from namd.config.errors import InputError, about
 from namd.config.places import local_path, place
+from namd.data.named_cohort import phantom_named
 
 if TYPE_CHECKING:
     from namd.distributed.jobs import Decision, JobClient, Request
