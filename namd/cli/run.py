@@ -60,6 +60,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run_command(arguments: argparse.Namespace) -> int:
     """Run or plan. Raises InputError and StageError; SIGTERM and Ctrl-C leave resumable work."""
     from namd.pipeline.run_configuration import resolve
+    from namd.pipeline.run_plan import require_weights
 
     if arguments.preset is None and arguments.config is None:
         raise InputError("no configuration: name one with --preset or --config (see namd presets)")
@@ -80,7 +81,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     result = run_shown(configuration, cohort, store)
     text = f"{result.table.text or score_table(result.rows)}\nrun {result.run}"
     if arguments.picture is not None:
-        from namd.cli.picture import write_picture
+        from namd.api.draws_picture import write_picture
 
         write_picture(result, configuration, cohort, arguments.picture)
         text += f"\npicture {arguments.picture}"
@@ -133,17 +134,6 @@ def announce_weights(configuration: "RunConfiguration") -> None:
         tell(status.announcement)
 
 
-def require_weights(configuration: "RunConfiguration") -> None:
-    """Refuse a run whose weights are missing, before a cohort is built or a stage is trained.
-
-    Raises InputError naming where they were sought, the fetching command and the fallback.
-    """
-    from namd.models.weights import require_all
-    from namd.pipeline.graph import missing_weights
-
-    require_all(missing_weights(configuration.stages(), configuration.config))
-
-
 @contextmanager
 def reporter(store: "Store") -> "Iterator[Reporter]":
     """Yield bars where a person watches, plain lines otherwise."""
@@ -179,58 +169,21 @@ def _plan(
     arguments: argparse.Namespace, configuration: "RunConfiguration", cohort: Path, store: "Store"
 ) -> int:
     from namd.cli.progress import forecast
-    from namd.methods.source_hash import source_hash
-    from namd.pipeline.estimate import estimator
-    from namd.pipeline.run import plan_run, run_key
+    from namd.pipeline.run_plan import make_run_plan
 
-    built = cohort.exists()
-    digest = None if built else named_cohort.stand_in(cohort)
-    plan = plan_run(configuration, cohort, store, digest, provisional=True)
-    nodes, missing = [], []
-    for node in plan.nodes:
-        artifact = store.find(node.stage.name, node.key, digests=False)
-        other = artifact is not None and artifact.manifest()["source_hash"] != source_hash(
-            node.stage
-        )
-        if artifact is None:
-            missing.append(node)
-        nodes.append(
-            {
-                "name": node.label,
-                "key": node.key,
-                "cached": artifact is not None,
-                "other_source": other,
-            }
-        )
-    estimates = estimator(store)(missing)
-    rows = [
-        [
-            str(node["name"]),
-            str(node["key"])[:12],
-            ("in the store" if node["cached"] else "to build")
-            + (", made by other source" if node["other_source"] else ""),
-        ]
-        for node in nodes
-    ]
+    plan = make_run_plan(configuration, cohort, store)
+    rows = [[stage.name, stage.key[:12], stage.state] for stage in plan.stages]
     text = columns(["stage", "key", "state"], rows)
-    if missing:
-        text += f"\n{len(missing)} of {len(nodes)} to build; {forecast(estimates)}"
-    for status in plan.missing:
+    if plan.num_missing:
+        text += f"\n{plan.num_missing} of {len(rows)} to build; {forecast(plan.seconds)}"
+    for status in plan.missing_weights:
         text += f"\nmissing: {status.refusal}"
-    if plan.missing:
+    if plan.missing_weights:
         text += (
             "\nkeys are provisional: they hold the digests of these weights; a run is refused "
             "until they are there"
         )
-    if not built:
+    if not plan.cohort_built:
         text += f"\n{named_cohort.not_built(cohort)}"
-    value = {
-        "run": run_key(configuration, plan),
-        "stages": nodes,
-        "seconds": estimates,
-        "provisional": bool(plan.missing) or not built,
-        "cohort_built": built,
-        "missing_weights": [status.to_mapping() for status in plan.missing],
-    }
-    answer(arguments, value, text)
+    answer(arguments, plan.to_mapping(), text)
     return 0

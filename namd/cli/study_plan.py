@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 REFUSED = 2
 MOST_ALIASES = 4
 """Toggles whose aliases a plan for people names; --json has them all."""
-
-_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 def plan_command(arguments: argparse.Namespace) -> int:
@@ -117,10 +114,9 @@ def cluster_at(address: str | None) -> "Cluster":
 
         with open_session(address) as session:
             return session.cluster
-    from namd.config.cpus import available_cpus
-    from namd.study.plan import Cluster
+    from namd.study.this_machine import this_machine
 
-    return Cluster(cpus=float(available_cpus()), gpus=float(_visible_gpus()))
+    return this_machine()
 
 
 def past(url: str, name: str) -> "StudyView | None":
@@ -177,15 +173,6 @@ def _cohort_size(cohort: Path, split: str) -> Any:  # noqa: ANN401 - a CohortSiz
 
     splits = pq.read_table(cohort / CASES_FILE, columns=["split"])["split"].to_pylist()
     return CohortSize(splits.count("train"), splits.count(split))
-
-
-def _visible_gpus() -> int:
-    """Return this machine's NVIDIA devices, as far as CUDA_VISIBLE_DEVICES shows them."""
-    present = len(list(_DRIVER.iterdir())) if _DRIVER.is_dir() else 0
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shown is None:
-        return present
-    return min(present, len([word for word in shown.split(",") if word.strip() not in ("", "-1")]))
 
 
 def _size(plan: "StudyPlan", spec: "StudySpec") -> str:

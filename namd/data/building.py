@@ -3,12 +3,13 @@
 What a source's files look like is decided in `namd.data.sources`; nothing is printed here.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from namd.config.errors import InputError
-from namd.config.parsing import apply_overrides, parse, to_mapping
+from namd.config.errors import ConfigError, InputError, shown
+from namd.config.overrides import Overrides, lay_over
+from namd.config.parsing import nearest, parse, to_mapping
 from namd.data import card, checks
 from namd.data.cohort import Cohort
 from namd.data.settings import CropSettings, SplitFractions
@@ -16,6 +17,8 @@ from namd.data.simulation.settings import Law, SimulationSettings
 from namd.data.simulation.simulate import simulate
 from namd.data.sources import phantom
 from namd.data.sources.columns import CropFiles
+
+LAWS: tuple[Law, ...] = get_args(Law)
 
 Progress = Callable[[int, int], None]
 """Called with (cases done, cases in all)."""
@@ -106,17 +109,20 @@ def build_crops(
 
 
 def simulation_settings(
-    law: Law = "marked",
+    law: str = "marked",
     replicates: int | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     *,
     rendered: bool = False,
 ) -> SimulationSettings:
-    """Return the settings of a law of growth with `a.b=VALUE` laid over. Raises ConfigError."""
-    mapping = to_mapping(SimulationSettings.for_law(law, rendered=rendered))
+    """Return the settings of a law of growth with overrides laid over. Raises ConfigError."""
+    known = next((name for name in LAWS if name == law), None)
+    if known is None:
+        raise ConfigError(f"law={shown(law)} does not exist{nearest(law, LAWS)}")
+    mapping = to_mapping(SimulationSettings.for_law(known, rendered=rendered))
     if replicates is not None:
         mapping["replicates"] = replicates
-    return parse(SimulationSettings, apply_overrides(mapping, overrides), "settings")
+    return parse(SimulationSettings, lay_over(mapping, overrides), "settings")
 
 
 def finish(cohort: Cohort, seed: int) -> Findings:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import namd
 from namd.config.errors import InputError
 from namd.distributed.content import refusal
 from namd.pipeline.store import STORE_FILE
@@ -94,7 +93,7 @@ def collect(
     included: set[PurePosixPath] = set()
     for place in include:
         included.update(_included(root, place, closed))
-    origin = root if (root / ENTRY).is_file() else Path(namd.__file__).resolve().parents[1]
+    origin = root if (root / ENTRY).is_file() else Path(__file__).resolve().parents[2]
     places = {path: origin / path for path in _sources(origin)}
     if origin == root:
         places |= {path: root / path for path in METADATA if (root / path).exists()}

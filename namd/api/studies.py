@@ -1,0 +1,398 @@
+"""Studies as Python sees them: planned, run, and read from their ledgers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from namd.api import study_report
+from namd.api.cohorts import cohort_folder
+from namd.api.frames import ResultFrame, card_html, result_frame
+from namd.api.runs import CohortLike
+from namd.config.errors import InputError
+from namd.config.places import local_path, place
+from namd.data.named_cohort import not_built, phantom_named, stand_in
+from namd.ledger.view import StudyView, read_view
+from namd.pipeline.store import open_store, view_store
+from namd.study import plan as planning
+from namd.study.opening import Ledger, find_study, open_studies, read_whole, readable, store_url
+from namd.study.reporting import SilentStudyReporter, StudyReporter
+from namd.study.spec import StudySpec, parse_study, read_study
+from namd.study.this_machine import this_machine
+from namd.study.trials import Configurator
+
+if TYPE_CHECKING:
+    from analysis.study_report import Report
+
+StudyLike = str | Path | Mapping[str, Any]
+"""A study file, or its contents as a mapping."""
+
+INTERVAL = ("low", "high")
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study will run and cost; nothing was run for it.
+
+    Attributes:
+        study: Its name.
+        cohort_built: Whether the cohort exists; a phantom that does not is built by the run.
+    """
+
+    study: str
+    cohort_built: bool
+    _plan: planning.StudyPlan = field(repr=False)
+    _cohort: Path = field(repr=False)
+
+    @property
+    def refused(self) -> str | None:
+        """Why it cannot run, or None."""
+        return self._plan.refused
+
+    @property
+    def trials(self) -> int:
+        """Number of trials, confirmation of a search's winner included."""
+        return self._plan.trials
+
+    @property
+    def device_hours(self) -> float:
+        """Device hours to spend, without stages of unknown cost."""
+        return self._plan.device_hours
+
+    @property
+    def stages(self) -> ResultFrame:
+        """One row per stage name: distinct artifacts, those in the store, seconds for each."""
+        rows = [
+            {
+                "stage": stage.stage,
+                "distinct": stage.distinct,
+                "in_store": stage.in_store,
+                "seconds_each": stage.seconds_each,
+                "source": stage.source,
+            }
+            for stage in self._plan.stages
+        ]
+        return result_frame(rows, "stage", ("distinct", "in_store"), ())
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return what `namd study plan --json` prints."""
+        return self._plan.to_mapping() | {"cohort_built": self.cohort_built}
+
+    def __repr__(self) -> str:
+        ending = f", refused: {self.refused}" if self.refused else ""
+        return f"StudyPlan({self.study}: {self.trials} trials{ending})"
+
+    def _repr_html_(self) -> str:
+        facts: dict[str, object] = {
+            "trials": self.trials,
+            "arms": ", ".join(self._plan.arms) or "a search",
+            "device hours": f"{self.device_hours:.2f}",
+        }
+        if self._plan.unknown:
+            facts["cost unknown"] = ", ".join(self._plan.unknown)
+        if self.refused:
+            facts["refused"] = self.refused
+        if not self.cohort_built:
+            facts["cohort"] = not_built(self._cohort)
+        return card_html(f"Study plan: {self.study}", (), facts, self.stages._repr_html_())
+
+
+class Study:
+    """A study that was started, as its ledger and the stored scores have it.
+
+    What was read stays as it was; `Study.open` again sees what came later.
+
+    Attributes:
+        name: Its name.
+        store: Absolute folder or URL of its store.
+    """
+
+    def __init__(self, ledger: Ledger, cohort: Path | None = None) -> None:
+        self.name = ledger.name
+        self.store = ledger.url
+        self._ledger = ledger
+        self._cohort = cohort
+
+    @classmethod
+    def open(
+        cls,
+        name: str,
+        store: str | Path | None = None,
+        *,
+        cohort: str | Path | None = None,
+    ) -> "Study":
+        """Return a study of a store, running or over.
+
+        Args:
+            name: Its name (`namd study list` lists them).
+            store: Folder or URL; None: `$NAMD_STORE`.
+            cohort: Where the cases lie; None: where the ledger, the study file or the store say.
+
+        Raises:
+            InputError: There is no such store or study.
+        """
+        given = None if store is None else place(str(store))
+        found = find_study(store_url(given), name)
+        return cls(found, None if cohort is None else local_path(cohort))
+
+    @classmethod
+    def plan(
+        cls,
+        study: StudyLike,
+        *,
+        cohort: CohortLike | None = None,
+        store: str | Path | None = None,
+    ) -> StudyPlan:
+        """Return what a study will run on this machine and cost; nothing is built or written.
+
+        Args:
+            study: A study file, or its contents.
+            cohort: As `namd.run` takes it; None: the study's own.
+            store: Folder or URL; None: the study's own, then `$NAMD_STORE`.
+
+        Raises:
+            InputError: The study, the cohort or the store cannot be used.
+        """
+        spec, url, configurator = _prepared(study, store)
+        view = _past(url, spec.name)
+        folder = _cohort_of(spec, url, cohort, configurator, view, build=False)
+        built = folder.exists()
+        made = planning.make_study_plan(
+            spec,
+            configurator,
+            this_machine(),
+            cohort=folder,
+            store=view_store(url),
+            view=view,
+            cohort_digest=None if built else stand_in(folder),
+        )
+        return StudyPlan(spec.name, built, made, folder)
+
+    @classmethod
+    def run(
+        cls,
+        study: StudyLike,
+        *,
+        cohort: CohortLike | None = None,
+        store: str | Path | None = None,
+        address: str | None = None,
+        resume: bool = False,
+        retry_failed: bool = False,
+        reporter: StudyReporter | None = None,
+    ) -> "Study":
+        """Run a study to its end on Ray; what the store has is not built again.
+
+        Args:
+            study: A study file, or its contents.
+            cohort: As `namd.run` takes it; None: the study's own.
+            store: Folder or URL, made if absent; None: the study's own, then `$NAMD_STORE`.
+            address: None: Ray is started on this machine; `auto` or `host:port`: it is joined.
+            resume: Continue a study that was started before.
+            retry_failed: Try its failed trials again, which resumes it as well.
+            reporter: Receives progress; None: silent.
+
+        Returns:
+            The study, over.
+
+        Raises:
+            InputError: The study cannot run as it is, or was started before without `resume`.
+            StageError: Store or ledger failed; `resume` continues.
+            SystemExit: 143 after SIGTERM; `resume` continues.
+        """
+        spec, url, configurator = _prepared(study, store)
+        open_store(url)
+        folder = _cohort_of(spec, url, cohort, configurator, _past(url, spec.name), build=True)
+        from namd.distributed.driver import run_study
+
+        run_study(
+            spec,
+            cohort=folder.absolute(),
+            store_url=url,
+            address=address,
+            resume=resume or retry_failed,
+            retry_failed=retry_failed,
+            reporter=reporter or SilentStudyReporter(),
+        )
+        return cls(find_study(url, spec.name), folder.absolute())
+
+    @cached_property
+    def view(self) -> StudyView:
+        """All that the ledger says. Raises InputError if a record is damaged."""
+        return read_whole(self._ledger)
+
+    @property
+    def is_search(self) -> bool:
+        """Whether it is a search; else it is an ablation."""
+        return bool(self.view.specification.get("search"))
+
+    @property
+    def simulated(self) -> bool | None:
+        """Whether labels or follow-ups are simulated; None if no cohort was found."""
+        return self._report.table.simulated
+
+    @property
+    def banner(self) -> list[str]:
+        """Lines to read before any number of it."""
+        from analysis.study_report import banner_lines
+
+        return banner_lines(self._report)
+
+    def trials_dataframe(self) -> ResultFrame:
+        """Return one row per trial, oldest first.
+
+        Columns: `arm`, `proposal`, `seed`, `state`, `attempt`, `reason`, `device_seconds` (spent
+        on stages that it built), `values.<metric>` of completed trials, `params.<path>` of what
+        the trial sets.
+        """
+        rows = [
+            {
+                "trial": trial.trial,
+                "arm": trial.body.get("arm"),
+                "proposal": trial.body.get("proposal"),
+                "seed": trial.body.get("seed"),
+                "state": trial.state,
+                "attempt": trial.attempt,
+                "reason": trial.reason,
+                "device_seconds": sum(s.device_seconds for s in trial.stages if not s.cached),
+                "values": dict(trial.values),
+                **{f"params.{path}": v for path, v in (trial.body.get("overrides") or {}).items()},
+            }
+            for trial in self.view.trials.values()
+        ]
+        first = ("arm", "proposal", "seed", "state", "attempt", "reason", "device_seconds")
+        for row in rows:
+            if not row["values"]:
+                del row["values"]
+        return result_frame(rows, "trial", first, self.banner)
+
+    def arms(self) -> ResultFrame:
+        """Return one row per arm (of a search: per confirmed winner).
+
+        Columns: `seeds` completed of `seeds_planned`, `finished`; per metric its mean over seeds,
+        `<metric>_low`, `<metric>_high` (95%, over patients and seeds); its paired difference to
+        the arm `full` as `<metric>_difference`, with `_low`, `_high` and the Holm-corrected `_p`.
+        """
+        table = self._report.table
+        rows = []
+        for arm in table.rows:
+            row = {name: arm[name] for name in ("arm", "seeds", "seeds_planned", "finished")}
+            for metric in table.metrics:
+                row |= _estimate(metric, arm.get(metric))
+                row |= _estimate(f"{metric}_difference", arm["differences"].get(metric))
+            rows.append(row)
+        first = ("seeds", "seeds_planned", "finished")
+        return result_frame(rows, "arm", first, self.banner)
+
+    def effects(self) -> ResultFrame:
+        """Return one row per effect of a toggle or interaction of two; none without a design.
+
+        Columns: `shows` (what the effect stands for), `missing` (why there is no estimate), and
+        per metric its mean, `_low`, `_high` and the Holm-corrected `_p`.
+        """
+        table = self._report.table
+        rows = []
+        for effect in table.effects:
+            row = {name: effect[name] for name in ("effect", "shows", "missing")}
+            for metric, estimate in effect["estimates"].items():
+                row |= _estimate(metric, estimate)
+            rows.append(row)
+        return result_frame(rows, "effect", ("shows", "missing"), self.banner)
+
+    def best(self) -> ResultFrame:
+        """Return a search's winner, or its Pareto front: one row per proposal.
+
+        Columns: `search.<metric>`, by which it was chosen and so too good; `confirmed.<metric>`,
+        the same on fresh training seeds; `params.<path>` of what it sets.
+
+        Raises:
+            InputError: The study is an ablation.
+        """
+        search = self._report.search
+        if search is None:
+            raise InputError(f"study {self.name} is an ablation: it has arms(), and no best one")
+        rows = [
+            {
+                "proposal": winner["proposal"],
+                **{f"search.{metric}": value for metric, value in winner["search"].items()},
+                **{
+                    f"confirmed.{metric}": told["mean"]
+                    for metric, told in (winner["confirmed"] or {}).items()
+                },
+                **{f"params.{path}": value for path, value in winner["overrides"].items()},
+            }
+            for winner in search.winners
+        ]
+        return result_frame(rows, "proposal", (), self.banner)
+
+    def report(self, out: str | Path) -> Path:
+        """Write HTML, Markdown, CSV and figures to a folder; return the HTML's path.
+
+        Raises InputError if the folder cannot be written.
+        """
+        return study_report.write_pages(self._report, local_path(out))
+
+    @cached_property
+    def _report(self) -> "Report":
+        with readable(self.store):
+            return study_report.read_report(self._ledger.storage, self.view, self._cohort)
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{n} {state}" for state, n in self.view.counts().items() if n)
+        return f"Study({self.name} in {self.store}: {states or 'no trial yet'})"
+
+    def _repr_html_(self) -> str:
+        counts = {state: number for state, number in self.view.counts().items() if number}
+        facts = {"store": self.store, "ended": self.view.ended or "open", **counts}
+        question = str(self.view.specification.get("question") or "")
+        found = self.best() if self.is_search else self.arms()
+        found.attrs.clear()
+        title = f"{self.name}: {question}" if question else self.name
+        return card_html(title, self.banner, facts, found._repr_html_())
+
+
+def _estimate(name: str, told: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return an estimate's mean, interval and p as columns; None where there is none."""
+    row = {name: (told or {}).get("mean")}
+    row |= {f"{name}_{end}": (told or {}).get(end) for end in INTERVAL}
+    if told is not None and "p_holm" in told:
+        row[f"{name}_p"] = told["p_holm"]
+    return row
+
+
+def _prepared(study: StudyLike, store: str | Path | None) -> tuple[StudySpec, str, Configurator]:
+    """Return a checked study, its store and what configures its trials. Raises InputError."""
+    spec = parse_study(study) if isinstance(study, Mapping) else read_study(local_path(study))
+    configurator = Configurator(spec)
+    configurator.check()
+    configurator.check_measured()
+    return spec, store_url(None if store is None else place(str(store)), spec), configurator
+
+
+def _past(url: str, name: str) -> StudyView | None:
+    """Return a study's ledger, or None if it was never started or its store is not there."""
+    if "://" not in url and not Path(url).is_dir():
+        return None
+    storage, names = open_studies(url)
+    return read_view(storage, name) if name in names else None
+
+
+def _cohort_of(
+    spec: StudySpec,
+    url: str,
+    given: CohortLike | None,
+    configurator: Configurator,
+    view: StudyView | None,
+    *,
+    build: bool,
+) -> Path:
+    recorded = None if view is None else view.about.get("cohort")
+    chosen = given if given is not None else spec.base.given("cohort") or recorded
+    if chosen is None:
+        raise InputError("no cohort: name it with cohort=, or in the study's base.cohort")
+    if "://" in url and isinstance(chosen, str) and phantom_named(chosen) is not None:
+        raise InputError(
+            f"cohort {chosen}: it is built beside a local store; build it first with "
+            "namd.build_phantom(folder) and name that folder with cohort="
+        )
+    return cohort_folder(chosen, Path(url), configurator.demands(), build=build).absolute()
