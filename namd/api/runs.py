@@ -15,7 +15,7 @@ from namd.config.overrides import Overrides
 from namd.config.places import local_path
 from namd.data.cohort import Cohort
 from namd.data.named_cohort import not_built
-from namd.evaluate.rendering import RESEARCH_ONLY, SIMULATED
+from namd.evaluate.notices import RESEARCH_ONLY, SIMULATED
 from namd.models.weights import WeightStatus, describe
 from namd.pipeline import run_plan
 from namd.pipeline.finished_run import FinishedRun, finished_run

@@ -56,6 +56,14 @@ def test_an_unknown_name_is_an_attribute_error():
     assert namd.Cohort.__module__ == "namd.api.cohorts"
 
 
+def test_loading_a_run_and_a_study_takes_neither_torch_nor_ray():
+    code = (
+        "import sys, namd; namd.run, namd.load_run, namd.Study, namd.Cohort;"
+        "assert not {'torch', 'ray', 'wandb', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_rooms_are_still_imported_by_their_own_names():
     code = (
         "import namd; from namd import data; import namd.study; namd.study.__doc__ + data.__doc__"
