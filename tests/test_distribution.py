@@ -36,6 +36,16 @@ def test_every_file_of_the_packages_enters(included):
     assert [name for name in names if not included(name)] == []
 
 
+def test_a_wheel_leaves_the_experiments_in_the_checkout(build, included):
+    excluded = pathspec.GitIgnoreSpec.from_lines(build["targets"]["wheel"]["exclude"]).match_file
+    for name in ("experiments/__init__.py", "experiments/table-ablation.yaml"):
+        assert included(name)
+        assert excluded(name)
+    for name in ("namd/__init__.py", "namd/cli/demo.yaml", "analysis/study_table.py"):
+        assert included(name)
+        assert not excluded(name)
+
+
 def test_nothing_that_lies_beside_them_enters(included):
     beside = [name for name in (*NEVER, *DISGUISED, *ASKED_FOR) if not name.endswith(".py")]
     assert len(beside) > 80

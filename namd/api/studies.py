@@ -1,6 +1,6 @@
 """Studies as Python sees them: planned, run, and read from their ledgers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from namd.study.reporting import SilentStudyReporter, StudyReporter
 from namd.study.spec import StudySpec, parse_study, read_study
 from namd.study.this_machine import this_machine
 from namd.study.trials import Configurator
+from namd.study.warm_start import find_earlier, take_over
 
 if TYPE_CHECKING:
     from analysis.study_report import Report
@@ -177,6 +178,7 @@ class Study:
         cohort: CohortLike | None = None,
         store: str | Path | None = None,
         address: str | None = None,
+        warm_from: Sequence[str] = (),
         resume: bool = False,
         retry_failed: bool = False,
         reporter: StudyReporter | None = None,
@@ -188,6 +190,7 @@ class Study:
             cohort: As `namd.run` takes it; None: the study's own.
             store: Folder or URL, made if absent; None: the study's own, then `$NAMD_STORE`.
             address: None: Ray is started on this machine; `auto` or `host:port`: it is joined.
+            warm_from: Earlier studies of the store whose trials a new search starts from.
             resume: Continue a study that was started before.
             retry_failed: Try its failed trials again, which resumes it as well.
             reporter: Receives progress; None: silent.
@@ -202,7 +205,11 @@ class Study:
         """
         spec, url, configurator = _prepared(study, store)
         open_store(url)
+        reporter = reporter or SilentStudyReporter()
+        storage, names = open_studies(url)
+        earlier = find_earlier(Ledger(url, spec.name, storage), spec, names, warm_from)
         folder = _cohort_of(spec, url, cohort, configurator, _past(url, spec.name), build=True)
+        warm = take_over(earlier, spec, configurator.base(), folder, reporter.note)
         from namd.distributed.driver import run_study
 
         run_study(
@@ -212,7 +219,8 @@ class Study:
             address=address,
             resume=resume or retry_failed,
             retry_failed=retry_failed,
-            reporter=reporter or SilentStudyReporter(),
+            warm=warm,
+            reporter=reporter,
         )
         return cls(find_study(url, spec.name), folder.absolute())
 
@@ -331,6 +339,24 @@ class Study:
         Raises InputError if the folder cannot be written.
         """
         return study_report.write_pages(self._report, local_path(out))
+
+    def publish(self, *, online: bool = False, out: str | Path | None = None) -> dict[str, Any]:
+        """Write the study to Weights & Biases files, or to its server.
+
+        Args:
+            online: Whether to send it; that needs a key.
+            out: Gets a folder `wandb`; None: `$WANDB_DIR`, else beside the ledger.
+
+        Returns:
+            `study`, `records`, `mode` and `folder`.
+
+        Raises:
+            InputError: There is no key, or W&B is switched off.
+        """
+        from namd.api.publishing import publish_study
+
+        folder = None if out is None else local_path(out)
+        return publish_study(self.store, self.name, "online" if online else None, folder)
 
     @cached_property
     def _report(self) -> "Report":

@@ -47,7 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """Build the phantom cohort, run experiments/demo.yaml on local Ray, write pictures and report.
+    """Build the phantom cohort, run demo.yaml on local Ray, write pictures and report.
 
     A second call finds everything in the store and trains nothing; one that was interrupted is
     continued. Returns 1 where a trial failed.
@@ -97,10 +97,10 @@ def first_estimate() -> str:
 
 
 def demo_study() -> "StudySpec":
-    """Return the study that the demo runs; it ships beside the other experiments."""
+    """Return the study that the demo runs, which lies beside this file."""
     from namd.study.spec import read_study
 
-    with resources.as_file(resources.files("experiments") / STUDY_FILE) as path:
+    with resources.as_file(resources.files("namd.cli") / STUDY_FILE) as path:
         return read_study(path)
 
 
