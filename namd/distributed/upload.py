@@ -17,8 +17,11 @@ from namd.config.errors import InputError
 from namd.distributed.content import refusal
 from namd.pipeline.store import STORE_FILE
 
-SOURCES = (("namd", ".py"), ("analysis", ".py"), ("namd/config/presets", ".yaml"))
+SOURCES = (("namd", ".py"), ("analysis", ".py"))
 """Folders and suffixes of what `namd study run` consists of; a job needs no other file of ours."""
+
+PRESETS = PurePosixPath("namd/methods/METHOD/presets/PRESET.yaml")
+"""What it consists of besides, for every method and preset."""
 
 METADATA = (PurePosixPath("pyproject.toml"), PurePosixPath("requirements.lock"))
 """What it takes to install a checkout of namd."""
@@ -125,6 +128,16 @@ def is_source(path: PurePosixPath) -> bool:
     return any(
         path.suffix == suffix and PurePosixPath(folder) in path.parents
         for folder, suffix in SOURCES
+    ) or _is_preset(path)
+
+
+def _is_preset(path: PurePosixPath) -> bool:
+    parts = path.parts
+    return (
+        len(parts) == len(PRESETS.parts)
+        and parts[:2] == PRESETS.parts[:2]
+        and parts[3] == PRESETS.parts[3]
+        and path.suffix == PRESETS.suffix
     )
 
 

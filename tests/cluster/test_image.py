@@ -215,7 +215,7 @@ def copied(cluster_folder, root):
 def test_the_image_holds_what_a_node_runs_and_nothing_that_lies_beside_it(cluster_folder, tmp_path):
     needed = [
         *("LICENSE", "README.md", "pyproject.toml", "requirements.lock", "namd/__init__.py"),
-        *("namd/data/schema.py", "namd/config/presets/tiny.yaml", "analysis/study_table.py"),
+        *("namd/data/schema.py", "namd/methods/namd/presets/tiny.yaml", "analysis/study_table.py"),
         *("experiments/benchmarks/sampling.py", "namd/cli/demo.yaml"),
     ]
     beside = {**NEVER, **DISGUISED, **ASKED_FOR}

@@ -18,7 +18,7 @@ STUDY = PurePosixPath("experiments/study.yaml")
 NEEDED = {
     "namd/cli/main.py": b"import namd\n",
     "namd/data/schema.py": b"",
-    "namd/config/presets/tiny.yaml": b"vae: {}\n",
+    "namd/methods/namd/presets/tiny.yaml": b"vae: {}\n",
     "analysis/study_table.py": b"",
     "pyproject.toml": b"[project]\n",
     "requirements.lock": b"numpy==2.0 --hash=sha256:" + b"0" * 64,
