@@ -20,10 +20,13 @@ from namd.pipeline.store import STORE_FILE
 SOURCES = (("namd", ".py"), ("analysis", ".py"))
 """Folders and suffixes of what `namd study run` consists of; a job needs no other file of ours."""
 
+DEMO = PurePosixPath("namd/cli/demo.yaml")
+"""The one study file that is part of a package."""
+
 PRESETS = PurePosixPath("namd/methods/METHOD/presets/PRESET.yaml")
 """What it consists of besides, for every method and preset."""
 
-METADATA = (PurePosixPath("pyproject.toml"), PurePosixPath("requirements.lock"))
+METADATA = tuple(map(PurePosixPath, ("pyproject.toml", "requirements.lock", "hatch_build.py")))
 """What it takes to install a checkout of namd."""
 
 ENTRY = PurePosixPath("namd/cli/main.py")
@@ -125,10 +128,14 @@ def write_archive(upload: Upload, archive: Path) -> None:
 
 def is_source(path: PurePosixPath) -> bool:
     """Whether a path is one of the files that `namd study run` consists of."""
-    return any(
-        path.suffix == suffix and PurePosixPath(folder) in path.parents
-        for folder, suffix in SOURCES
-    ) or _is_preset(path)
+    return (
+        any(
+            path.suffix == suffix and PurePosixPath(folder) in path.parents
+            for folder, suffix in SOURCES
+        )
+        or path == DEMO
+        or _is_preset(path)
+    )
 
 
 def _is_preset(path: PurePosixPath) -> bool:
