@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from namd.api.cohorts import Cohort, build_crops, build_phantom
     from namd.api.predictions import Prediction
     from namd.api.runs import Run, RunPlan, load_run, plan, run, weights
-    from namd.api.studies import Study, StudyPlan
+    from namd.api.studies import Study
+    from namd.api.study_plan import StudyPlan
     from namd.config.errors import ConfigError, InputError, StageError
 
 __all__ = [
@@ -47,7 +48,7 @@ _MODULES = {
     "RunPlan": "namd.api.runs",
     "StageError": "namd.config.errors",
     "Study": "namd.api.studies",
-    "StudyPlan": "namd.api.studies",
+    "StudyPlan": "namd.api.study_plan",
     "build_crops": "namd.api.cohorts",
     "build_phantom": "namd.api.cohorts",
     "load_run": "namd.api.runs",

@@ -1,102 +1,26 @@
 """Studies as Python sees them: planned, run, and read from their ledgers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from namd.api import study_report
-from namd.api.cohorts import cohort_folder
 from namd.api.frames import ResultFrame, card_html, result_frame
 from namd.api.runs import CohortLike
+from namd.api.study_plan import StudyLike, StudyPlan, cohort_of, past, plan_study, prepared
 from namd.config.errors import InputError
 from namd.config.places import local_path, place
-from namd.data.named_cohort import not_built, phantom_named, stand_in
-from namd.ledger.view import StudyView, read_view
-from namd.pipeline.store import open_store, view_store
-from namd.study import plan as planning
+from namd.ledger.view import StudyView
+from namd.pipeline.store import open_store
 from namd.study.opening import Ledger, find_study, open_studies, read_whole, readable, store_url
 from namd.study.reporting import SilentStudyReporter, StudyReporter
-from namd.study.spec import StudySpec, parse_study, read_study
-from namd.study.this_machine import this_machine
-from namd.study.trials import Configurator
 from namd.study.warm_start import find_earlier, take_over
 
 if TYPE_CHECKING:
     from analysis.study_report import Report
 
-StudyLike = str | Path | Mapping[str, Any]
-"""A study file, or its contents as a mapping."""
-
 INTERVAL = ("low", "high")
-
-
-@dataclass(frozen=True)
-class StudyPlan:
-    """What a study will run and cost; nothing was run for it.
-
-    Attributes:
-        study: Its name.
-        cohort_built: Whether the cohort exists; a phantom that does not is built by the run.
-    """
-
-    study: str
-    cohort_built: bool
-    _plan: planning.StudyPlan = field(repr=False)
-    _cohort: Path = field(repr=False)
-
-    @property
-    def refused(self) -> str | None:
-        """Why it cannot run, or None."""
-        return self._plan.refused
-
-    @property
-    def trials(self) -> int:
-        """Number of trials, confirmation of a search's winner included."""
-        return self._plan.trials
-
-    @property
-    def device_hours(self) -> float:
-        """Device hours to spend, without stages of unknown cost."""
-        return self._plan.device_hours
-
-    @property
-    def stages(self) -> ResultFrame:
-        """One row per stage name: distinct artifacts, those in the store, seconds for each."""
-        rows = [
-            {
-                "stage": stage.stage,
-                "distinct": stage.distinct,
-                "in_store": stage.in_store,
-                "seconds_each": stage.seconds_each,
-                "source": stage.source,
-            }
-            for stage in self._plan.stages
-        ]
-        return result_frame(rows, "stage", ("distinct", "in_store"), ())
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return what `namd study plan --json` prints."""
-        return self._plan.to_mapping() | {"cohort_built": self.cohort_built}
-
-    def __repr__(self) -> str:
-        ending = f", refused: {self.refused}" if self.refused else ""
-        return f"StudyPlan({self.study}: {self.trials} trials{ending})"
-
-    def _repr_html_(self) -> str:
-        facts: dict[str, object] = {
-            "trials": self.trials,
-            "arms": ", ".join(self._plan.arms) or "a search",
-            "device hours": f"{self.device_hours:.2f}",
-        }
-        if self._plan.unknown:
-            facts["cost unknown"] = ", ".join(self._plan.unknown)
-        if self.refused:
-            facts["refused"] = self.refused
-        if not self.cohort_built:
-            facts["cohort"] = not_built(self._cohort)
-        return card_html(f"Study plan: {self.study}", (), facts, self.stages._repr_html_())
 
 
 class Study:
@@ -155,20 +79,7 @@ class Study:
         Raises:
             InputError: The study, the cohort or the store cannot be used.
         """
-        spec, url, configurator = _prepared(study, store)
-        view = _past(url, spec.name)
-        folder = _cohort_of(spec, url, cohort, configurator, view, build=False)
-        built = folder.exists()
-        made = planning.make_study_plan(
-            spec,
-            configurator,
-            this_machine(),
-            cohort=folder,
-            store=view_store(url),
-            view=view,
-            cohort_digest=None if built else stand_in(folder),
-        )
-        return StudyPlan(spec.name, built, made, folder)
+        return plan_study(study, cohort, store)
 
     @classmethod
     def run(
@@ -203,12 +114,12 @@ class Study:
             StageError: Store or ledger failed; `resume` continues.
             SystemExit: 143 after SIGTERM; `resume` continues.
         """
-        spec, url, configurator = _prepared(study, store)
+        spec, url, configurator = prepared(study, store)
         open_store(url)
         reporter = reporter or SilentStudyReporter()
         storage, names = open_studies(url)
         earlier = find_earlier(Ledger(url, spec.name, storage), spec, names, warm_from)
-        folder = _cohort_of(spec, url, cohort, configurator, _past(url, spec.name), build=True)
+        folder = cohort_of(spec, url, cohort, configurator, past(url, spec.name), build=True)
         warm = take_over(earlier, spec, configurator.base(), folder, reporter.note)
         from namd.distributed.driver import run_study
 
@@ -384,41 +295,3 @@ def _estimate(name: str, told: Mapping[str, Any] | None) -> dict[str, Any]:
     if told is not None and "p_holm" in told:
         row[f"{name}_p"] = told["p_holm"]
     return row
-
-
-def _prepared(study: StudyLike, store: str | Path | None) -> tuple[StudySpec, str, Configurator]:
-    """Return a checked study, its store and what configures its trials. Raises InputError."""
-    spec = parse_study(study) if isinstance(study, Mapping) else read_study(local_path(study))
-    configurator = Configurator(spec)
-    configurator.check()
-    configurator.check_measured()
-    return spec, store_url(None if store is None else place(str(store)), spec), configurator
-
-
-def _past(url: str, name: str) -> StudyView | None:
-    """Return a study's ledger, or None if it was never started or its store is not there."""
-    if "://" not in url and not Path(url).is_dir():
-        return None
-    storage, names = open_studies(url)
-    return read_view(storage, name) if name in names else None
-
-
-def _cohort_of(
-    spec: StudySpec,
-    url: str,
-    given: CohortLike | None,
-    configurator: Configurator,
-    view: StudyView | None,
-    *,
-    build: bool,
-) -> Path:
-    recorded = None if view is None else view.about.get("cohort")
-    chosen = given if given is not None else spec.base.given("cohort") or recorded
-    if chosen is None:
-        raise InputError("no cohort: name it with cohort=, or in the study's base.cohort")
-    if "://" in url and isinstance(chosen, str) and phantom_named(chosen) is not None:
-        raise InputError(
-            f"cohort {chosen}: it is built beside a local store; build it first with "
-            "namd.build_phantom(folder) and name that folder with cohort="
-        )
-    return cohort_folder(chosen, Path(url), configurator.demands(), build=build).absolute()
