@@ -5,21 +5,19 @@ Everything heavy is imported inside the commands, so that `namd --help` stays qu
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
-from namd.cli.cohort_summary import ceiling_warnings, origin_lines, summarise, summary_text
+from namd.cli.cohort_summary import origin_lines, summarise, summary_text
 from namd.cli.output import add_json_option, answer, require_writable, tell
 from namd.config.errors import plain_text
 from namd.config.places import local_path
 
 if TYPE_CHECKING:
+    from namd.data.building import Progress, Stages
     from namd.data.cohort import Cohort
     from namd.data.simulation.settings import SimulationSettings
-
-Progress = Callable[[int, int], None]
-Stage = Callable[[str], Progress]
 
 REFUSED = 2
 SHEET_SUFFIX = ".png"
@@ -50,9 +48,10 @@ def build_crops(arguments: argparse.Namespace) -> int:
     """Build a cohort from an npz of crops and a CSV. Raises InputError."""
     from namd.config.errors import InputError
     from namd.config.parsing import parse
+    from namd.data.building import build_crops as build
     from namd.data.cohort import refuse_occupied
     from namd.data.settings import CropSettings
-    from namd.data.sources import columns, crops
+    from namd.data.sources import columns
 
     refuse_occupied(arguments.out)
     require_writable("--out", arguments.out)
@@ -74,40 +73,21 @@ def build_crops(arguments: argparse.Namespace) -> int:
         citation=arguments.citation,
         licence=arguments.licence,
     )
-    with _progress() as stage:
-        cohort = crops.build(
-            files,
-            settings,
-            arguments.seed,
-            select=law is not None,
-            progress=stage("crops"),
-            keep_followups="followup" not in replace,
-        )
-        if law is not None:
-            cohort = _simulate(cohort, law, arguments.seed, stage, replace)
+    with build_progress() as stages:
+        cohort = build(files, arguments.seed, settings, law, replace, stages)
     return _finish(cohort, arguments)
 
 
 def build_phantom(arguments: argparse.Namespace) -> int:
     """Build the embedded cohort: rendered crops, simulated follow-ups. Raises InputError."""
-    from namd.config.errors import InputError
-    from namd.config.parsing import parse
+    from namd.data.building import build_phantom as build
     from namd.data.cohort import refuse_occupied
-    from namd.data.sources import phantom
 
     refuse_occupied(arguments.out)
     require_writable("--out", arguments.out)
     law = _simulation_settings(arguments, rendered=True)
-    chosen: dict[str, Any] = {"size_px": arguments.size}
-    if arguments.cases is not None:
-        if arguments.cases < 1:
-            raise InputError(f"--cases {arguments.cases}: a cohort has at least 1 case")
-        chosen["num_nodules"] = max(arguments.cases // law.replicates, 1)
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    settings = parse(phantom.PhantomSettings, chosen, "phantom")
-    with _progress() as stage:
-        cohort = phantom.build(settings, arguments.seed, stage("phantom"))
-        cohort = _simulate(cohort, law, arguments.seed, stage)
+    with build_progress() as stages:
+        cohort = build(arguments.seed, law, arguments.cases, arguments.size, stages)
     return _finish(cohort, arguments)
 
 
@@ -244,52 +224,28 @@ def _with_split(
 def _simulation_settings(
     arguments: argparse.Namespace, *, rendered: bool = False
 ) -> "SimulationSettings":
-    from namd.config.parsing import apply_overrides, parse, to_mapping
-    from namd.data.simulation.settings import Law, SimulationSettings
+    from namd.data.building import simulation_settings
 
-    law: Law = arguments.law or "marked"
-    mapping = to_mapping(SimulationSettings.for_law(law, rendered=rendered))
-    if arguments.replicates is not None:
-        mapping["replicates"] = arguments.replicates
-    return parse(SimulationSettings, apply_overrides(mapping, arguments.settings), "settings")
-
-
-def _simulate(
-    cohort: "Cohort",
-    law: "SimulationSettings",
-    seed: int,
-    stage: Stage,
-    replace: tuple[str, ...] = (),
-) -> "Cohort":
-    from namd.data.simulation.simulate import simulate
-
-    return simulate(cohort, law, seed, stage("follow-ups"), replace=replace)
+    return simulation_settings(
+        arguments.law or "marked", arguments.replicates, arguments.settings, rendered=rendered
+    )
 
 
 def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
     """Refuse or write a built cohort and say what it is."""
-    from namd.data.card import finish_card
-    from namd.data.checks import (
-        RefusedCohortError,
-        require_sound,
-        spelling_warnings,
-        usability_problems,
-    )
-    from namd.data.settings import SplitFractions
+    from namd.data.building import finish
+    from namd.data.checks import RefusedCohortError
 
     try:
-        require_sound(cohort)
+        findings = finish(cohort, arguments.seed)
     except RefusedCohortError as error:
         for problem in error.problems[1:]:
             tell(f"problem: {problem}")
         raise
-    unusable = usability_problems(cohort)
-    others = [*spelling_warnings(cohort.table), *ceiling_warnings(cohort.card)]
-    for warning in unusable:
+    for warning in findings.unusable:
         tell(f"warning: {warning}; `namd cohort check` refuses this cohort")
-    for warning in others:
+    for warning in findings.warnings:
         tell(f"warning: {warning}")
-    finish_card(cohort, arguments.seed, SplitFractions())
     cohort.write(arguments.out)
     summary = {
         "out": str(arguments.out),
@@ -300,7 +256,7 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
         "unused": cohort.card.get("unused") or {},
         "left_out": dict(cohort.card.get("excluded") or {}),
         "left_out_cases": cohort.card.get("excluded_cases") or {},
-        "warnings": [*unusable, *others],
+        "warnings": [*findings.unusable, *findings.warnings],
     }
     lines = [f"{arguments.out}: built", summary_text(summary), *origin_lines(cohort.card)]
     answer(arguments, summary, "\n".join(lines))
@@ -308,7 +264,7 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Stage]:
+def build_progress() -> "Iterator[Stages]":
     """Yield what makes a stage's progress callback: rich on a terminal, else lines on stderr."""
     if not sys.stderr.isatty():
         yield _plain_stage
@@ -316,16 +272,19 @@ def _progress() -> Iterator[Stage]:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
 
-    with RichProgress(console=Console(stderr=True)) as bars:
+    with ExitStack() as opened:
+        bars = RichProgress(console=Console(stderr=True))
 
-        def rich_stage(name: str) -> Progress:
+        def rich_stage(name: str) -> "Progress":
+            if not bars.tasks:
+                opened.enter_context(bars)
             task = bars.add_task(name, total=None)
             return lambda done, total: bars.update(task, completed=done, total=total)
 
         yield rich_stage
 
 
-def _plain_stage(name: str) -> Progress:
+def _plain_stage(name: str) -> "Progress":
     """Return a callback that writes a line at every tenth of the work."""
     told = -1
 

@@ -10,19 +10,6 @@ if TYPE_CHECKING:
     from namd.data.cohort import Cohort
 
 
-def ceiling_warnings(card: Mapping[str, Any]) -> list[str]:
-    """Return why a cohort with simulated follow-ups has no truth to compare with."""
-    from namd.data.card import simulated_columns
-
-    kept = (card.get("values") or {}).get("label", {}).get("kept", 0)
-    if not kept or "followup" not in simulated_columns(card):
-        return []
-    return [
-        f"labels of {kept} cases of the table are kept beside simulated follow-ups, so no ceiling "
-        "is known; --replace label simulates every label"
-    ]
-
-
 def origin_lines(card: Mapping[str, Any]) -> list[str]:
     """Return what became of all that the source holds."""
     from namd.data.card import unused_lines, value_lines

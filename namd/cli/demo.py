@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from namd.cli.demo_estimate import demo_seconds, slowness_of
-from namd.cli.output import add_json_option, answer, duration, tell, wrapped
-from namd.cli.phantom import WORD
+from namd.cli.output import (
+    add_json_option,
+    answer,
+    duration,
+    tell,
+    terminal_width,
+    wrapped,
+)
 from namd.config.places import local_path
+from namd.data.named_cohort import WORD
 
 if TYPE_CHECKING:
     from namd.ledger.view import StudyView
@@ -40,12 +47,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """Build the phantom cohort, run experiments/demo.yaml on local Ray, write pictures and report.
+    """Build the phantom cohort, run demo.yaml on local Ray, write pictures and report.
 
     A second call finds everything in the store and trains nothing; one that was interrupted is
     continued. Returns 1 where a trial failed.
     """
-    from namd.cli.report import write_study_report
+    from analysis.terminal_text import to_text
+    from namd.api.study_report import write_study_report
     from namd.cli.run import find_cohort
     from namd.pipeline.store import open_store
 
@@ -60,7 +68,9 @@ def demo(arguments: argparse.Namespace) -> int:
     cohort = find_cohort(spec.base.cohort or WORD, Path(store)).absolute()
     view = run_demo(spec, cohort, store)
     pictures = draw_arms(spec, view, cohort, store, out)
-    page, table = write_study_report(store, spec.name, out / "report", cohort, pictures, (WARNING,))
+    page, report = write_study_report(
+        store, spec.name, out / "report", cohort, pictures, (WARNING,)
+    )
     tell(f"done in {duration(time.monotonic() - began)}")
     value = {
         "study": spec.name,
@@ -71,6 +81,7 @@ def demo(arguments: argparse.Namespace) -> int:
     }
     shown = "\n".join(f"picture {path}" for path in pictures.values())
     last = wrapped(f"{WARNING} Research use only.")
+    table = to_text(report, terminal_width())
     answer(arguments, value, f"{table}\n\n{shown}\nreport {page}\n{last}")
     return FAILED if view.counts()["failed"] or view.counts()["diverged"] else 0
 
@@ -86,10 +97,10 @@ def first_estimate() -> str:
 
 
 def demo_study() -> "StudySpec":
-    """Return the study that the demo runs; it ships beside the other experiments."""
+    """Return the study that the demo runs, which lies beside this file."""
     from namd.study.spec import read_study
 
-    with resources.as_file(resources.files("experiments") / STUDY_FILE) as path:
+    with resources.as_file(resources.files("namd.cli") / STUDY_FILE) as path:
         return read_study(path)
 
 
@@ -139,7 +150,7 @@ def draw_arms(
     spec: "StudySpec", view: "StudyView", cohort: Path, store: str, folder: Path
 ) -> dict[str, Path]:
     """Write one picture per arm, of the first seed that is completed; return them by caption."""
-    from namd.cli.picture import draw_picture
+    from namd.api.draws_picture import draw_picture
     from namd.pipeline.store import open_store
     from namd.study.trials import Configurator
 

@@ -4,28 +4,17 @@ Research use only; not for clinical use.
 """
 
 import argparse
-import json
-import math
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from namd.api import predictions
+from namd.api.predictions import NOTICE, NUM_DRAWS, SIMULATED
 from namd.cli.output import add_json_option, answer, require_writable, tell
 from namd.cli.store import add_store_option, open_named_store
 from namd.config.errors import InputError
 from namd.config.places import local_path
 
-if TYPE_CHECKING:
-    from namd.pipeline.finished_run import FinishedRun
-    from namd.pipeline.prediction import Prediction
-
-NOTICE = "Research use only; not for clinical use."
-SIMULATED = (
-    "SIMULATED: this run learned from follow-ups and labels that a program drew; its draws and "
-    "probabilities say nothing about patients"
-)
 SUMMARY = "draw possible follow-ups of one nodule from a DICOM series and a record"
-NUM_DRAWS = 20
 NO_SERIES = "--dicom: no such folder; name one that holds the files of one CT series"
 """Folders of scans are often named after the patient: the path is not repeated."""
 
@@ -81,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     centre = _centre(arguments.centre)
     if arguments.draws < 1:
         raise InputError(f"--draws {arguments.draws}: give 1 or more")
-    _refuse_occupied(arguments.out)
+    predictions.refuse_occupied(arguments.out)
     require_writable("--out", arguments.out)
     if not _is_folder(arguments.dicom):
         raise InputError(NO_SERIES)
@@ -90,41 +79,23 @@ def run(arguments: argparse.Namespace) -> int:
             f"--cohort {arguments.cohort}: no such folder; name one that holds a cohort"
         )
     from namd.data.ehr import read_record
-    from namd.pipeline.finished_run import finished_run, require_drawable
+    from namd.pipeline.finished_run import finished_run
 
     record = read_record(arguments.ehr)
     store = open_named_store(arguments)
-    finished = finished_run(store, arguments.run)
-    require_drawable(store, finished)
-    spacing_mm = _spacing(finished, arguments.cohort)
-    from namd.data.sources.dicom import read_crop
-
-    crop = read_crop(arguments.dicom, centre, spacing_mm, finished.image_size)
-    warnings = [SIMULATED, *crop.warnings] if finished.simulated else list(crop.warnings)
-    if record.missing:
-        warnings.append(f"the record lacks {', '.join(record.missing)}: left out of the report")
-    for warning in warnings:
-        tell(f"warning: {warning}")
-    from namd.pipeline.prediction import predict
-
-    prediction = predict(
+    prediction = predictions.predict(
         store,
-        finished,
-        crop.hu,
-        crop.spacing_mm,
+        finished_run(store, arguments.run),
+        arguments.dicom,
+        centre,
         record,
-        arguments.draws,
-        lambda done, total: tell(f"draw {done} of {total}"),
+        draws=arguments.draws,
+        cohort=arguments.cohort,
+        warn=lambda line: tell(f"warning: {line}"),
+        progress=lambda done, total: tell(f"draw {done} of {total}"),
     )
-    value = {
-        **prediction.to_mapping(),
-        "warnings": warnings,
-        "notice": NOTICE,
-        "run": finished.key,
-        "simulated": finished.simulated,
-        "spacing_mm": crop.spacing_mm,
-    }
-    value["files"] = _write(arguments.out, prediction, value)
+    value = prediction.to_mapping()
+    value["files"] = prediction.write(arguments.out)
     answer(arguments, value, _as_text(value))
     return 0
 
@@ -134,8 +105,7 @@ def _centre(text: str) -> list[float]:
         numbers = [float(word) for word in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-        raise InputError("--centre: give three numbers x,y,z in patient mm, such as -52.5,14,-120")
+    predictions.require_centre(numbers)
     return numbers
 
 
@@ -145,80 +115,6 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
-
-
-def _refuse_occupied(folder: Path) -> None:
-    try:
-        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    except OSError as error:
-        raise InputError(
-            f"--out: cannot be written ({error.strerror}); name another place"
-        ) from None
-    if occupied:
-        raise InputError(f"{folder}: exists and is not empty; --out names a new folder")
-
-
-def _spacing(run: "FinishedRun", cohort: Path | None) -> float:
-    from namd.data.cohort import read_card
-
-    if run.spacing_mm is not None:
-        return run.spacing_mm
-    if cohort is None:
-        raise InputError(
-            f"--run {run.key[:12]}: its record does not say the spacing of its crops; name its "
-            "cohort with --cohort"
-        )
-    return float(read_card(cohort)["spacing_mm"])
-
-
-def _write(folder: Path, prediction: "Prediction", value: dict[str, Any]) -> list[str]:
-    """Write the picture, the crops and the numbers, all or none; return the files.
-
-    Raises InputError if they cannot be written, such as on a full disk.
-    """
-    place = folder.absolute()
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as draft:
-            names = _write_draft(Path(draft), prediction, value)
-            place.mkdir(exist_ok=True)
-            for name in names:
-                (Path(draft) / name).rename(place / name)
-    except OSError as error:
-        raise InputError(
-            f"--out {folder}: cannot be written ({error.strerror}); name another place"
-        ) from error
-    return [str(folder / name) for name in names]
-
-
-def _write_draft(draft: Path, prediction: "Prediction", value: dict[str, Any]) -> list[str]:
-    """Write the files of a prediction into a folder; return their names."""
-    import numpy as np
-
-    from analysis.prediction_figure import prediction_figure
-    from namd.data.intensity import to_hu
-
-    names = ["draws.npz", "prediction.png", "prediction.json"]
-    crops, picture, numbers = (draft / name for name in names)
-    np.savez_compressed(
-        crops,
-        baseline_hu=to_hu(prediction.baseline),
-        draws_hu=to_hu(prediction.draws),
-        mean_hu=to_hu(prediction.draws.mean(0)),
-        variance=prediction.draws.var(0),
-        probabilities=prediction.probabilities,
-        spacing_mm=value["spacing_mm"],
-    )
-    prediction_figure(
-        prediction.baseline,
-        prediction.draws,
-        prediction.probabilities,
-        picture,
-        size_mm=prediction.baseline.shape[-1] * float(value["spacing_mm"]),
-        simulated=bool(value["simulated"]),
-    )
-    numbers.write_text(json.dumps(value | {"files": names}, indent=1) + "\n")
-    return names
 
 
 def _as_text(value: dict[str, Any]) -> str:

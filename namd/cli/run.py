@@ -14,10 +14,10 @@ from namd.cli.output import (
     score_table,
     tell,
 )
-from namd.cli.phantom import not_built, phantom_named, stand_in
 from namd.cli.store import add_store_option, open_named_store, view_named_store
 from namd.config.errors import InputError
 from namd.config.places import local_path, place
+from namd.data import named_cohort
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
@@ -61,6 +61,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run_command(arguments: argparse.Namespace) -> int:
     """Run or plan. Raises InputError and StageError; SIGTERM and Ctrl-C leave resumable work."""
     from namd.pipeline.run_configuration import resolve
+    from namd.pipeline.run_plan import require_weights
 
     if arguments.preset is None and arguments.config is None:
         raise InputError("no configuration: name one with --preset or --config (see namd presets)")
@@ -81,7 +82,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     result = run_shown(configuration, cohort, store)
     text = f"{result.table.text or score_table(result.rows)}\nrun {result.run}"
     if arguments.picture is not None:
-        from namd.cli.picture import write_picture
+        from namd.api.draws_picture import write_picture
 
         write_picture(result, configuration, cohort, arguments.picture)
         text += f"\npicture {arguments.picture}"
@@ -119,28 +120,14 @@ def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -
 def find_cohort(
     word: str, store: Path, demands: "CohortDemands | None" = None, build: bool = True
 ) -> Path:
-    """Return a cohort's folder; a phantom is built once per store and recipe.
+    """Return a cohort's folder, with progress on stderr if a phantom is built.
 
-    Args:
-        word: A folder, `phantom`, or `phantom:CASES`.
-        store: The folder beside whose artifacts a phantom lies.
-        demands: What the configuration asks of it.
-        build: Whether a phantom that is not there is built; if not, the folder is where it will
-            lie and does not exist.
-
-    Raises InputError if there is no cohort, or one that must not be trained on, or not so.
+    See `namd.data.named_cohort.find_cohort`.
     """
-    phantom = phantom_named(word)
-    folder = local_path(word) if phantom is None else phantom.folder(store)
-    if phantom is not None and not folder.exists():
-        phantom.require(demands)
-        if not build:
-            return folder
-        phantom.build(folder)
-    from namd.data.checks import require_trainable
+    from namd.cli.cohort import build_progress
 
-    require_trainable(folder, demands)
-    return folder
+    with build_progress() as stages:
+        return named_cohort.find_cohort(word, store, demands, build, say=tell, stages=stages)
 
 
 def announce_weights(configuration: "RunConfiguration") -> None:
@@ -151,17 +138,6 @@ def announce_weights(configuration: "RunConfiguration") -> None:
     mapping: dict[str, Any] = to_mapping(configuration.config)
     for status in describe(mapping):
         tell(status.announcement)
-
-
-def require_weights(configuration: "RunConfiguration") -> None:
-    """Refuse a run whose weights are missing, before a cohort is built or a stage is trained.
-
-    Raises InputError naming where they were sought, the fetching command and the fallback.
-    """
-    from namd.models.weights import require_all
-    from namd.pipeline.graph import missing_weights
-
-    require_all(missing_weights(configuration.stages(), configuration.config))
 
 
 @contextmanager
@@ -199,58 +175,21 @@ def _plan(
     arguments: argparse.Namespace, configuration: "RunConfiguration", cohort: Path, store: "Store"
 ) -> int:
     from namd.cli.progress import forecast
-    from namd.methods.source_hash import source_hash
-    from namd.pipeline.estimate import estimator
-    from namd.pipeline.run import plan_run, run_key
+    from namd.pipeline.run_plan import make_run_plan
 
-    built = cohort.exists()
-    digest = None if built else stand_in(cohort)
-    plan = plan_run(configuration, cohort, store, digest, provisional=True)
-    nodes, missing = [], []
-    for node in plan.nodes:
-        artifact = store.find(node.stage.name, node.key, digests=False)
-        other = artifact is not None and artifact.manifest()["source_hash"] != source_hash(
-            node.stage
-        )
-        if artifact is None:
-            missing.append(node)
-        nodes.append(
-            {
-                "name": node.label,
-                "key": node.key,
-                "cached": artifact is not None,
-                "other_source": other,
-            }
-        )
-    estimates = estimator(store)(missing)
-    rows = [
-        [
-            str(node["name"]),
-            str(node["key"])[:12],
-            ("in the store" if node["cached"] else "to build")
-            + (", made by other source" if node["other_source"] else ""),
-        ]
-        for node in nodes
-    ]
+    plan = make_run_plan(configuration, cohort, store)
+    rows = [[stage.name, stage.key[:12], stage.state] for stage in plan.stages]
     text = columns(["stage", "key", "state"], rows)
-    if missing:
-        text += f"\n{len(missing)} of {len(nodes)} to build; {forecast(estimates)}"
-    for status in plan.missing:
+    if plan.num_missing:
+        text += f"\n{plan.num_missing} of {len(rows)} to build; {forecast(plan.seconds)}"
+    for status in plan.missing_weights:
         text += f"\nmissing: {status.refusal}"
-    if plan.missing:
+    if plan.missing_weights:
         text += (
             "\nkeys are provisional: they hold the digests of these weights; a run is refused "
             "until they are there"
         )
-    if not built:
-        text += f"\n{not_built(cohort)}"
-    value = {
-        "run": run_key(configuration, plan),
-        "stages": nodes,
-        "seconds": estimates,
-        "provisional": bool(plan.missing) or not built,
-        "cohort_built": built,
-        "missing_weights": [status.to_mapping() for status in plan.missing],
-    }
-    answer(arguments, value, text)
+    if not plan.cohort_built:
+        text += f"\n{named_cohort.not_built(cohort)}"
+    answer(arguments, plan.to_mapping(), text)
     return 0

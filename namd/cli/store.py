@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from namd.cli.output import add_json_option, answer, columns, duration, size, te
 from namd.cli.store_owners import as_cell, as_value, store_owners
 from namd.config.errors import InputError
 from namd.config.places import place
+from namd.config.store_places import require_place
 
 if TYPE_CHECKING:
     from namd.pipeline.store import Entry, Store
@@ -80,14 +80,6 @@ def view_named_store(arguments: argparse.Namespace) -> "Store":
     if store.is_empty:
         tell(f"store {arguments.store}: nothing is there yet; `namd run` makes it")
     return store
-
-
-def require_place(url: str) -> None:
-    """Refuse a URL with a slash too few, which would be made as a folder. Raises InputError."""
-    slip = re.match(r"(s3a?):/*(?=[^/])", url)
-    if slip and "://" not in url:
-        way = f"{slip[1]}://{url[slip.end() :]}"
-        raise InputError(f"store {url}: neither a folder nor a URL; did you mean {way}?")
 
 
 def list_artifacts(arguments: argparse.Namespace) -> int:

@@ -5,49 +5,30 @@ What the commands then do with it is not decided here.
 
 import argparse
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from namd.cli.store import require_place
 from namd.config.errors import ConfigError, InputError, about
-from namd.config.places import local_path, place
+from namd.config.places import place
+from namd.study.opening import (
+    Ledger,
+    find_study,
+    open_studies,
+    read_whole,
+    readable,
+    require_store,
+    store_url,
+)
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
-    from namd.ledger.view import StudyView
-    from namd.storage.base import Storage
     from namd.storage.process import Holder
     from namd.study.spec import StudySpec
 
+__all__ = ["Ledger", "open_studies", "read_whole", "readable", "require_store", "store_url"]
+
 State = Literal["running", "finished", "stopped", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """A study that was started, where its records lie.
-
-    Attributes:
-        url: The store: an absolute folder or a URL.
-        name: The study's name.
-        storage: The store as the ledger reads it.
-    """
-
-    url: str
-    name: str
-    storage: "Storage"
-
-    @property
-    def place(self) -> str:
-        """Folder or URL of the study's records."""
-        return f"{self.url}/studies/{self.name}"
-
-    @property
-    def resume(self) -> str:
-        """The command that continues it."""
-        return f"namd study run {self.name} --resume --store {self.url}"
 
 
 @dataclass(frozen=True)
@@ -81,95 +62,16 @@ def add_store_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def store_url(given: str | None, spec: "StudySpec | None" = None) -> str:
-    """Return the store's absolute folder or URL: the command line's, the file's, `$NAMD_STORE`'s.
-
-    Raises InputError where none is named, ConfigError where the study file names a relative folder.
-    """
-    inside = spec.base.given("store") if spec is not None else None
-    if given is None and inside is not None and not _is_absolute(inside):
-        raise ConfigError(
-            f"base.store={inside!r}: a relative folder means another place to everybody who "
-            "reads the file; write an absolute one or a URL, or leave it open and use --store"
-        )
-    url = given or inside or os.environ.get("NAMD_STORE")
-    if not url:
-        raise InputError(
-            "no store: name its folder or URL with --store, in $NAMD_STORE or in the study "
-            "file's base.store"
-        )
-    require_place(url)
-    url = url.removeprefix("file://")
-    if "://" in url:
-        return url.rstrip("/")
-    return str(local_path(url).absolute())
-
-
 def open_ledger(arguments: argparse.Namespace) -> Ledger:
     """Return the ledger of `arguments.name` under `--store`; a study's file may stand for its name.
 
     Raises InputError where the store or the study is not there, naming the nearest.
     """
-    from namd.config.parsing import nearest
-
     spec = _spec_in_place_of_name(arguments.name)
     with about(arguments.name):
         url = store_url(arguments.store, spec)
     name = arguments.name if spec is None else spec.name
-    storage, names = open_studies(url)
-    require_store(url, storage)
-    if name not in names:
-        hint = nearest(name, names) or "; it holds no study yet"
-        raise InputError(f"study {name!r} was never run in the store {url}{hint}")
-    return Ledger(url, name, storage)
-
-
-def open_studies(url: str) -> "tuple[Storage, list[str]]":
-    """Return a store's records and the names of its studies. Raises InputError."""
-    from namd.ledger.reading import study_names
-    from namd.storage.opening import open_storage
-
-    if "://" not in url and not Path(url).is_dir():
-        raise InputError(f"store {url}: no such folder")
-    with readable(url):
-        storage = open_storage(url)
-        return storage, study_names(storage)
-
-
-def require_store(url: str, storage: "Storage") -> None:
-    """Refuse a place that is no store, which would otherwise pass for one without studies.
-
-    Not for a study's first run, which makes a store of an empty place. Raises InputError.
-    """
-    from namd.storage.artifacts import STORE_FILE
-
-    with readable(url):
-        try:
-            storage.read(STORE_FILE)
-        except FileNotFoundError:
-            raise InputError(
-                f"store {url}: no store there ({STORE_FILE} is missing); name with --store or "
-                "$NAMD_STORE the folder or URL that `namd study run` was given"
-            ) from None
-
-
-@contextmanager
-def readable(url: str) -> Iterator[None]:
-    """Turn a storage that cannot be read into one line."""
-    try:
-        yield
-    except OSError as error:
-        if url in str(error):
-            raise InputError(f"store {error}") from error
-        raise InputError(f"store {url}: cannot be read ({error})") from error
-
-
-def read_whole(ledger: Ledger) -> "StudyView":
-    """Return all that a study's ledger says. Raises InputError."""
-    from namd.ledger.view import read_view
-
-    with readable(ledger.url):
-        return read_view(ledger.storage, ledger.name)
+    return find_study(url, name)
 
 
 def find_driver(ledger: Ledger, ended: str) -> Driver:
@@ -234,8 +136,8 @@ def find_study_cohort(
     Raises InputError where none is named or there is none, ConfigError where the study file names
     one that is not there.
     """
-    from namd.cli.phantom import phantom_named
     from namd.cli.run import find_cohort
+    from namd.data.named_cohort import phantom_named
 
     inside = spec.base.given("cohort")
     word = given or inside or recorded
@@ -255,10 +157,6 @@ def find_study_cohort(
         if given or word != inside:
             raise
         raise ConfigError(f"base.cohort={word!r}: {error}; or name it with --cohort") from error
-
-
-def _is_absolute(store: str) -> bool:
-    return "://" in store or local_path(store).is_absolute()
 
 
 def _spec_in_place_of_name(word: str) -> "StudySpec | None":

@@ -2,14 +2,12 @@
 
 import argparse
 import itertools
-import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import answer, columns, duration, tell
-from namd.cli.phantom import not_built, stand_in
 from namd.cli.study_inputs import (
     find_study_cohort,
     read_spec,
@@ -18,6 +16,7 @@ from namd.cli.study_inputs import (
     store_url,
 )
 from namd.config.errors import InputError, StageError, about
+from namd.data.named_cohort import not_built, stand_in
 
 if TYPE_CHECKING:
     from namd.ledger.view import StudyView
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 REFUSED = 2
 MOST_ALIASES = 4
 """Toggles whose aliases a plan for people names; --json has them all."""
-
-_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 def plan_command(arguments: argparse.Namespace) -> int:
@@ -117,10 +114,9 @@ def cluster_at(address: str | None) -> "Cluster":
 
         with open_session(address) as session:
             return session.cluster
-    from namd.config.cpus import available_cpus
-    from namd.study.plan import Cluster
+    from namd.study.this_machine import this_machine
 
-    return Cluster(cpus=float(available_cpus()), gpus=float(_visible_gpus()))
+    return this_machine()
 
 
 def past(url: str, name: str) -> "StudyView | None":
@@ -177,15 +173,6 @@ def _cohort_size(cohort: Path, split: str) -> Any:  # noqa: ANN401 - a CohortSiz
 
     splits = pq.read_table(cohort / CASES_FILE, columns=["split"])["split"].to_pylist()
     return CohortSize(splits.count("train"), splits.count(split))
-
-
-def _visible_gpus() -> int:
-    """Return this machine's NVIDIA devices, as far as CUDA_VISIBLE_DEVICES shows them."""
-    present = len(list(_DRIVER.iterdir())) if _DRIVER.is_dir() else 0
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shown is None:
-        return present
-    return min(present, len([word for word in shown.split(",") if word.strip() not in ("", "-1")]))
 
 
 def _size(plan: "StudyPlan", spec: "StudySpec") -> str:

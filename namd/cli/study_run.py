@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import answer, cell, columns
+from namd.cli.output import answer, cell, columns, tell
 from namd.cli.study_fold import StudyFold, fold_study
 from namd.cli.study_inputs import (
     Ledger,
@@ -20,8 +20,8 @@ from namd.cli.study_inputs import (
     store_url,
 )
 from namd.cli.study_status import as_text, report_of
-from namd.cli.study_warm import find_earlier, take_over
 from namd.config.errors import InputError, about
+from namd.study.warm_start import find_earlier, take_over
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         recorded = None if begun is None else begun.cohort
         base = configurator.base()
         cohort = find_study_cohort(arguments.cohort, spec, url, recorded, configurator.demands())
-    warm = take_over(earlier, spec, base, cohort)
+    warm = take_over(earlier, spec, base, cohort, tell)
     announce_weights(base)
     with interruptible(), study_reporter() as reporter, _tracked(arguments, ledger) as trackers:
         reporter.line(_connecting(arguments.address))
@@ -96,7 +96,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 def publish_command(arguments: argparse.Namespace) -> int:
     """Write a study to W&B files from its ledger alone. Raises InputError."""
-    from namd.cli.publish import publish_study
+    from namd.api.publishing import publish_study
 
     ledger = open_ledger(arguments)
     with readable(ledger.url):
@@ -199,9 +199,9 @@ def _driver() -> Callable[..., Any]:
 @contextmanager
 def _tracked(arguments: argparse.Namespace, ledger: Ledger) -> "Iterator[Sequence[Tracker]]":
     """Yield what follows the study in W&B, and close it however the study ends."""
-    from namd.cli.publish import live_trackers
+    from namd.api.publishing import live_trackers
 
-    trackers = live_trackers(arguments.wandb, ledger.url, ledger.name)
+    trackers = live_trackers(arguments.wandb, ledger.url, ledger.name, tell)
     try:
         yield trackers
     finally:

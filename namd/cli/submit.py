@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, size, tell
-from namd.cli.phantom import phantom_named
 from namd.config.errors import InputError, about
 from namd.config.places import local_path, place
+from namd.data.named_cohort import phantom_named
 
 if TYPE_CHECKING:
     from namd.distributed.jobs import Decision, JobClient, Request
@@ -205,7 +205,6 @@ def _finish(
 def _request(
     arguments: argparse.Namespace, spec: "StudySpec", root: Path, file: PurePosixPath
 ) -> "Request":
-    from namd import __name__ as package
     from namd.config.fingerprint import fingerprint
     from namd.config.parsing import to_mapping
     from namd.distributed.jobs import Request, requirements_of
@@ -220,7 +219,7 @@ def _request(
         fingerprint=fingerprint(what),
         store=store,
         cohort=arguments.cohort,
-        version=_version(package),
+        version=_version(),
         packages=requirements_of(root) if arguments.install else (),
         environment=_environment(arguments.env),
     )
@@ -280,11 +279,11 @@ def _environment(words: list[str]) -> dict[str, str]:
     return found
 
 
-def _version(package: str) -> str:
+def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return version(package)
+        return version("namd")
     except PackageNotFoundError:
         return "unknown"
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import namd
 from namd.config.errors import InputError
 from namd.distributed.content import refusal
 from namd.storage.artifacts import STORE_FILE
@@ -21,10 +20,13 @@ from namd.storage.artifacts import STORE_FILE
 SOURCES = (("namd", ".py"), ("analysis", ".py"))
 """Folders and suffixes of what `namd study run` consists of; a job needs no other file of ours."""
 
+DEMO = PurePosixPath("namd/cli/demo.yaml")
+"""The one study file that is part of a package."""
+
 PRESETS = PurePosixPath("namd/methods/METHOD/presets/PRESET.yaml")
 """What it consists of besides, for every method and preset."""
 
-METADATA = (PurePosixPath("pyproject.toml"), PurePosixPath("requirements.lock"))
+METADATA = tuple(map(PurePosixPath, ("pyproject.toml", "requirements.lock", "hatch_build.py")))
 """What it takes to install a checkout of namd."""
 
 ENTRY = PurePosixPath("namd/cli/main.py")
@@ -97,7 +99,7 @@ def collect(
     included: set[PurePosixPath] = set()
     for place in include:
         included.update(_included(root, place, closed))
-    origin = root if (root / ENTRY).is_file() else Path(namd.__file__).resolve().parents[1]
+    origin = root if (root / ENTRY).is_file() else Path(__file__).resolve().parents[2]
     places = {path: origin / path for path in _sources(origin)}
     if origin == root:
         places |= {path: root / path for path in METADATA if (root / path).exists()}
@@ -126,10 +128,14 @@ def write_archive(upload: Upload, archive: Path) -> None:
 
 def is_source(path: PurePosixPath) -> bool:
     """Whether a path is one of the files that `namd study run` consists of."""
-    return any(
-        path.suffix == suffix and PurePosixPath(folder) in path.parents
-        for folder, suffix in SOURCES
-    ) or _is_preset(path)
+    return (
+        any(
+            path.suffix == suffix and PurePosixPath(folder) in path.parents
+            for folder, suffix in SOURCES
+        )
+        or path == DEMO
+        or _is_preset(path)
+    )
 
 
 def _is_preset(path: PurePosixPath) -> bool:

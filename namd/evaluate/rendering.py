@@ -8,10 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from namd.evaluate.calibration import DiameterAgreement
+from namd.evaluate.notices import RESEARCH_ONLY, SIMULATED
 from namd.evaluate.table import IDEAL, ResultTable, Row, Spread
 
-SIMULATED = "SIMULATED follow-ups and labels: these numbers say nothing about patients."
-RESEARCH_ONLY = "Research use only: not for clinical decisions."
 ABSENT = "-"
 WIDTH = 150
 

@@ -21,6 +21,9 @@ from namd.methods.base import Stage
 PACKAGE = "namd"
 ROOT = Path(__file__).resolve().parents[2]
 
+_FACADE = PACKAGE
+"""Its `__init__` only maps public names to where they live; it changes nothing that is computed."""
+
 _IMPORT_PATH = re.compile(r"\w+(\.\w+)+:\w+")
 # `kind` marks u"" strings and `ctx` follows from the place: neither changes what code does.
 _WITHOUT_MEANING = frozenset({"ctx", "kind", "type_ignores", "type_comment"})
@@ -72,7 +75,8 @@ def reachable(module: str, root: Path = ROOT) -> frozenset[str]:
     """Return the modules of the project that a module can import, itself included.
 
     Imports inside functions count, and so do the packages above an imported module, because
-    importing it executes them.
+    importing it executes them. What the package `namd` itself offers by name is not followed: no
+    module below imports from there.
     """
     packages = {PACKAGE, module.partition(".")[0]}
     found: set[str] = set()
@@ -105,12 +109,16 @@ def _parsed(source: str) -> ast.Module:
 
 @cache
 def _own_hash(module: str, root: Path) -> str:
+    if module == _FACADE:
+        return hashlib.sha256(meaning("").encode()).hexdigest()
     return hashlib.sha256(meaning(_read(module, root)).encode()).hexdigest()
 
 
 @cache
 def _imports(module: str, root: Path) -> frozenset[str]:
     names: set[str] = set()
+    if module == _FACADE:
+        return frozenset()
     for node in ast.walk(_parsed(_read(module, root))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)

@@ -1,7 +1,7 @@
 """From a preset, a file and overrides to one method's configuration, every choice made."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any
 
 from namd.config.document import read_yaml_mapping
 from namd.config.errors import ConfigError, about, shown
-from namd.config.parsing import apply_overrides, merge, nearest, parse
+from namd.config.overrides import Overrides, lay_over
+from namd.config.parsing import merge, nearest, parse
 from namd.data.settings import CohortDemands
 from namd.methods.base import Method, Stage
 
@@ -40,22 +41,25 @@ class RunConfiguration:
 def resolve(
     preset: str | None = None,
     config_file: Path | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     methods: Mapping[str, Method] | None = None,
 ) -> RunConfiguration:
     """Lay a file over a preset and overrides over both, parse, and make the automatic choices.
 
+    Overrides are texts such as `vae.alignment.weight=0`, or values by dotted path.
+
     Raises InputError where a file cannot be read and ConfigError for everything inside it.
     """
     mapping = read_yaml_mapping(config_file) if config_file is not None else {}
-    overrides = list(overrides)
+    if not isinstance(overrides, Mapping):
+        overrides = list(overrides)
     if preset is not None:
         # The file or an override may name the method, and the method has the presets.
-        method = method_of(apply_overrides(mapping, overrides), methods)
+        method = method_of(lay_over(mapping, overrides), methods)
         mapping = merge({**method.preset(preset), "method": method.name}, mapping)
     # What is wrong may as well be an override's, where there is one.
     with about(str(config_file)) if config_file and not overrides else nullcontext():
-        return from_mapping(apply_overrides(mapping, overrides), preset, methods)
+        return from_mapping(lay_over(mapping, overrides), preset, methods)
 
 
 def from_mapping(

@@ -14,7 +14,8 @@ import toy
 from analysis.study_figures import history_figure, pareto_figure, slice_figure
 from analysis.study_report import make_report, to_markdown, write_report
 from analysis.study_search import Proposed, pareto, search_summary
-from namd.cli.report import write_study_report
+from analysis.terminal_text import to_text
+from namd.api.study_report import write_study_report
 from namd.ledger.view import StudyView, read_view
 from namd.storage.lease import LeaseTiming
 from namd.storage.local import LocalStorage
@@ -124,6 +125,6 @@ def test_a_search_that_has_nothing_yet_has_no_winner_and_no_figure():
 
 def test_the_report_tells_importances(finished, tmp_path):
     storage, view, _ = finished
-    page, text = write_study_report(storage.root, view.study, tmp_path)
+    page, report = write_study_report(storage.root, view.study, tmp_path)
     assert page.is_file()
-    assert "Importance for AUROC (PED-ANOVA)" in text
+    assert "Importance for AUROC (PED-ANOVA)" in to_text(report)

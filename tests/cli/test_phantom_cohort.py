@@ -8,10 +8,10 @@ import toy_studies as toys
 
 from namd.cli import demo
 from namd.cli import main as front
-from namd.cli.phantom import Phantom, phantom_named
 from namd.cli.run import find_cohort
 from namd.cli.study_inputs import find_study_cohort
 from namd.config.errors import InputError
+from namd.data.named_cohort import Phantom, phantom_named
 from namd.data.settings import CohortDemands
 from namd.study.spec import parse_study
 from tests.data.conftest import make_cohort
@@ -24,7 +24,7 @@ def builds(monkeypatch):
     """The folders in which a phantom was built; a small cohort stands for a rendered one."""
     folders: list[Path] = []
 
-    def build(_phantom: Phantom, folder: Path) -> None:
+    def build(_phantom: Phantom, folder: Path, _stages: object = None) -> None:
         folders.append(folder)
         make_cohort(size=32).write(folder)
 

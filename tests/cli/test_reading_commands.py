@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "analysis"))
 from made_study import made_ablation
 from toy_run import configure
 
+from namd.api.publishing import _Stages
 from namd.cli import main as front
-from namd.cli.publish import _Stages
-from namd.cli.whole_files import filled_whole
 from namd.config.errors import InputError
+from namd.config.whole_files import filled_whole
 from namd.pipeline import graph
 from namd.pipeline.finished_run import FinishedRun, find_artifact
 from namd.pipeline.store import open_store, view_store

@@ -9,7 +9,7 @@ import pytest
 import toy_studies as toys
 from ledger_damage import EVENTS, FIELDS, HARMLESS, LEASES, SEGMENTS, event_file, seal
 
-from analysis.study_table import study_table
+from analysis.study_report import make_report
 from namd.cli import main as front
 from namd.config.errors import InputError
 from namd.ledger.holds import held
@@ -142,7 +142,7 @@ def test_a_damaged_lease_is_refused_by_every_command_that_looks_at_it(
 
 @pytest.mark.parametrize("kind", HARMLESS, ids=lambda kind: kind.name)
 def test_what_damages_no_record_refuses_nothing(kind, folder, capsys, monkeypatch):
-    monkeypatch.setattr("namd.cli.report.write_study_report", read_alone)
+    monkeypatch.setattr("namd.api.study_report.write_study_report", read_alone)
     kind.change(folder / "studies" / NAME)
     answers = every(capsys, folder)
     assert {command: answer[0] for command, answer in answers.items()} == SOUND
@@ -156,7 +156,7 @@ def read_alone(store, name, folder, *_):
     """What a report reads of a ledger; to write one takes seconds."""
     folder.mkdir(parents=True, exist_ok=True)
     storage = open_storage(store)
-    return folder, str(study_table(storage, read_view(storage, name)))
+    return folder, make_report(storage, read_view(storage, name))
 
 
 def everything(folder):

@@ -155,7 +155,7 @@ def test_a_search_shows_its_space_and_says_what_is_guessed(studies, cohort, caps
 
 
 def test_devices_are_counted_as_cuda_shows_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_plan, "_DRIVER", tmp_path)
+    monkeypatch.setattr("namd.study.this_machine.DRIVER", tmp_path)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     for shown, count in (("0", 1), ("0,1,2", 2), ("", 0), ("-1", 0)):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import toy_studies as toys
 
+from namd.api import publishing
 from namd.cli import main as front
-from namd.cli import publish
 from namd.config.errors import StageError
 from namd.ledger.view import read_view
 from namd.ledger.writing import open_writer
@@ -294,7 +294,7 @@ def test_trackers_get_every_record_and_the_table(
     studies, cohort, driver, capsys, tmp_path, monkeypatch
 ):
     tracker = Tracked()
-    monkeypatch.setattr(publish, "live_trackers", lambda *_given: [tracker])
+    monkeypatch.setattr(publishing, "live_trackers", lambda *_given: [tracker])
     driver()
     path = toys.write_file(tmp_path, toys.ABLATION)
     run(capsys, path, "--store", studies, "--cohort", "x", wandb="offline")

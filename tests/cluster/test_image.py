@@ -216,7 +216,8 @@ def test_the_image_holds_what_a_node_runs_and_nothing_that_lies_beside_it(cluste
     needed = [
         *("LICENSE", "README.md", "pyproject.toml", "requirements.lock", "namd/__init__.py"),
         *("namd/data/schema.py", "namd/methods/namd/presets/tiny.yaml", "analysis/study_table.py"),
-        *("experiments/benchmarks/sampling.py", "experiments/demo.yaml"),
+        *("namd/data/schema.py", "namd/methods/namd/presets/tiny.yaml", "analysis/study_table.py"),
+        *("experiments/benchmarks/sampling.py", "namd/cli/demo.yaml"),
     ]
     beside = {**NEVER, **DISGUISED, **ASKED_FOR}
     for folder in ("", "namd", "namd/data", "analysis", "experiments", "data"):

@@ -213,7 +213,7 @@ def test_an_installed_namd_may_be_made_of_links(tmp_path, monkeypatch):
         target = put(cache, name)
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).symlink_to(target)
-    monkeypatch.setattr(upload.namd, "__file__", str(site / "namd" / "__init__.py"))
+    monkeypatch.setattr(upload, "__file__", str(site / "namd" / "distributed" / "upload.py"))
     found = collect(root, STUDY)
     assert names(found) == {str(STUDY), "namd/__init__.py", "namd/cli/main.py"}
 

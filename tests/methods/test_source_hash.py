@@ -94,6 +94,16 @@ def test_documentation_format_and_other_modules_do_not(tmp_path, changes):
     assert hashed(tmp_path / "before") == hashed(tmp_path / "after", **changes)
 
 
+def test_the_public_names_of_the_package_are_neither_hashed_nor_followed(tmp_path):
+    offers = FILES | {"namd/__init__.py": "from namd.unrelated import body\n\nNAMES = 1\n"}
+    for place, text in offers.items():
+        path = tmp_path / "after" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert "namd.unrelated" not in reachable("namd.body", tmp_path / "after")
+    assert hashed(tmp_path / "before") == module_hash("namd.body", tmp_path / "after")
+
+
 def test_a_text_that_is_no_docstring_counts():
     assert meaning("x = 'a'") != meaning("x = 'b'")
     assert meaning("'a'\nx = 1") == meaning("'b'\nx = 1")

@@ -10,7 +10,7 @@ from namd.study.spec import read_study
 from namd.study.trials import Configurator, ablation_trials
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
-FILES = sorted(FOLDER.glob("*.yaml"))
+FILES = [*sorted(FOLDER.glob("*.yaml")), FOLDER.parent / "namd" / "cli" / "demo.yaml"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

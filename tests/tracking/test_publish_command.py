@@ -4,7 +4,7 @@ import pytest
 from run_files import read_runs
 from tracked_study import ablation, drive, opened, records
 
-from namd.cli.publish import ledger_records, live_trackers, publish_study
+from namd.api.publishing import ledger_records, live_trackers, publish_study
 from namd.config.errors import InputError
 from namd.tracking.wandb_writer import WandbWriter
 
@@ -30,6 +30,6 @@ def test_a_study_is_published_from_its_store_alone(tmp_path, monkeypatch):
 
 
 def test_off_means_no_tracker_and_nothing_to_publish(tmp_path):
-    assert live_trackers("off", str(tmp_path), "toys") == []
+    assert live_trackers("off", str(tmp_path), "toys", print) == []
     with pytest.raises(InputError, match="switched off"):
         publish_study(str(tmp_path), "toys", "off")

@@ -1,22 +1,20 @@
-"""The cohort `phantom` as commands take it: its recipe, and where a store keeps what was built.
+"""A cohort by name: a folder, or the phantom of a recipe, which a store keeps once it is built.
 
-How it is rendered is decided in namd.data.sources.phantom.
+How cases are rendered is decided in `namd.data.sources.phantom`.
 """
 
 import re
-import sys
-from contextlib import redirect_stdout
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import tell
 from namd.config.errors import InputError, shown
 from namd.config.places import local_path
 
 if TYPE_CHECKING:
+    from namd.data.building import Stages
     from namd.data.settings import CohortDemands
-    from namd.pipeline.graph import Fingerprint
 
 WORD = "phantom"
 SEED = 23
@@ -65,19 +63,19 @@ class Phantom:
                 "less, or build a cohort with larger crops"
             )
 
-    def build(self, folder: Path) -> None:
-        """Build it there. Raises InputError if that fails."""
-        from namd.cli.main import main
+    def build(self, folder: Path, stages: "Stages | None" = None) -> None:
+        """Build it there. Raises InputError if it cannot be built or written."""
+        from namd.data.building import build_phantom, finish, simulation_settings
 
-        tell(f"building the phantom cohort in {folder}")
-        words = ["cohort", "build", WORD, "--seed", str(SEED), "--out", str(folder)]
-        if self.cases is not None:
-            words += ["--cases", str(self.cases)]
-        with redirect_stdout(sys.stderr):
-            code = main(words)
-        # Another process may have finished it first, which refuses ours: that one serves as well.
-        if code and not folder.exists():
-            raise InputError(f"{folder}: the phantom cohort could not be built")
+        law = simulation_settings(rendered=True)
+        cohort = build_phantom(SEED, law, self.cases, stages=stages)
+        finish(cohort, SEED)
+        try:
+            cohort.write(folder)
+        except InputError:
+            # Another process may have finished it first: that one serves as well.
+            if not folder.exists():
+                raise
 
 
 def phantom_named(word: str) -> Phantom | None:
@@ -97,7 +95,45 @@ def phantom_named(word: str) -> Phantom | None:
     return None
 
 
-def stand_in(folder: Path) -> "Fingerprint":
+def find_cohort(
+    word: str,
+    store: Path,
+    demands: "CohortDemands | None" = None,
+    build: bool = True,
+    *,
+    say: Callable[[str], None] | None = None,
+    stages: "Stages | None" = None,
+) -> Path:
+    """Return a cohort's folder; a phantom is built once per store and recipe.
+
+    Args:
+        word: A folder, `phantom`, or `phantom:CASES`.
+        store: The folder beside whose artifacts a phantom lies.
+        demands: What the configuration asks of it.
+        build: Whether a phantom that is not there is built; if not, the folder is where it will
+            lie and does not exist.
+        say: Called with a line before a phantom is built.
+        stages: Receives the progress of building.
+
+    Raises:
+        InputError: There is no cohort, or one that must not be trained on, or not so.
+    """
+    phantom = phantom_named(word)
+    folder = local_path(word) if phantom is None else phantom.folder(store)
+    if phantom is not None and not folder.exists():
+        phantom.require(demands)
+        if not build:
+            return folder
+        if say is not None:
+            say(f"building the phantom cohort in {folder}")
+        phantom.build(folder, stages)
+    from namd.data.checks import require_trainable
+
+    require_trainable(folder, demands)
+    return folder
+
+
+def stand_in(folder: Path) -> Callable[[object], str]:
     """Return what stands for the contents of a phantom that is not built, in a plan's keys.
 
     No artifact has such a key: a key holds the digest of cases, which only a built cohort has.
@@ -107,11 +143,11 @@ def stand_in(folder: Path) -> "Fingerprint":
 
 def not_built(folder: Path) -> str:
     """Return the words of a plan on a phantom that is not built, with the way to another one."""
-    told = (
+    words = (
         f"cohort {WORD} is not built yet, so nothing made from it can be in the store; the run "
         "builds it first"
     )
     others = sorted(str(path) for path in folder.parent.glob(f"{WORD}-*") if path.is_dir())
     if others:
-        told += f"; of another recipe, for --cohort: {', '.join(others[:3])}"
-    return told
+        words += f"; of another recipe, for --cohort: {', '.join(others[:3])}"
+    return words

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import tell
 from namd.config.errors import InputError
 from namd.config.places import local_path
 
@@ -24,7 +23,7 @@ def live_trackers(
     mode: str | None,
     store_url: str,
     study: str,
-    warn: Callable[[str], None] = tell,
+    warn: Callable[[str], None],
     out_dir: Path | None = None,
 ) -> "list[Tracker]":
     """Return what follows a running study: nothing that it does stops or delays the study.
@@ -33,7 +32,7 @@ def live_trackers(
         mode: `offline`, `online`, `off`; None: as `$WANDB_MODE` says, else offline.
         store_url: The store's folder or URL.
         study: The study's name.
-        warn: Told at most one line.
+        warn: Called with at most one line.
         out_dir: Gets a folder `wandb`; None: see `tracking_folder`.
 
     Raises:

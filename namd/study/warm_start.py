@@ -3,12 +3,11 @@
 Which of their points lie in its space is decided in namd.study.record.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import tell
-from namd.cli.study_inputs import Ledger, read_whole
 from namd.config.errors import InputError
+from namd.study.opening import Ledger, read_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,13 +45,24 @@ def find_earlier(
 
 
 def take_over(
-    earlier: "Sequence[StudyView]", spec: "StudySpec", base: "RunConfiguration", cohort: "Path"
+    earlier: "Sequence[StudyView]",
+    spec: "StudySpec",
+    base: "RunConfiguration",
+    cohort: "Path",
+    say: Callable[[str], None],
 ) -> "list[tuple[str, WarmTrial]]":
-    """Return the trials of earlier studies that a search knows from the start; say how many.
+    """Return the trials of earlier studies that a search knows from the start.
 
-    One line warns of a study whose base differs in more than the search sets itself.
+    Args:
+        earlier: Those studies.
+        spec: The search.
+        base: What its trials start from.
+        cohort: The cohort's folder.
+        say: Called with how many trials each study gives, and with a warning of a study whose
+            base differs in more than the search sets itself.
 
-    Raises InputError where a study was measured on other cases.
+    Raises:
+        InputError: A study was measured on other cases.
     """
     from namd.study.record import warm_trials
 
@@ -62,11 +72,11 @@ def take_over(
     for view in earlier:
         _require_same_cases(view, cohort)
         taken, left = warm_trials(spec.search, view)
-        tell(f"{len(taken)} trials of {view.study} are known from the start, {left} do not fit")
+        say(f"{len(taken)} trials of {view.study} are known from the start, {left} do not fit")
         different = _differences(view, spec.search, base) if taken else []
         if different:
             rest = f" and {len(different) - NAMED} more" if len(different) > NAMED else ""
-            tell(
+            say(
                 f"{view.study} was measured with {', '.join(different[:NAMED])}{rest}: its values "
                 "may mislead this search"
             )
