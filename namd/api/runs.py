@@ -12,6 +12,7 @@ from namd.api.predictions import NUM_DRAWS, Prediction
 from namd.api.stores import named_store, viewed_store
 from namd.config.errors import InputError
 from namd.config.overrides import Overrides
+from namd.config.parsing import to_mapping
 from namd.config.places import local_path
 from namd.data.cohort import Cohort
 from namd.data.named_cohort import not_built

@@ -422,14 +422,14 @@ def require_extension(old: Mapping[str, Any], new: StudySpec) -> None:
 
     Raises ConfigError naming the first path that changes what was already decided.
     """
-    before, after = _fixed(dict(old)), _fixed(to_mapping(new))
+    past = parse_study(old)
+    before, after = _fixed(to_mapping(past)), _fixed(to_mapping(new))
     for path in sorted(set(before) | set(after)):
         if before.get(path) != after.get(path):
             raise ConfigError(
                 f"{path}={shown(after.get(path))}: the study {new.name} was started with "
                 f"{shown(before.get(path))}; give the changed study a new name"
             )
-    past = parse_study(old)
     if past.search is not None and new.search is not None:
         if new.search.num_trials < past.search.num_trials:
             raise ConfigError(

@@ -27,7 +27,7 @@ def record(store, simulated: bool, key: str = KEY) -> None:
         "about": {"simulated": simulated},
         "crops": {"spacing_mm": 0.5},
     }
-    store.backend.write(f"runs/{key}/run.json", json.dumps(content).encode())
+    store.backend.replace(f"runs/{key}/run.json", json.dumps(content).encode())
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_run_is_loaded_by_the_start_of_its_key(store):
 
 def test_a_damaged_run_hides_no_other(store):
     opened = open_store(str(store))
-    opened.backend.write(f"runs/{'c' * 64}/run.json", b"{")
+    opened.backend.replace(f"runs/{'c' * 64}/run.json", b"{")
     assert namd.load_run("aaaa", store).key == KEY
     with pytest.raises(namd.InputError, match="unreadable"):
         namd.load_run("cccc", store)
