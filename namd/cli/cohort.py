@@ -113,10 +113,12 @@ def build_phantom(arguments: argparse.Namespace) -> int:
 
 def check_cohort(arguments: argparse.Namespace) -> int:
     """Print whether a cohort may be used: 0 where it may, 2 with its problems where not."""
-    from namd.data.checks import check_folder, spelling_warnings
+    from namd.data.checks import check_folder, mask_warnings, spelling_warnings
 
     cohort, problems = check_folder(arguments.folder)
-    warnings = [] if cohort is None else spelling_warnings(cohort.table)
+    warnings = []
+    if cohort is not None:
+        warnings = [*mask_warnings(cohort), *spelling_warnings(cohort.table)]
     summary = {
         **summarise(cohort),
         "ok": not problems,
@@ -271,6 +273,7 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
     from namd.data.card import finish_card
     from namd.data.checks import (
         RefusedCohortError,
+        mask_warnings,
         require_sound,
         spelling_warnings,
         usability_problems,
@@ -284,7 +287,12 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
             tell(f"problem: {problem}")
         raise
     unusable = usability_problems(cohort)
-    others = [*spelling_warnings(cohort.table), *ceiling_warnings(cohort.card)]
+    others = [
+        *cohort.card.get("remarks", []),
+        *mask_warnings(cohort),
+        *spelling_warnings(cohort.table),
+        *ceiling_warnings(cohort.card),
+    ]
     for warning in unusable:
         tell(f"warning: {warning}; `namd cohort check` refuses this cohort")
     for warning in others:
