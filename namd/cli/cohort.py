@@ -93,10 +93,12 @@ def build_phantom(arguments: argparse.Namespace) -> int:
 
 def check_cohort(arguments: argparse.Namespace) -> int:
     """Print whether a cohort may be used: 0 where it may, 2 with its problems where not."""
-    from namd.data.checks import check_folder, spelling_warnings
+    from namd.data.checks import check_folder, mask_warnings, spelling_warnings
 
     cohort, problems = check_folder(arguments.folder)
-    warnings = [] if cohort is None else spelling_warnings(cohort.table)
+    warnings = []
+    if cohort is not None:
+        warnings = [*mask_warnings(cohort), *spelling_warnings(cohort.table)]
     summary = {
         **summarise(cohort),
         "ok": not problems,

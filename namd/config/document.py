@@ -209,8 +209,8 @@ def read_json_mapping(path: Path, maximum_bytes: int = 64 * MAXIMUM_BYTES) -> di
     Raises InputError where the file cannot be read, is too large, is not JSON, repeats a name or
     holds something other than an object.
     """
+    text = _read(path, maximum_bytes)
     try:
-        text = _read(path, maximum_bytes)
         value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
         # An escape can stand for half a character, which no file could be written with.
         json.dumps(value, ensure_ascii=False).encode()

@@ -133,7 +133,12 @@ def finish(cohort: Cohort, seed: int) -> Findings:
     """
     checks.require_sound(cohort)
     unusable = checks.usability_problems(cohort)
-    warnings = [*checks.spelling_warnings(cohort.table), *ceiling_warnings(cohort.card)]
+    warnings = [
+        *cohort.card.get("remarks", []),
+        *checks.mask_warnings(cohort),
+        *checks.spelling_warnings(cohort.table),
+        *ceiling_warnings(cohort.card),
+    ]
     card.finish_card(cohort, seed, SplitFractions())
     return Findings(tuple(unusable), tuple(warnings))
 

@@ -74,7 +74,7 @@ def card_text(card: Mapping[str, Any]) -> str:
     simulation = card.get("simulation")
     if simulation:
         lines += _simulation(simulation)
-    notes = [*card.get("notes", [])]
+    notes = [*card.get("notes", []), *card.get("remarks", [])]
     if notes:
         lines += ["## Notes", "", *(f"- {note}" for note in notes), ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -18,7 +18,7 @@ CARD: Mapping[str, object] = MappingProxyType(
         "properties": {
             **{name: {"type": "string"} for name in ("source", "citation", "licence", "notice")},
             **{name: {"type": "integer"} for name in ("cases", "patients", "lesions", "size")},
-            **dict.fromkeys(("real", "rendered", "notes"), _NAMES),
+            **dict.fromkeys(("real", "rendered", "notes", "remarks"), _NAMES),
             "fingerprint": {"type": "string"},
             "spacing_mm": {"type": "number"},
             "split_seed": {"type": ["integer", "null"]},

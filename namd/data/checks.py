@@ -18,15 +18,22 @@ from namd.config.errors import InputError
 from namd.data import schema
 from namd.data.cohort import Cohort, cohort_fingerprint, read_card, read_cases, read_schema
 from namd.data.features import SIZES
-from namd.data.identity import alike, shown
+from namd.data.identity import alike, nearly_alike, shown
 from namd.data.settings import CohortDemands
 
 SHOWN_IDS = 10
 MORE = "more patients, another --seed or another split column are needed"
 
+LEAVE_FOLLOWUPS = (
+    "give the months between the scans, or leave these follow-ups out (has_followup 0, or "
+    "--simulate-followup --replace followup)"
+)
+
 MIN_MEDIAN_MM = 3.0
 """Nodules are 4 mm and more in screening; in cm they are 0.4 to 3, where masses begin."""
 MIN_DIAMETER_MM = 2.0
+MIN_MEDIAN_RATIO = 0.2
+"""Half the cases cannot be five times as long as wide, or grow or shrink so; cm make it ten."""
 
 
 class RefusedCohortError(InputError):
@@ -246,13 +253,31 @@ def _split_problems(table: pd.DataFrame) -> Iterable[str]:
 
 
 def spelling_warnings(table: pd.DataFrame) -> list[str]:
-    """Return which patients may be one under two spellings, within one split.
+    """Return which patients may be one under two spellings.
 
-    Nothing leaks there, but intervals count them as two.
+    Within one split nothing leaks, but intervals count them as two. Ids that differ in separators
+    alone (`P-11`, `P1-1`) are two patients in many schemes, so they are no more than a warning in
+    two splits either.
     """
     pairs = [shown(ids) for ids, apart in _spelled_alike(table) if not apart]
     lines = _line("maybe one patient under two spellings:", pairs)
+    known = table[table["patient_id"].notna()]
+    nearly: dict[bool, list[str]] = {False: [], True: []}
+    for ids in nearly_alike(known["patient_id"].astype(str)):
+        splits = known["split"][known["patient_id"].isin(ids)]
+        nearly[splits.nunique() > 1].append(shown(ids))
+    for apart, named in nearly.items():
+        place = " in more than one split" if apart else ""
+        lines += _line(f"maybe one patient with other separators{place}:", named)
     return [f"{line}; they count as two patients" for line in lines]
+
+
+def mask_warnings(cohort: Cohort) -> list[str]:
+    """Return which cases lack the mask that others have."""
+    marked = cohort.stacks["mask"].any(axis=(1, 2))
+    if not marked.any():
+        return []
+    return _line("no pixel is marked as nodule in the mask of", cohort.table["case_id"][~marked])
 
 
 def _spelled_alike(table: pd.DataFrame) -> Iterable[tuple[tuple[str, ...], bool]]:
@@ -297,21 +322,33 @@ def _diameter_problems(table: pd.DataFrame, card: Mapping[str, Any]) -> Iterable
     Those of a simulated follow-up are each measured along its own axis and may change places.
     """
     drawn = (card.get("simulation") or {}).get("simulated", ())
-    pairs = (SIZES, schema.FOLLOWUP_DIAMETERS)
-    for longest, perpendicular in (pair for pair in pairs if pair[0] not in drawn):
+    pairs = [pair for pair in (SIZES, schema.FOLLOWUP_DIAMETERS) if pair[0] not in drawn]
+    for longest, perpendicular in pairs:
         wrong = table[perpendicular] > table[longest]
         yield from _line(f"{perpendicular} is above {longest} in", table["case_id"][wrong])
-    known = table[SIZES[0]].dropna()
+        yield from _unit_problems(table, longest)
+        yield from _ratio_problems(table, perpendicular, longest)
+    if len(pairs) > 1:
+        yield from _ratio_problems(table, schema.FOLLOWUP_DIAMETERS[0], SIZES[0])
+
+
+def _unit_problems(table: pd.DataFrame, longest: str) -> Iterable[str]:
+    known = table[longest].dropna()
     if len(known) and known.median() < MIN_MEDIAN_MM:
-        yield (
-            f"{SIZES[0]} has a median of {known.median():.2g}, which cannot be mm; give mm, not cm"
-        )
+        yield f"{longest} has a median of {known.median():.2g}, which cannot be mm; give mm, not cm"
         return
-    small = table[SIZES[0]] < MIN_DIAMETER_MM
+    small = table[longest] < MIN_DIAMETER_MM
     yield from _line(
-        f"{SIZES[0]} is below {MIN_DIAMETER_MM:g} mm, which no scan resolves (cm?) in",
+        f"{longest} is below {MIN_DIAMETER_MM:g} mm, which no scan resolves (cm?) in",
         table["case_id"][small],
     )
+
+
+def _ratio_problems(table: pd.DataFrame, one: str, other: str) -> Iterable[str]:
+    """Yield that two columns of diameters are in different units, such as mm and cm."""
+    ratio = (table[one] / table[other]).median()
+    if ratio < MIN_MEDIAN_RATIO or ratio > 1 / MIN_MEDIAN_RATIO:
+        yield f"{one} is {ratio:.2g} times {other} in the median; give both in mm"
 
 
 def _value_problems(cohort: Cohort) -> Iterable[str]:
@@ -320,8 +357,17 @@ def _value_problems(cohort: Cohort) -> Iterable[str]:
     for name in cohort.simulated_columns:
         infinite = np.isinf(table[name].to_numpy())
         yield from _line(f"{name} is infinite in", table["case_id"][infinite])
-    timeless = _present(cohort, "followup") & table["months"].isna().to_numpy()
-    yield from _line("months is missing beside a follow-up in", table["case_id"][timeless])
+    yield from month_problems(table, _present(cohort, "followup"))
+
+
+def month_problems(table: pd.DataFrame, followed: npt.NDArray[np.bool_]) -> Iterable[str]:
+    """Yield which follow-ups lie at no time after their baseline."""
+    timeless = followed & table["months"].isna().to_numpy()
+    for line in _line("months is missing beside a follow-up in", table["case_id"][timeless]):
+        yield f"{line}; {LEAVE_FOLLOWUPS}"
+    same_day = followed & (table["months"] == 0).to_numpy()
+    for line in _line("months is 0 beside a follow-up in", table["case_id"][same_day]):
+        yield f"{line}; a scan of the same day is no follow-up; {LEAVE_FOLLOWUPS}"
 
 
 def _image_problems(cohort: Cohort) -> Iterable[str]:

@@ -287,7 +287,13 @@ def read_schema(folder: str | Path) -> pa.Schema:
 def read_card(folder: str | Path) -> dict[str, Any]:
     """Return a cohort's data card. Raises InputError if it is missing or no data card."""
     path = Path(folder) / CARD_FILE
-    if Path(folder).is_dir() and not path.exists():
+    if not Path(folder).is_dir():
+        what = "is a file" if Path(folder).exists() else "no such folder"
+        raise InputError(
+            f"{folder}: {what}; name a cohort's folder, which holds {CASES_FILE} and {CARD_FILE}, "
+            "or build one with `namd cohort build`"
+        )
+    if not path.exists():
         raise InputError(f"{path}: missing; a cohort is a folder with {CASES_FILE} and {CARD_FILE}")
     card = read_json_mapping(path)
     require_card(path, card)

@@ -1,4 +1,8 @@
+import pytest
+
+from namd.config.errors import InputError
 from namd.data.card import card_text, finish_card, ideal_auroc, simulated_columns
+from namd.data.cohort import read_card
 from namd.data.settings import SplitFractions
 
 
@@ -43,3 +47,19 @@ def test_counts_are_those_of_the_table(cohort):
 
 def test_a_bare_card_is_still_readable():
     assert "not stated" in card_text({})
+
+
+def test_the_card_of_what_is_no_folder_is_refused_once_with_the_way_out(tmp_path, cohort):
+    cohort.card = {"source": "here"}
+    cohort.write(tmp_path / "C")
+    assert read_card(tmp_path / "C")["source"] == "here"
+    file = tmp_path / "st.yaml"
+    file.write_text("a: 1")
+    for place, what in ((file, "is a file"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(InputError, match=f"^{place}: {what}; name a cohort's folder"):
+            read_card(place)
+    (tmp_path / "C" / "card.json").unlink()
+    (tmp_path / "C" / "card.json").mkdir()
+    with pytest.raises(InputError) as refused:
+        read_card(tmp_path / "C")
+    assert str(refused.value).count("card.json") == 1

@@ -106,6 +106,12 @@ SPOILT = {
     "small mask": (put("mask", lambda m: m[:, :8, :8]), "mask has shape"),
     "NaN mask": (put("mask", lambda m: np.where(m, 1, np.nan)), "mask of cases n0"),
     "soft mask": (put("mask", lambda m: np.where(m, 0.7, 0.2)), "mask of cases n0"),
+    "inverted masks": (put("mask", lambda m: ~m), "mask of cases n0, .* covers most of"),
+    "one inverted mask": (
+        put("mask", lambda m: np.concatenate([m[:3], ~m[3:4], m[4:]])),
+        "mask of cases n3 covers most of .* inverted",
+    ),
+    "empty masks": (put("mask", np.zeros_like), "no mask marks a pixel"),
     "labelled mask": (put("mask", lambda m: m * np.arange(1, SIDE + 1)), "mask of cases n0"),
     "negative mask": (put("mask", lambda m: np.where(m, -1, 0)), "mask of cases n0"),
     "text mask": (put("mask", lambda m: m.astype(str)), "mask holds text"),
@@ -146,6 +152,27 @@ SPOILT = {
         both(follow(), column(followup_SCT_LONG_DIA=6, followup_SCT_PERP_DIA=7)),
         "followup_SCT_PERP_DIA is above",
     ),
+    "later cm": (
+        both(follow(), column(followup_SCT_LONG_DIA=0.9, followup_SCT_PERP_DIA=0.7)),
+        "followup_SCT_LONG_DIA has a median of 0.9, which cannot be mm",
+    ),
+    "one later in cm": (
+        both(
+            follow(),
+            column(followup_SCT_LONG_DIA=7),
+            cell("followup_SCT_LONG_DIA", 0.9),
+        ),
+        "followup_SCT_LONG_DIA is below 2 mm, .* crops-n3",
+    ),
+    "masses later in cm": (
+        both(follow(), column(SCT_LONG_DIA=60, SCT_PERP_DIA=50, followup_SCT_LONG_DIA=6.1)),
+        "followup_SCT_LONG_DIA is 0.1 times SCT_LONG_DIA in the median; give both in mm",
+    ),
+    "width alone in cm": (
+        column(SCT_PERP_DIA=0.5),
+        "SCT_PERP_DIA is 0.083 times SCT_LONG_DIA in the median",
+    ),
+    "same day": (both(follow(), column(months=0)), "months is 0 beside .* no follow-up; give"),
     # Lines and crops that do not fit.
     "fewer lines": (lambda s: setattr(s, "table", s.table[:20]), "20 lines, .* holds 24 crops"),
     "more lines": (put("hu", lambda hu: hu[:9]), "mask has shape"),
@@ -162,10 +189,10 @@ SPOILT = {
     "dash": (cell("SCT_LONG_DIA", "-"), "what is not known is an empty field, NA"),
     "a word": (cell("SCT_LONG_DIA", "unknown"), "what is not known is an empty field, NA"),
     "no spacing": (cell("pixel_spacing_mm", "NULL"), "spacing_mm of cases n3 is missing"),
-    "no patient": (cell("patient_id", "None"), "no patient_id in lines 5"),
-    "escape in an id": (cell("patient_id", "p\x1b[2J"), "control or invisible .* lines 5"),
-    "reversed id": (cell("patient_id", "\u202ep1"), "control or invisible .* in lines 5"),
-    "endless id": (cell("patient_id", "p" * 5000), "more than 200 in all, in lines 5"),
+    "no patient": (cell("patient_id", "None"), "no patient_id in line 5$"),
+    "escape in an id": (cell("patient_id", "p\x1b[2J"), "control or invisible .* line 5$"),
+    "reversed id": (cell("patient_id", "\u202ep1"), "control or invisible .* in line 5$"),
+    "endless id": (cell("patient_id", "p" * 5000), "more than 200 in all, in line 5$"),
     "endless split": (column(split="x" * 5000), "is 'xxx"),
     "half a reader": (column(n_readers=0.5), "readers of cases .* is no count"),
     "readers owed": (cell("n_readers", -1), "readers of cases n3 is no count"),
@@ -183,6 +210,14 @@ SPOILT = {
     "two spellings": (
         column(patient_id=["007", "7"] * 12, split=["train", "test"] * 12),
         "'007' and '7'",
+    ),
+    "a dash more": (
+        column(patient_id=["P-1", "P1"] * 12, split=["train", "test"] * 12),
+        "'P-1' and 'P1'",
+    ),
+    "thousands": (
+        column(patient_id=["1,000", "1000"] * 12, split=["train", "test"] * 12),
+        "'1,000' and '1000'",
     ),
     "nearly label": (renamed("label", "Label"), "column Label would not be used"),
 }
@@ -215,7 +250,13 @@ SOUND = {
     "round nodules": column(SCT_PERP_DIA=6),
     "small nodules": column(SCT_LONG_DIA=3, SCT_PERP_DIA=0.9),
     "side": column(side="right", z_frac=1),
+    "grown fourfold": both(follow(), column(followup_SCT_LONG_DIA=24, followup_SCT_PERP_DIA=6)),
+    "shrunk": both(follow(), column(followup_SCT_LONG_DIA=3, followup_SCT_PERP_DIA=2)),
+    "a day later": both(follow(), column(months=0.04)),
+    "no time without follow-up": column(months=0),
     "own split": column(split=["train"] * 12 + ["val"] * 6 + ["TEST"] * 6),
+    "one mask empty": put("mask", lambda m: m & (np.arange(COUNT) != 3)[:, None, None]),
+    "other separators": column(patient_id=["P-11", "P1-1"] * 12, split=["train", "test"] * 12),
     "an array beside": put("more", lambda _: np.arange(3)),
 }
 

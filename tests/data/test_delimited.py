@@ -61,6 +61,22 @@ REFUSED = {
     "commas alone": (",,,\n,,,\n", "holds no header"),
     "odd declaration": ("sep=#\n" + PLAIN, "declares '#' as delimiter; use a comma"),
     "open quote": (PLAIN + '"n2,p2\n', "line 4: not a CSV"),
+    "open quote above": (
+        PLAIN + 'n2,p2,0.6,"1\nn3,p3,0.6,1\nn4,p4,0.6,1\n',
+        "line 4: not a CSV: a quoted field opens there and runs on to line 6 .*; a stray quote",
+    ),
+    "quote closed by another": (
+        PLAIN + 'n2,p2,0.6,"1\nn3,"p3",0.6,1\n',
+        "line 4: not a CSV: a quoted field opens there and runs on to line 5",
+    ),
+    "swallowed rows": (
+        PLAIN + 'n2,p2,0.6,"1\nn3,p3,0.6,1\nn4,p4,0.6,1"\nn5,p5,0.6,1\n',
+        "runs from line 4 to line 6 and holds whole rows; remove a stray quote",
+    ),
+    "swallowed in the middle": (
+        PLAIN + 'n2,"p2,0.6,1\nn3,p3,0.6,1\nn4,p4",0.6,1\n',
+        "runs from line 4 to line 6 and holds whole rows",
+    ),
     "NUL": (PLAIN + "n\0,p,1,1\n", "NUL bytes"),
     "workbook": ("PK\x03\x04rest", "a workbook or zip archive; save the sheet as CSV"),
     "Parquet": ("PAR1rest", "a Parquet file; save it as CSV"),
@@ -113,10 +129,10 @@ def test_spellings_of_missing_are_all_missing(spelling, tmp_path):
 def test_an_id_may_not_be_missing_and_the_line_is_named(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(PLAIN + '\n"n\'2",None,0.6,1\n')
-    with pytest.raises(InputError, match="no patient_id in lines 5"):
+    with pytest.raises(InputError, match=r"no patient_id in line 5$"):
         read_columns(path)
     path.write_text(PLAIN + "n2,p\x1b[31m,0.6,1\n")
-    with pytest.raises(InputError, match=r"patient_id holds a control or .* in lines 4"):
+    with pytest.raises(InputError, match=r"patient_id holds a control or .* in line 4$"):
         read_columns(path)
 
 
@@ -143,3 +159,22 @@ def test_a_column_that_nearly_has_our_name_is_not_passed_over(name, tmp_path):
         read_columns(path)
     assert read_columns(path, {"label": None}).unused == [name]
     assert read_columns(path, {"label": name}).words["label"].tolist() == ["0", "1"]
+
+
+def test_fields_over_several_lines_are_read_and_named(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(PLAIN + 'n2,p2,0.6,"a\nb, and c"\nn3,p3,0.6,1\n\n"n4",p4,0.6,"1\n\n"\n')
+    file = read_delimited(path, NEEDED)
+    assert file.table["nodule_id"].tolist() == ["n0", "n1", "n2", "n3", "n4"]
+    assert file.spans == [(4, 5), (8, 10)]
+    (remark,) = read_columns(path).remarks
+    assert "run over lines 4-5, 8-10;" in remark
+    path.write_text(PLAIN)
+    assert read_columns(path).remarks == []
+
+
+def test_several_lines_without_an_id_are_all_named(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(PLAIN + "n2,,0.6,1\nn3,,0.6,1\n")
+    with pytest.raises(InputError, match=r"no patient_id in lines 4, 5$"):
+        read_columns(path)

@@ -62,6 +62,8 @@ def place_of(number: int, *, x: object = ORIGIN_MM[0], z: object = None) -> list
         ({"PatientID": "another"}, "more than one series, study or patient"),
         ({"FrameOfReferenceUID": f"{ROOT}.9"}, "more than one series, study or patient"),
         ({"RescaleSlope": "NaN"}, "RescaleSlope of file"),
+        ({"RescaleSlope": 3}, "differ in RescaleSlope or RescaleIntercept"),
+        ({"RescaleIntercept": 0}, "differ in RescaleSlope or RescaleIntercept"),
     ],
 )
 def test_one_slice_that_does_not_belong_is_refused(tmp_path, changes, reason):
@@ -125,6 +127,31 @@ def test_a_modality_lut_is_refused_and_an_empty_one_is_none(tmp_path):
     with pytest.raises(InputError, match="modality LUT"):
         crop(write_series(tmp_path / "s", ModalityLUTSequence=[table]))
     assert crop(write_series(tmp_path / "t", ModalityLUTSequence=[])).warnings == ()
+
+
+def test_a_nodule_denser_than_tissue_gets_a_remark(tmp_path):
+    (remark,) = crop(write_series(tmp_path / "s", RescaleSlope=3)).warnings
+    assert "RescaleSlope" in remark
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"SpacingBetweenSlices": STEP_MM}, None),
+        ({"SpacingBetweenSlices": -STEP_MM}, None),
+        ({"SpacingBetweenSlices": 10}, "contradicts the positions"),
+        ({"SpacingBetweenSlices": "NaN"}, "contradicts the positions"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}, None),
+        ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "derived from others"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "REFORMATTED"]}, "derived from others"),
+    ],
+)
+def test_what_the_slices_say_of_their_origin_is_remarked_without_values(tmp_path, changes, reason):
+    with pydicom.config.disable_value_validation():
+        folder = write_series(tmp_path / "s", **changes)
+    said = crop(folder).warnings
+    assert [reason in remark for remark in said] == ([True] if reason else [])
+    assert not any("10" in remark or "MPR" in remark for remark in said)
 
 
 def spread(folder: Path, step_mm: float, thickness_mm: float | None) -> Path:

@@ -218,6 +218,29 @@ def test_what_would_contradict_what_is_kept_is_refused(source, capsys):
     assert told["values"]["label"]["kept"] == COUNT
 
 
+@pytest.mark.parametrize(("months", "reason"), [("", "is missing"), (0, "is 0")])
+def test_months_of_an_own_follow_up_are_not_drawn_and_the_ways_out_work(
+    source, capsys, months, reason
+):
+    complete(source)
+    source.table = source.table.astype(object)
+    source.arrays["has_followup"] = np.ones(COUNT, dtype=int)
+    source.table.loc[[4], "months"] = months
+    line = refused(source, capsys, *SIMULATE)
+    assert f"months {reason} beside a follow-up in crops-n4; " in line
+    assert "has_followup 0, or --simulate-followup --replace followup" in line
+    built(source, capsys, *SIMULATE, "--replace", "followup", "months")
+    source.out = source.folder / "D"
+    source.arrays["has_followup"][4] = 0
+    sizes = ["followup_SCT_LONG_DIA", "followup_SCT_PERP_DIA"]
+    source.table.loc[[4], ["months", *sizes]] = ""
+    told, _ = built(source, capsys, *SIMULATE)
+    assert told["values"]["months"]["simulated"] == 1
+    source.out = source.folder / "E"
+    line = refused(source, capsys, *SIMULATE, "--replace", "months")
+    assert "23 cases keep a follow-up of their own" in line
+
+
 def test_replacing_has_a_name_and_a_use(source, capsys):
     assert "did you mean label?" in refused(source, capsys, *SIMULATE, "--replace", "lable")
     assert "--replace: without effect" in refused(source, capsys, "--replace", "label")
@@ -269,3 +292,30 @@ def test_what_is_used_is_not_named(source, capsys):
     source.table["side"], source.table["z_frac"], source.table["n_readers"] = "R", 0.5, 4
     told, _ = built(source, capsys, *SIMULATE)
     assert told["unused"] == {"columns": [], "arrays": [], "crops": 0}
+
+
+def test_what_deserves_a_look_is_a_warning_at_the_build_and_later(source, capsys):
+    source.arrays["mask"][3] = False
+    source.table["patient_id"] = ["P-11", "P1-1"] * 12
+    source.table["split"] = ["train", "test"] * 12
+    source.table["comment"] = "plain"
+    source.table.loc[4, "comment"] = "one\ntwo"
+    told, _ = built(source, capsys)
+    remark, mask, ids = told["warnings"][-3:]
+    assert "run over lines 6-7" in remark
+    assert mask == "no pixel is marked as nodule in the mask of crops-n3"
+    assert "other separators in more than one split: 'P-11' and 'P1-1'" in ids
+    main(["cohort", "check", str(source.out), "--json"])
+    checked = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert checked["warnings"] == [mask, ids]
+    assert main(["cohort", "card", str(source.out)]) == 0
+    assert remark in capsys.readouterr().out
+
+
+def test_rows_over_several_lines_are_refused_if_crops_are_left(source, capsys):
+    source.table["row"] = range(COUNT)
+    source.table["comment"] = "plain"
+    source.table.loc[4, "comment"] = "one\ntwo"
+    source.table = source.table[:20]
+    line = refused(source, capsys)
+    assert "20 rows for 24 crops, and quoted fields of the table run over lines 6-7" in line

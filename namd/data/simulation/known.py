@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from namd.config.errors import InputError
 from namd.config.parsing import nearest
-from namd.data.checks import RefusedCohortError, value_problems
+from namd.data.checks import RefusedCohortError, month_problems, value_problems
 from namd.data.cohort import Cohort
 from namd.data.schema import FAMILY_FEATURES, FOLLOWUP_DIAMETERS, PATIENT_FEATURES
 
@@ -126,6 +126,14 @@ def _require_consistent(
             f"--replace label: {int(followed.sum())} cases keep a follow-up of their own, which a "
             "drawn label would contradict; add followup to --replace"
         )
+    if replaced["months"] and followed.any():
+        raise InputError(
+            f"--replace months: {int(followed.sum())} cases keep a follow-up of their own, and "
+            "only the scans say when it was; add followup to --replace"
+        )
+    timeless = list(month_problems(cohort.table.assign(months=given["months"]), followed))
+    if timeless:
+        raise RefusedCohortError(timeless)
     for name in FOLLOWUP_DIAMETERS:
         alone = np.isfinite(given[name]) & ~followed & (not replaced[name])
         if alone.any():

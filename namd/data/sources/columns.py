@@ -86,11 +86,13 @@ class ReadColumns:
         words: Strings, with None for what is not known.
         sources: The column that each word was read from.
         unused: The columns that no word was read from, in order.
+        remarks: What the user should look at, one line each.
     """
 
     words: dict[str, pd.Series]
     sources: dict[str, str]
     unused: list[str]
+    remarks: list[str]
 
 
 def read_mapping(path: Path) -> dict[str, str | None]:
@@ -130,7 +132,7 @@ def read_columns(path: Path, mapping: Mapping[str, str | None] | None = None) ->
     unused = [str(name) for name in file.table.columns if name not in sources.values()]
     _refuse_near_misses(path, unused, mapping or {})
     unused += [f"column {place} (without a name)" for place in file.unnamed]
-    return ReadColumns(words, sources, unused)
+    return ReadColumns(words, sources, unused, _about_spans(file.spans))
 
 
 def numbers(words: dict[str, pd.Series], word: str, files: CropFiles) -> pd.Series:
@@ -197,13 +199,25 @@ def _require_ids(path: Path, words: Mapping[str, pd.Series], lines: list[int]) -
             continue
         empty = words[word].isna()
         if empty.any() and word in REQUIRED_WORDS:
-            raise InputError(f"{path}: no {word} in lines {some(np.array(lines)[empty].tolist())}")
+            raise InputError(f"{path}: no {word} in {_in_lines(lines, empty)}")
         controlled = words[word].map(lambda text: not _is_plain(text or ""))
         if controlled.any():
             raise InputError(
                 f"{path}: {word} holds a control or invisible character, or more than "
-                f"{MAX_ID_LENGTH} in all, in lines {some(np.array(lines)[controlled].tolist())}"
+                f"{MAX_ID_LENGTH} in all, in {_in_lines(lines, controlled)}"
             )
+
+
+def _in_lines(lines: list[int], chosen: pd.Series) -> str:
+    numerals = np.array(lines)[chosen].tolist()
+    return f"line{'s' if len(numerals) > 1 else ''} {some(numerals)}"
+
+
+def _about_spans(spans: list[tuple[int, int]]) -> list[str]:
+    if not spans:
+        return []
+    named = some([f"{first}-{last}" for first, last in spans])
+    return [f"quoted fields of the table run over lines {named}; is each meant as one row?"]
 
 
 def _is_plain(text: str) -> bool:

@@ -43,6 +43,7 @@ from namd.data.sources.columns import (
     some,
 )
 from namd.data.sources.intensities import require_finite, require_hu, require_masks
+from namd.data.sources.masks import require_on_nodules
 from namd.data.splits import assign_split
 
 Progress = Callable[[int, int], None]
@@ -107,6 +108,12 @@ def build(
     arrays, unused_arrays = read_archive(files.images)
     unused_arrays += set_aside_idle(arrays, files)
     read = read_columns(files.table, files.columns)
+    num_rows, num_crops = len(read.words["case_id"]), len(arrays["hu"])
+    if read.remarks and num_rows != num_crops:
+        raise InputError(
+            f"{files.table}: {num_rows} rows for {num_crops} crops, and {read.remarks[0]} Remove a "
+            "stray quote, or the line breaks inside the fields"
+        )
     words = align(read.words, arrays, files)
     unused_crops = len(arrays["hu"]) - len(words["row"])
     has = followed_lines(words, arrays, files)
@@ -115,6 +122,10 @@ def build(
         require_hu(arrays, _where(words, has), files.images, "followup_hu")
     require_masks(arrays, words, files.images)
     _require_readers(words, files)
+    if "votes" in arrays or "mask" in arrays:
+        masks = np.stack([_native_mask(words, arrays, line) for line in range(num_rows)])
+        spacing = numbers(words, "spacing_mm", files).to_numpy()
+        require_on_nodules(masks, spacing, words["case_id"].tolist(), files.images)
     excluded: dict[str, list[str]] = {}
     spared = has if keep_followups and has is not None else np.zeros(len(words["row"]), dtype=bool)
     if select and not spared.all():
@@ -130,6 +141,8 @@ def build(
         )
     cohort = Cohort(table, baseline, followup, has, mask)
     cohort.card = _card(cohort, files, excluded)
+    if read.remarks:
+        cohort.card["remarks"] = read.remarks
     cohort.card["split_column"] = read.sources.get("split")
     cohort.card["unused"] = {
         "columns": unused_columns(read, arrays, simulated=select),

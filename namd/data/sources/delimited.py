@@ -40,6 +40,7 @@ class DelimitedFile:
     Attributes:
         table: Every named column, as strings without surrounding white space.
         lines: The line of the file on which each row ends, from 1.
+        spans: First and last line of rows that lie on several, as quoted fields may.
         unnamed: Places (from 1) of columns that hold values under an empty name.
         delimiter: What stands between the columns.
     """
@@ -48,6 +49,7 @@ class DelimitedFile:
     lines: list[int]
     unnamed: list[int]
     delimiter: str
+    spans: list[tuple[int, int]]
 
 
 def read_delimited(path: Path, needed: Collection[str]) -> DelimitedFile:
@@ -76,13 +78,14 @@ def read_delimited(path: Path, needed: Collection[str]) -> DelimitedFile:
             )
     else:
         delimiter = _find_delimiter(text, needed)
-    rows, lines = _split_rows(path, text, delimiter, skipped)
+    rows, lines, spans = _split_rows(path, text, delimiter, skipped)
     if not rows or not any(name.strip() for name in rows[0]):
         raise InputError(f"{path}: holds no header; --table takes a CSV with named columns")
     header = [name.strip() for name in rows[0]]
     while header and not header[-1]:
         header.pop()
     _require_distinct(path, header)
+    _refuse_swallowed(path, rows[1:], lines[1:], spans, delimiter)
     body = _fit(path, rows[1:], lines[1:], header)
     if not body:
         raise InputError(f"{path}: a header and no case below it")
@@ -93,7 +96,7 @@ def read_delimited(path: Path, needed: Collection[str]) -> DelimitedFile:
         for place, (name, values) in enumerate(zip(header, columns, strict=True), 1)
         if not name and any(values)
     ]
-    return DelimitedFile(pd.DataFrame(named, dtype=object), lines[1:], unnamed, delimiter)
+    return DelimitedFile(pd.DataFrame(named, dtype=object), lines[1:], unnamed, delimiter, spans)
 
 
 def delimiter_name(delimiter: str) -> str:
@@ -154,19 +157,50 @@ def _find_delimiter(text: str, needed: Collection[str]) -> str:
 
 def _split_rows(
     path: Path, text: str, delimiter: str, skipped: int
-) -> tuple[list[list[str]], list[int]]:
-    rows, lines = [], []
+) -> tuple[list[list[str]], list[int], list[tuple[int, int]]]:
+    """Return the rows, the line on which each ends, and which rows span several lines."""
+    rows, lines, spans = [], [], []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    first = 1 + skipped
     try:
         for row in reader:
+            last = reader.line_num + skipped
             if len(row) > 1 or (row and row[0].strip()):
                 rows.append(row)
-                lines.append(reader.line_num + skipped)
+                lines.append(last)
+                if last > first:
+                    spans.append((first, last))
+            first = last + 1
     except csv.Error as error:
-        raise InputError(
-            f"{path}: line {reader.line_num + skipped}: not a CSV ({error})"
-        ) from error
-    return rows, lines
+        where = f"line {first}: not a CSV"
+        if reader.line_num + skipped > first:
+            where += f": a quoted field opens there and runs on to line {reader.line_num + skipped}"
+        raise InputError(f"{path}: {where} ({error}); a stray quote?") from error
+    return rows, lines, spans
+
+
+def _refuse_swallowed(
+    path: Path,
+    rows: list[list[str]],
+    lines: list[int],
+    spans: list[tuple[int, int]],
+    delimiter: str,
+) -> None:
+    """Refuse quoted fields that hold whole rows, as between two stray quotes."""
+    first_lines = {last: first for first, last in spans}
+    for row, line in zip(rows, lines, strict=True):
+        for place, cell in enumerate(row):
+            parts = cell.splitlines()
+            if len(parts) < 2:
+                continue
+            counts = [part.count(delimiter) for part in parts]
+            counts[0] += place
+            counts[-1] += len(row) - 1 - place
+            if line in first_lines and set(counts) == {len(row) - 1}:
+                raise InputError(
+                    f"{path}: a quoted field runs from line {first_lines[line]} to line {line} and "
+                    "holds whole rows; remove a stray quote, or the line breaks of that field"
+                )
 
 
 def _require_distinct(path: Path, header: list[str]) -> None:

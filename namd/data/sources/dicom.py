@@ -107,6 +107,7 @@ def read_crop(folder: Path, centre_mm: Sequence[float], spacing_mm: float, size:
     hu = resample_at(image, place, native_mm, spacing_mm, size, OUTSIDE_HU)
     warnings = (
         *_about_files(headers, num_copies, chosen.header),
+        *_about_origin(slices, chosen.header),
         *_leaving(image.shape, place, native_mm, spacing_mm, size),
         *plausibility.remarks(image, place, native_mm),
     )
@@ -131,6 +132,12 @@ def _series(headers: Sequence[SliceHeader]) -> tuple[_Grid, list[_Slice], int]:
     ):
         raise InputError(
             "--dicom: slices differ in size, spacing, thickness or orientation (mixed series)"
+        )
+    first = headers[0]
+    if any((one.slope, one.intercept) != (first.slope, first.intercept) for one in headers):
+        raise InputError(
+            "--dicom: slices differ in RescaleSlope or RescaleIntercept, which one CT series "
+            "shares (mixed or altered series)"
         )
     if abs(grid.normal[2]) < AXIAL_COSINE:
         raise InputError("--dicom: the slices are not axial; cohorts hold axial crops only")
@@ -226,6 +233,23 @@ def _about_files(headers: FolderHeaders, num_copies: int, chosen: SliceHeader) -
         remarks.append(f"{num_copies} of the files equal another one to the byte: left out")
     if not chosen.unit_is_hu:
         remarks.append("the files leave the unit of their values open; they are taken for HU")
+    return remarks
+
+
+def _about_origin(slices: Sequence[_Slice], chosen: SliceHeader) -> list[str]:
+    remarks = []
+    if chosen.is_derived:
+        remarks.append(
+            "ImageType says that the images were derived from others, such as a reformat or a "
+            "projection; the model has seen a scanner's own slices alone"
+        )
+    if len(slices) > 1:
+        step = float(np.median(np.diff([one.place_mm for one in slices])))
+        said = [one.header.step_mm for one in slices if one.header.step_mm is not None]
+        if not np.allclose(said, step, rtol=STEP_TOLERANCE, atol=PLACE_TOLERANCE_MM):
+            remarks.append(
+                "SpacingBetweenSlices contradicts the positions of the slices, which are used"
+            )
     return remarks
 
 

@@ -25,6 +25,10 @@ CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 UNSPECIFIED_UNIT = "US"
 """RescaleType's code for an unspecified unit."""
 SAME_IN_A_SERIES = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+DERIVED = frozenset(
+    ("DERIVED", "SECONDARY", "MPR", "REFORMATTED", "MIP", "MINIP", "PROJECTION IMAGE", "AVERAGE")
+)
+"""Words of ImageType for images made from others."""
 LARGEST_SIDE_PX = 4096
 FARTHEST_MM = 1e5
 COSINE = (-1.001, 1.001)
@@ -58,6 +62,9 @@ class SliceHeader:
         slope: HU per stored value.
         intercept: HU of the stored value 0.
         unit_is_hu: False if the file leaves the unit of its values open.
+        step_mm: What the file says of the distance of slices; None if it does not say it, NaN if
+            that is no number.
+        is_derived: Whether the file says that it is no slice of the scanner's own.
     """
 
     path: Path
@@ -71,6 +78,8 @@ class SliceHeader:
     slope: float
     intercept: float
     unit_is_hu: bool
+    step_mm: float | None
+    is_derived: bool
 
 
 @dataclass(frozen=True)
@@ -226,6 +235,10 @@ def _checked(path: Path, label: str, dataset: pydicom.Dataset) -> SliceHeader:
         slope=number(dataset, "RescaleSlope", *SLOPE, label),
         intercept=number(dataset, "RescaleIntercept", *INTERCEPT_HU, label),
         unit_is_hu=unit != (UNSPECIFIED_UNIT,),
+        step_mm=_step_mm(dataset, label),
+        is_derived=not DERIVED.isdisjoint(
+            word.upper() for word in words(dataset, "ImageType", label)
+        ),
     )
 
 
@@ -247,6 +260,16 @@ def _require_plain_ct(dataset: pydicom.Dataset, label: str) -> None:
     missing = [name for name in NEEDED if value_of(dataset, name, label) is None]
     if missing:
         raise InputError(f"--dicom: {label} lacks {', '.join(missing)}")
+
+
+def _step_mm(dataset: pydicom.Dataset, label: str) -> float | None:
+    """Return SpacingBetweenSlices, which nothing is computed from: damage refuses no series."""
+    try:
+        if value_of(dataset, "SpacingBetweenSlices", label) is None:
+            return None
+        return abs(number(dataset, "SpacingBetweenSlices", -FARTHEST_MM, FARTHEST_MM, label))
+    except InputError:
+        return math.nan
 
 
 def _thickness_mm(dataset: pydicom.Dataset, label: str) -> float | None:
