@@ -318,7 +318,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("trials", states or "none yet"),
     ]
     if table.kind == "ablation":
-        seeds = sorted({int(t.body.get("seed", 0)) for t in view.trials.values()})
+        seeds = sorted({t.seed for t in view.trials.values()})
         facts.append(("training seeds", ", ".join(str(seed) for seed in seeds)))
         design = (view.specification.get("ablation") or {}).get("design", "")
         facts.append(("design", str(design) + _size(table)))

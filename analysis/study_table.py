@@ -23,12 +23,12 @@ from analysis.study_scores import (
     reference_scores,
     trial_scores,
 )
+from namd.ledger.schema import CONFIRM
 from namd.ledger.storage import Storage, open_storage
 from namd.ledger.view import StudyView, TrialView, read_view
 from namd.statistics.seeds import arm_weights, class_patients, seed_mean
 from namd.statistics.testing import sign_flip_floor
 
-CONFIRMATION = "confirm_p"
 NUM_BOOTSTRAP = 2000
 LEVEL = 0.95
 
@@ -151,8 +151,8 @@ def study_table(storage: Storage, view: StudyView, cohort: Path | None = None) -
 
 def arm_names(view: StudyView, kind: str) -> list[str]:
     """Return the arms in the order in which they were queued, the reference first."""
-    found = dict.fromkeys(str(t.body.get("arm") or "") for t in view.trials.values())
-    names = [name for name in found if name and (kind == "ablation" or CONFIRMATION in name)]
+    found = dict.fromkeys(t.arm for t in view.trials.values())
+    names = [name for name in found if name and (kind == "ablation" or CONFIRM in name)]
     return sorted(names, key=lambda name: name != REFERENCE)
 
 
@@ -253,11 +253,11 @@ def _metrics(
 
 
 def _row(arm: str, basis: Basis, primary: str, metrics: Sequence[str]) -> dict[str, Any]:
-    planned = [t for t in basis.view.trials.values() if t.body.get("arm") == arm]
+    planned = [t for t in basis.view.trials.values() if t.arm == arm]
     states = {state: sum(t.state == state for t in planned) for state in {t.state for t in planned}}
     row: dict[str, Any] = {
         "arm": arm,
-        "overrides": dict(planned[0].body.get("overrides") or {}),
+        "overrides": dict(planned[0].overrides),
         "seeds": len(basis.arms[arm]),
         "seeds_planned": len(planned),
         "states": states,
@@ -278,7 +278,7 @@ def _effect(effect: Effect, basis: Basis, primary: str, metrics: Sequence[str]) 
     """Return one effect: what it is, from which arms, and its estimate per metric."""
     complete = not effect.unknown and bool(effect.weights)
     estimates = {m: contrast(m, effect.weights, basis) if complete else None for m in metrics}
-    planned = {t.body.get("seed") for t in basis.view.trials.values()}
+    planned = {t.seed for t in basis.view.trials.values() if t.queued}
     return {
         "effect": effect.name,
         "toggles": list(effect.toggles),

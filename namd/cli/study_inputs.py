@@ -172,6 +172,24 @@ def read_whole(ledger: Ledger) -> "StudyView":
         return read_view(ledger.storage, ledger.name)
 
 
+def read_status(ledger: Ledger) -> "StudyView":
+    """Return what a study's ledger says without its trials' details. Raises InputError."""
+    from namd.ledger.view import StudyView
+
+    view = StudyView(ledger.name, detailed=False)
+    read_on(ledger, view)
+    return view
+
+
+def read_on(ledger: Ledger, view: "StudyView") -> None:
+    """Take in what was recorded since. Raises InputError."""
+    from namd.ledger.reading import read_events
+
+    with readable(ledger.url):
+        for event in read_events(ledger.storage, ledger.name, view.cursor):
+            view.fold(event)
+
+
 def find_driver(ledger: Ledger, ended: str) -> Driver:
     """Return who runs a study; `ended` is the ledger's last word.
 

@@ -314,10 +314,10 @@ def recorded_attempts(store: str | None, study: str) -> int:
 
     from namd.ledger.reading import LedgerDamaged
     from namd.ledger.storage import open_storage
-    from namd.ledger.view import read_status
+    from namd.ledger.view import read_view
 
     try:
-        return read_status(open_storage(store), study).attempt
+        return read_view(open_storage(store), study, detailed=False).attempt
     except (OSError, BotoCoreError, LedgerDamaged):
         return 0
 

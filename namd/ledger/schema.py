@@ -39,6 +39,9 @@ INTERRUPTED = "interrupted"
 ENDINGS = (COMPLETED, PRUNED, FAILED, DIVERGED, INTERRUPTED)
 """Transitions after which an attempt of a trial is over."""
 
+CONFIRM = "confirm_p"
+"""Begins the arm of a search winner's fresh seeds: `confirm_p7` for proposal 7."""
+
 _MORE = "more"
 _LEFT_OUT = "left_out"
 
