@@ -41,8 +41,8 @@ def score_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
     header = [
         "row",
         "K",
+        "AUROC",
         "AUROC per draw",
-        "AUROC mean of draws",
         "minus baseline",
         "gap recovered",
         "AUPRC per draw",
@@ -58,15 +58,15 @@ def score_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
 
 
 def _score_cells(row: Row, with_ideal: bool) -> list[str]:
-    difference = (row.difference_to_baseline or {}).get("auroc_mean_of_draws")
+    difference = (row.difference_to_baseline or {}).get("auroc")
     cells = [
         row.title,
         str(row.num_draws),
-        _spread(row.auroc),
-        _estimate(row.auroc_mean_of_draws),
+        _estimate(row.auroc),
+        _spread(row.auroc_per_draw),
         _estimate(difference),
         _number(row.gap_recovered, 2),
-        _spread(row.auprc),
+        _spread(row.auprc_per_draw),
         _number(row.lpips),
         _number(row.fid, 1),
         _number(row.fid_judge, 2),
