@@ -39,13 +39,10 @@ from analysis.wording import count, seconds_text
 from namd.ledger.storage import Storage
 from namd.ledger.view import StudyView
 from namd.statistics.metrics import title_of
+from namd.statistics.notices import RESEARCH_ONLY, SIMULATED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-SIMULATED = "SIMULATED: labels and follow-ups of this cohort were drawn by a program."
-SIMULATED_MORE = "These numbers say nothing about patients."
-RESEARCH_ONLY = "Research use only: not for clinical decisions."
 
 
 @dataclass(frozen=True)
@@ -301,7 +298,7 @@ def _figures(report: Report, folder: Path) -> dict[str, Path]:
 def banner_lines(report: Report) -> list[str]:
     """Return what must be read before any number."""
     if report.table.simulated:
-        return [f"{SIMULATED} {SIMULATED_MORE} {RESEARCH_ONLY}"]
+        return [f"{SIMULATED} {RESEARCH_ONLY}"]
     if report.table.simulated is None:
         return [
             f"No cohort was found, so it is not known whether this is simulated. {RESEARCH_ONLY}"

@@ -1,6 +1,6 @@
 """`namd predict`: possible follow-ups of one patient's nodule, from a DICOM series and a record.
 
-Research use only; not for clinical use.
+Research use only: not for clinical decisions.
 """
 
 import argparse
@@ -14,16 +14,12 @@ from namd.cli.output import add_json_option, answer, require_writable, tell
 from namd.cli.store import add_store_option, open_named_store
 from namd.config.errors import InputError
 from namd.config.places import local_path
+from namd.statistics.notices import RESEARCH_ONLY, SIMULATED_RUN
 
 if TYPE_CHECKING:
     from namd.pipeline.finished_run import FinishedRun
     from namd.pipeline.prediction import Prediction
 
-NOTICE = "Research use only; not for clinical use."
-SIMULATED = (
-    "SIMULATED: this run learned from follow-ups and labels that a program drew; its draws and "
-    "probabilities say nothing about patients"
-)
 SUMMARY = "draw possible follow-ups of one nodule from a DICOM series and a record"
 NUM_DRAWS = 20
 NO_SERIES = "--dicom: no such folder; name one that holds the files of one CT series"
@@ -32,7 +28,9 @@ NO_SERIES = "--dicom: no such folder; name one that holds the files of one CT se
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare `namd predict`."""
-    parser = subparsers.add_parser("predict", help=SUMMARY, description=f"{SUMMARY}. {NOTICE}")
+    parser = subparsers.add_parser(
+        "predict", help=SUMMARY, description=f"{SUMMARY}. {RESEARCH_ONLY}"
+    )
     parser.add_argument("--run", required=True, metavar="KEY", help="a finished run in the store")
     parser.add_argument(
         "--dicom",
@@ -100,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     from namd.data.sources.dicom import read_crop
 
     crop = read_crop(arguments.dicom, centre, spacing_mm, finished.image_size)
-    warnings = [SIMULATED, *crop.warnings] if finished.simulated else list(crop.warnings)
+    warnings = [SIMULATED_RUN, *crop.warnings] if finished.simulated else list(crop.warnings)
     if record.missing:
         warnings.append(f"the record lacks {', '.join(record.missing)}: left out of the report")
     for warning in warnings:
@@ -119,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     value = {
         **prediction.to_mapping(),
         "warnings": warnings,
-        "notice": NOTICE,
+        "notice": RESEARCH_ONLY,
         "run": finished.key,
         "simulated": finished.simulated,
         "spacing_mm": crop.spacing_mm,
@@ -224,8 +222,8 @@ def _write_draft(draft: Path, prediction: "Prediction", value: dict[str, Any]) -
 def _as_text(value: dict[str, Any]) -> str:
     spread = "" if value["std"] is None else f", standard deviation {value['std']:.3f}"
     lines = [
-        NOTICE,
-        *([SIMULATED] if value["simulated"] else []),
+        RESEARCH_ONLY,
+        *([SIMULATED_RUN] if value["simulated"] else []),
         f"record  {value['report_text']}",
         f"missing {', '.join(value['missing']) or 'nothing'}",
         f"probability of malignancy one year on, by the judge, over {len(value['probabilities'])} "

@@ -10,6 +10,7 @@ from typing import Any
 
 from namd.config.errors import ConfigError
 from namd.config.fingerprint import fingerprint
+from namd.config.flattening import flat
 from namd.config.parsing import set_path
 from namd.ledger.schema import (
     CONFIRM,
@@ -241,17 +242,12 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a row's leaves by dotted name: `auroc.mean`."""
-    found: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple):
-            found[f"{prefix}{name}"] = ", ".join(str(item) for item in value)
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
+def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's leaves by dotted name, the items of a list in one text."""
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for name, value in flat(row).items()
+    }
 
 
 def shortened(text: str, limit: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from namd.tracking.privacy import clean, clean_text
-from namd.tracking.runs import History, RunContent, StudyRuns, finite, flat
+from namd.tracking.runs import History, RunContent, StudyRuns, finite, flat_row
 from namd.tracking.wandb_writer import OpenRun, RunWriter
 
 Told = tuple[str | None, int, str, Mapping[str, Any]]
@@ -103,7 +103,9 @@ class WandbTracker:
     ) -> None:
         """Keep the final table for the study's own run; effects only where there are any."""
         told = {"table": rows, "effects": effects} if effects else {"table": rows}
-        self._tables = {name: [flat(clean(row)) for row in found] for name, found in told.items()}
+        self._tables = {
+            name: [flat_row(clean(row)) for row in found] for name, found in told.items()
+        }
 
     def close(self) -> None:
         """Write the study's own run, end what is still shown, and let go. Raises TrackingError."""

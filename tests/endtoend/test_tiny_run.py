@@ -205,7 +205,7 @@ def test_a_prediction_from_dicom_names_nobody(finished: Finished, tmp_path: Path
     assert fields | {"files"} <= set(value)
     assert len(value["probabilities"]) == 3
     assert value["low"] <= value["mean"] <= value["high"]
-    assert value["notice"] == "Research use only; not for clinical use."
+    assert value["notice"] == "Research use only: not for clinical decisions."
     assert value["simulated"] is True
     assert value["warnings"][0].startswith("SIMULATED: this run learned from")
     assert "66 years old male" in value["report_text"]

@@ -20,7 +20,7 @@ from namd.ledger.view import read_view
 from namd.tracking.privacy import clean, clean_text
 from namd.tracking.protocol import Tracker
 from namd.tracking.publishing import publish
-from namd.tracking.runs import History, StudyRuns, flat
+from namd.tracking.runs import History, StudyRuns, flat_row
 from namd.tracking.wandb_tracker import MOST_BUFFERED, WandbTracker
 
 ROWS = [
@@ -244,4 +244,4 @@ def test_pictures_only_where_the_study_file_asks(tmp_path):
 def test_it_is_a_tracker_and_rows_are_flattened():
     assert isinstance(WandbTracker(MemoryWriter()), Tracker)
     assert not isinstance(MemoryWriter(), Tracker)
-    assert flat(ROWS[1])["auroc.mean"] == 0.7
+    assert flat_row(ROWS[1])["auroc.mean"] == 0.7
