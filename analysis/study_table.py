@@ -26,6 +26,7 @@ from analysis.study_scores import (
 from namd.ledger.schema import CONFIRM
 from namd.ledger.storage import Storage, open_storage
 from namd.ledger.view import StudyView, TrialView, read_view
+from namd.statistics.intervals import PATIENTS_X_SEEDS, patients_x_seeds
 from namd.statistics.seeds import arm_weights, class_patients, seed_mean
 from namd.statistics.testing import sign_flip_floor
 
@@ -239,7 +240,7 @@ def _context(
         row: dict[str, Any] = {"row": name}
         for metric, (value, replicates) in rank_once(values, labels, weights).items():
             mean = seed_mean(np.array([value]), replicates[None], patients)
-            row[metric] = plain(mean.logit_interval(level))
+            row[metric] = plain(patients_x_seeds(metric, mean, level))
         rows.append(row)
     return tuple(rows)
 
@@ -262,6 +263,7 @@ def _row(arm: str, basis: Basis, primary: str, metrics: Sequence[str]) -> dict[s
         "seeds_planned": len(planned),
         "states": states,
         "finished": len(basis.arms[arm]) == len(planned),
+        "interval": PATIENTS_X_SEEDS,
     }
     for name in metrics:
         row[name] = arm_mean(name, arm, basis)

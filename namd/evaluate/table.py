@@ -19,12 +19,12 @@ from namd.evaluate.calibration import (
 )
 from namd.evaluate.scores import SetMetrics
 from namd.evaluate.settings import EvaluateSettings
+from namd.statistics.intervals import PATIENT_BOOTSTRAP, patient_bootstrap
 from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
 from namd.statistics.ranking import weighted_ranking
 from namd.statistics.resampling import (
     Estimate,
     cross,
-    logit_bootstrap_interval,
     patient_weights,
     percentile_interval,
 )
@@ -145,7 +145,8 @@ class ResultTable:
         patients: Of these.
         malignant: Of these.
         simulated: Whether the follow-ups and labels are simulated.
-        interval: Central share of the intervals.
+        interval: How the intervals are formed.
+        level: Central share of the intervals.
         num_bootstrap: Resamples of patients.
         notes: What a reader must know.
     """
@@ -156,7 +157,8 @@ class ResultTable:
     patients: int
     malignant: int
     simulated: bool
-    interval: float
+    interval: str
+    level: float
     num_bootstrap: int
     notes: tuple[str, ...] = ()
 
@@ -212,7 +214,8 @@ def build_table(
         patients=int(cases["patient_id"][ranked].nunique()),
         malignant=int((labels == 1).sum()),
         simulated=simulated,
-        interval=settings.interval,
+        interval=PATIENT_BOOTSTRAP,
+        level=settings.interval,
         num_bootstrap=settings.num_bootstrap,
         notes=_notes(found, labels, len(cases) - int(ranked.sum())),
     )
@@ -314,7 +317,7 @@ def _ranking_row(name: str, row: RowScores, ranking: _Ranking) -> Row:
 
 def _spread(own: _Ranked, metric: str, level: float) -> Spread:
     values = own.per_draw[metric]
-    interval = _interval(metric, float(values.mean()), own.crossed[metric], level)
+    interval = patient_bootstrap(metric, float(values.mean()), own.crossed[metric], level)
     several = len(values) > 1
     bounds = interval.to_mapping()
     return Spread(
@@ -327,12 +330,7 @@ def _spread(own: _Ranked, metric: str, level: float) -> Spread:
 
 
 def _of_mean(own: _Ranked, metric: str, level: float) -> Estimate:
-    return _interval(metric, own.of_mean[metric], own.of_mean_replicates[metric], level)
-
-
-def _interval(metric: str, value: float, replicates: np.ndarray, level: float) -> Estimate:
-    form = logit_bootstrap_interval if metric == "auprc" else percentile_interval
-    return form(value, replicates, level)
+    return patient_bootstrap(metric, own.of_mean[metric], own.of_mean_replicates[metric], level)
 
 
 def _with_references(found: Row, own: _Ranked, ranking: _Ranking) -> Row:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from namd.statistics.metrics import within_range
 
+SEEDS = "seeds"
+"""What the interval is over, as it is shown with it."""
+
 
 def mean_over_seeds(values: Sequence[float], metric: str = "") -> dict[str, float | None]:
     """Return mean and 95% interval (Student's t over seeds); no interval for one seed.

@@ -13,7 +13,7 @@ from namd.ledger.schema import CONFIRM
 from namd.ledger.view import StudyView
 from namd.statistics.metrics import fewer_is_better
 from namd.statistics.pareto import pareto_front
-from namd.statistics.seed_intervals import mean_over_seeds
+from namd.statistics.seed_intervals import SEEDS, mean_over_seeds
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def arm_rows(view: StudyView) -> list[dict[str, Any]]:
             "arm": arm,
             "seeds": counts["completed"],
             "trials": counts,
+            "interval": SEEDS,
             **_estimates(measured.get(arm, {}), metrics),
         }
         for arm, counts in view.arms().items()
@@ -81,6 +82,7 @@ def best(view: StudyView) -> list[dict[str, Any]]:
                 "proposal": number,
                 "overrides": dict(view.proposals[number].overrides),
                 "seeds": len(wanted.get(label, ())),
+                "interval": SEEDS,
                 **_estimates(measured[label], metrics),
                 "confirmed": _confirmed(fresh, metrics) if fresh else None,
             }

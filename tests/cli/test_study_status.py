@@ -44,6 +44,7 @@ def test_status_of_a_finished_ablation(studies, capsys):
     assert [row["arm"] for row in told["arms"]] == ["full", "no_align", "no_ehr"]
     full = told["arms"][0]
     assert full["seeds"] == 2
+    assert full["interval"] == "seeds"
     assert full["auroc"]["mean"] == pytest.approx(0.755)
     # Student's t with one degree of freedom: 12.706 standard errors of 0.005.
     assert full["auroc"]["high"] == pytest.approx(0.755 + 12.7062 * 0.005, rel=1e-4)

@@ -175,6 +175,7 @@ def test_it_is_json_and_says_simulated_wherever_it_is_shown(table, rows, cases):
     plain = json.loads(json.dumps(table.to_mapping(), allow_nan=False))
     names = {"row", "num_draws", "auroc", "auprc", "lpips", "fid", "gap_recovered"}
     assert names <= set(plain["rows"][0])
+    assert (plain["interval"], plain["level"]) == ("patient bootstrap", SETTINGS.interval)
     assert {"mean", "std", "low", "high"} <= set(plain["rows"][0]["auroc_per_draw"])
     for shown in (to_text(table), to_markdown(table), to_csv(table)):
         assert "simulated" in shown.lower()
