@@ -6,11 +6,14 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 
+from namd.statistics.notices import RESEARCH_ONLY, SIMULATED_RUN
+
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 SHOWN_DRAWS = 5
-SIMULATED = "\nLearned from SIMULATED follow-ups: says nothing about patients."
+
+_SIMULATED = f"\n{SIMULATED_RUN}.".replace("; ", ";\n")
 
 
 def prediction_figure(
@@ -40,7 +43,8 @@ def prediction_figure(
         f"mean of {len(draws)} draws",
         "variance",
     ]
-    figure, axes = plt.subplots(1, len(titles), figsize=(1.5 * len(titles), 2.4))
+    height = 2.6 if simulated else 2.4
+    figure, axes = plt.subplots(1, len(titles), figsize=(1.5 * len(titles), height))
     for place, image in zip(axes, images, strict=False):
         place.imshow(image, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
     axes[-1].imshow(draws.var(0), cmap="magma", vmin=0, interpolation="nearest")
@@ -52,10 +56,10 @@ def prediction_figure(
         0.5,
         0.02,
         f"{size_mm:.0f} mm across; HU -1000...400; p: the judge's probability of malignancy. "
-        "Research use only; not for clinical use." + (SIMULATED if simulated else ""),
+        f"{RESEARCH_ONLY}{_SIMULATED if simulated else ''}",
         ha="center",
         fontsize=7,
     )
-    figure.tight_layout(rect=(0, 0.1 if simulated else 0.06, 1, 1), pad=0.3)
+    figure.tight_layout(rect=(0, 0.16 if simulated else 0.06, 1, 1), pad=0.3)
     figure.savefig(path, dpi=110)
     plt.close(figure)

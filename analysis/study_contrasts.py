@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.study_measures import Measured, combine
 from analysis.study_scores import TrialScores
 from namd.ledger.view import StudyView, TrialView
-from namd.statistics.metrics import RANKING, within_range
+from namd.statistics.intervals import patients_x_seeds
 from namd.statistics.resampling import Estimate
 from namd.statistics.seeds import SeedMean, seed_mean
 from namd.statistics.testing import delong, holm, sign_flip_floor, sign_flip_p
@@ -43,10 +43,7 @@ def arm_mean(name: str, arm: str, basis: Basis) -> dict[str, Any] | None:
     if measured is None or not len(measured.values):
         return None
     estimate = _estimate(measured, basis)
-    bounded = name in RANKING
-    interval = estimate.logit_interval(basis.level) if bounded else estimate.interval(basis.level)
-    low, high = within_range(name, interval.low), within_range(name, interval.high)
-    return plain(Estimate(interval.value, low, high)) | {
+    return plain(patients_x_seeds(name, estimate, basis.level)) | {
         "std": float(measured.values.std(ddof=1)) if len(measured.values) > 1 else None,
         "per_seed": _per_seed(measured.seeds, measured.values),
     }

@@ -91,8 +91,8 @@ def failures(view: StudyView) -> list[Failure]:
     found: dict[tuple[str, str], list[str]] = {}
     for trial in view.trials.values():
         if trial.state in ("failed", "diverged", "pruned"):
-            arm = trial.body.get("arm") or f"proposal {trial.body.get('proposal')}"
-            name = f"{arm}, seed {trial.body.get('seed')}"
+            proposal = None if trial.queued is None else trial.queued.proposal
+            name = f"{trial.arm or f'proposal {proposal}'}, seed {trial.seed}"
             found.setdefault((trial.state, trial.reason), []).append(name)
     return [Failure(*what, tuple(who)) for what, who in sorted(found.items())]
 

@@ -109,7 +109,7 @@ def arms_of_combinations(view: StudyView, toggles: Sequence[str]) -> dict[Combin
     recorded = view.about.get("combinations")
     if recorded:
         return {frozenset(one): arm for arm, found in recorded.items() for one in found}
-    names = dict.fromkeys(str(trial.body.get("arm") or "") for trial in view.trials.values())
+    names = dict.fromkeys(trial.arm for trial in view.trials.values())
     read = {name: _named_after(name, toggles, reference_arm(view)) for name in names}
     return {found: name for name, found in read.items() if found is not None}
 

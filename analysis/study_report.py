@@ -37,14 +37,11 @@ from analysis.study_table import StudyTable, study_table
 from analysis.wording import count, seconds_text
 from namd.ledger.view import StudyView
 from namd.statistics.metrics import title_of
+from namd.statistics.notices import RESEARCH_ONLY, SIMULATED
 from namd.storage.base import Storage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-SIMULATED = "SIMULATED: labels and follow-ups of this cohort were drawn by a program."
-SIMULATED_MORE = "These numbers say nothing about patients."
-RESEARCH_ONLY = "Research use only: not for clinical decisions."
 
 
 @dataclass(frozen=True)
@@ -300,7 +297,7 @@ def _figures(report: Report, folder: Path) -> dict[str, Path]:
 def banner_lines(report: Report) -> list[str]:
     """Return what must be read before any number."""
     if report.table.simulated:
-        return [f"{SIMULATED} {SIMULATED_MORE} {RESEARCH_ONLY}"]
+        return [f"{SIMULATED} {RESEARCH_ONLY}"]
     if report.table.simulated is None:
         return [
             f"No cohort was found, so it is not known whether this is simulated. {RESEARCH_ONLY}"
@@ -317,7 +314,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("trials", states or "none yet"),
     ]
     if table.kind == "ablation":
-        seeds = sorted({int(t.body.get("seed", 0)) for t in view.trials.values()})
+        seeds = sorted({t.seed for t in view.trials.values()})
         facts.append(("training seeds", ", ".join(str(seed) for seed in seeds)))
         design = (view.specification.get("ablation") or {}).get("design", "")
         facts.append(("design", str(design) + _size(table)))

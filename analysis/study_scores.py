@@ -61,9 +61,9 @@ class Cases:
 def completed(view: StudyView, arm: str) -> dict[int, TrialView]:
     """Return an arm's completed trials by training seed, in order of seed."""
     found = {
-        int(trial.body["seed"]): trial
+        trial.seed: trial
         for trial in view.trials.values()
-        if trial.body.get("arm") == arm and trial.state == "completed"
+        if trial.arm == arm and trial.state == "completed"
     }
     return dict(sorted(found.items()))
 
@@ -93,7 +93,7 @@ def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores 
     ids = wide.columns.to_numpy(dtype=str)
     means = frame.groupby("case_id")[[n for n in IMAGE_METRICS if n in frame]].mean().reindex(ids)
     return TrialScores(
-        seed=int(trial.body["seed"]),
+        seed=trial.seed,
         case_ids=ids,
         score=wide.to_numpy(float),
         images={name: means[name].to_numpy(float) for name in means},

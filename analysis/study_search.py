@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis.study_table import CONFIRMATION
+from namd.ledger.schema import CONFIRM
+from namd.ledger.schema import Proposed as ProposedBody
 from namd.ledger.view import StudyView, TrialView
+from namd.statistics.pareto import pareto_front
 
 
 @dataclass(frozen=True)
@@ -70,24 +72,16 @@ def pareto(proposals: Sequence[Proposed], objectives: Mapping[str, str]) -> list
 
     With one objective: the first of the best.
     """
-    done = [p for p in proposals if p.values]
-    if not done:
-        return []
-    signs = np.array([1.0 if mode == "max" else -1.0 for mode in objectives.values()])
-    values = np.array([[p.values[m] for m in objectives] for p in done]) * signs
-    if len(signs) == 1:
-        return [done[int(values[:, 0].argmax())].number]
-    return [
-        proposal.number
-        for proposal, own in zip(done, values, strict=True)
-        if not ((values >= own).all(axis=1) & (values > own).any(axis=1)).any()
-    ]
+    signs = {metric: 1.0 if mode == "max" else -1.0 for metric, mode in objectives.items()}
+    return pareto_front(
+        {p.number: [sign * p.values[m] for m, sign in signs.items()] for p in proposals if p.values}
+    )
 
 
 def _proposed(
-    number: int, body: Mapping[str, Any], view: StudyView, objectives: Mapping[str, str]
+    number: int, body: ProposedBody, view: StudyView, objectives: Mapping[str, str]
 ) -> Proposed:
-    trials = [view.trials[t] for t in body.get("trials", ()) if t in view.trials]
+    trials = [view.trials[t] for t in body.trials if t in view.trials]
     states = [trial.state for trial in trials]
     state = next((s for s in ("pruned", "failed", "diverged", "running") if s in states), "pending")
     values: dict[str, float] = {}
@@ -96,22 +90,20 @@ def _proposed(
         means = {metric: _mean(trials, metric) for metric in objectives}
         if all(value is not None for value in means.values()):
             values = {metric: value for metric, value in means.items() if value is not None}
-    return Proposed(number, dict(body.get("point", {})), values, state)
+    return Proposed(number, dict(body.point), values, state)
 
 
 def _winner(proposal: Proposed, view: StudyView, objectives: Mapping[str, str]) -> dict[str, Any]:
-    arm = f"{CONFIRMATION}{proposal.number}"
+    arm = f"{CONFIRM}{proposal.number}"
     fresh = [
-        trial
-        for trial in view.trials.values()
-        if trial.body.get("arm") == arm and trial.state == "completed"
+        trial for trial in view.trials.values() if trial.arm == arm and trial.state == "completed"
     ]
     confirmed = None
     if fresh:
         confirmed = {
             metric: {
                 "mean": _mean(fresh, metric),
-                "per_seed": {str(t.body["seed"]): t.values.get(metric) for t in fresh},
+                "per_seed": {str(t.seed): t.values.get(metric) for t in fresh},
                 "seeds": len(fresh),
             }
             for metric in objectives
@@ -120,7 +112,7 @@ def _winner(proposal: Proposed, view: StudyView, objectives: Mapping[str, str]) 
     return {
         "proposal": proposal.number,
         "point": dict(proposal.point),
-        "overrides": dict(body.get("overrides", {})),
+        "overrides": dict(body.overrides),
         "search": dict(proposal.values),
         "confirmed": confirmed,
     }

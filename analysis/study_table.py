@@ -23,13 +23,14 @@ from analysis.study_scores import (
     reference_scores,
     trial_scores,
 )
+from namd.ledger.schema import CONFIRM
 from namd.ledger.view import StudyView, TrialView, read_view
+from namd.statistics.intervals import PATIENTS_X_SEEDS, patients_x_seeds
 from namd.statistics.seeds import arm_weights, class_patients, seed_mean
 from namd.statistics.testing import sign_flip_floor
 from namd.storage.base import Storage
 from namd.storage.opening import open_storage
 
-CONFIRMATION = "confirm_p"
 NUM_BOOTSTRAP = 2000
 LEVEL = 0.95
 
@@ -156,8 +157,8 @@ def study_table(storage: Storage, view: StudyView, cohort: Path | None = None) -
 
 def arm_names(view: StudyView, kind: str) -> list[str]:
     """Return the arms in the order in which they were queued, the reference first."""
-    found = dict.fromkeys(str(t.body.get("arm") or "") for t in view.trials.values())
-    names = [name for name in found if name and (kind == "ablation" or CONFIRMATION in name)]
+    found = dict.fromkeys(t.arm for t in view.trials.values())
+    names = [name for name in found if name and (kind == "ablation" or CONFIRM in name)]
     reference = reference_arm(view)
     return sorted(names, key=lambda name: name != reference)
 
@@ -245,7 +246,7 @@ def _context(
         row: dict[str, Any] = {"row": name}
         for metric, (value, replicates) in rank_once(values, labels, weights).items():
             mean = seed_mean(np.array([value]), replicates[None], patients)
-            row[metric] = plain(mean.logit_interval(level))
+            row[metric] = plain(patients_x_seeds(metric, mean, level))
         rows.append(row)
     return tuple(rows)
 
@@ -259,15 +260,16 @@ def _metrics(
 
 
 def _row(arm: str, basis: Basis, primary: str, metrics: Sequence[str]) -> dict[str, Any]:
-    planned = [t for t in basis.view.trials.values() if t.body.get("arm") == arm]
+    planned = [t for t in basis.view.trials.values() if t.arm == arm]
     states = {state: sum(t.state == state for t in planned) for state in {t.state for t in planned}}
     row: dict[str, Any] = {
         "arm": arm,
-        "overrides": dict(planned[0].body.get("overrides") or {}),
+        "overrides": dict(planned[0].overrides),
         "seeds": len(basis.arms[arm]),
         "seeds_planned": len(planned),
         "states": states,
         "finished": len(basis.arms[arm]) == len(planned),
+        "interval": PATIENTS_X_SEEDS,
     }
     for name in metrics:
         row[name] = arm_mean(name, arm, basis)
@@ -285,7 +287,7 @@ def _effect(effect: Effect, basis: Basis, primary: str, metrics: Sequence[str]) 
     """Return one effect: what it is, from which arms, and its estimate per metric."""
     complete = not effect.unknown and bool(effect.weights)
     estimates = {m: contrast(m, effect.weights, basis) if complete else None for m in metrics}
-    planned = {t.body.get("seed") for t in basis.view.trials.values()}
+    planned = {t.seed for t in basis.view.trials.values() if t.queued}
     return {
         "effect": effect.name,
         "toggles": list(effect.toggles),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from namd.config.errors import InputError
 from namd.config.places import local_path
 from namd.data import building, card, cohort, named_cohort
-from namd.data.card import NOTICE
+from namd.statistics.notices import RESEARCH_ONLY
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
@@ -58,7 +58,7 @@ class Cohort(cohort.Cohort):
     def banner(self) -> list[str]:
         """Lines to read before any number of it."""
         drawn = [SIMULATED.format(columns=", ".join(self.simulated))] if self.simulated else []
-        return [*drawn, NOTICE]
+        return [*drawn, RESEARCH_ONLY]
 
     def splits(self) -> dict[str, dict[str, int]]:
         """Return cases, patients, malignant, unlabelled and followed cases of every split."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from namd.config.errors import InputError
+from namd.statistics.notices import RESEARCH_ONLY, SIMULATED_RUN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from namd.pipeline.prediction import Prediction as Drawn
     from namd.pipeline.store import Store
 
-NOTICE = "Research use only; not for clinical use."
-SIMULATED = (
-    "SIMULATED: this run learned from follow-ups and labels that a program drew; its draws and "
-    "probabilities say nothing about patients"
-)
 NUM_DRAWS = 20
 FILES = ("draws.npz", "prediction.png", "prediction.json")
 
@@ -72,7 +68,7 @@ class Prediction:
         return {
             **self._drawn.to_mapping(),
             "warnings": list(self.warnings),
-            "notice": NOTICE,
+            "notice": RESEARCH_ONLY,
             "run": self.run,
             "simulated": self.simulated,
             "spacing_mm": self.spacing_mm,
@@ -81,7 +77,7 @@ class Prediction:
     @property
     def banner(self) -> list[str]:
         """Lines to read before any number of it."""
-        return [*([SIMULATED] if self.simulated else []), NOTICE]
+        return [*([SIMULATED_RUN] if self.simulated else []), RESEARCH_ONLY]
 
     def write(self, out: str | Path) -> list[str]:
         """Write `draws.npz`, `prediction.png` and `prediction.json` to a new folder, all or none.
@@ -189,7 +185,7 @@ def predict(
     from namd.data.sources.dicom import read_crop
 
     crop = read_crop(dicom, list(centre), spacing_mm, run.image_size)
-    warnings = [SIMULATED, *crop.warnings] if run.simulated else list(crop.warnings)
+    warnings = [SIMULATED_RUN, *crop.warnings] if run.simulated else list(crop.warnings)
     if record.missing:
         warnings.append(f"the record lacks {', '.join(record.missing)}: left out of the report")
     if warn is not None:

@@ -16,7 +16,6 @@ from namd.config.parsing import to_mapping
 from namd.config.places import local_path
 from namd.data.cohort import Cohort
 from namd.data.named_cohort import not_built
-from namd.evaluate.notices import RESEARCH_ONLY, SIMULATED
 from namd.models.weights import WeightStatus, describe
 from namd.pipeline import run_plan
 from namd.pipeline.finished_run import FinishedRun, finished_run
@@ -25,6 +24,7 @@ from namd.pipeline.run import readable_runs
 from namd.pipeline.run import run as carry_out
 from namd.pipeline.run_configuration import RunConfiguration, resolve
 from namd.pipeline.store import Artifact, Store
+from namd.statistics.notices import RESEARCH_ONLY, SIMULATED
 
 CohortLike = str | Path | Cohort
 """A cohort's folder, `phantom`, `phantom:CASES`, or a cohort that was read or written."""

@@ -138,9 +138,10 @@ def size(num_bytes: int) -> str:
 
 
 def _estimate(value: Mapping[str, Any]) -> str:
-    if value.get("mean") is None:
+    point = value.get("mean", value.get("value"))
+    if point is None:
         return ", ".join(f"{name} {cell(item)}" for name, item in value.items()) or "-"
-    parts = [cell(float(value["mean"]))]
+    parts = [cell(float(point))]
     if value.get("std") is not None:
         parts.append(f"± {float(value['std']):.3f}")
     if value.get("low") is not None and value.get("high") is not None:

@@ -1,6 +1,6 @@
 """`namd predict`: possible follow-ups of one patient's nodule, from a DICOM series and a record.
 
-Research use only; not for clinical use.
+Research use only: not for clinical decisions.
 """
 
 import argparse
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from namd.api import predictions
-from namd.api.predictions import NOTICE, NUM_DRAWS, SIMULATED
+from namd.api.predictions import NUM_DRAWS
 from namd.cli.output import add_json_option, answer, require_writable, tell
 from namd.cli.store import add_store_option, open_named_store
 from namd.config.errors import InputError
 from namd.config.places import local_path
+from namd.statistics.notices import RESEARCH_ONLY, SIMULATED_RUN
 
 SUMMARY = "draw possible follow-ups of one nodule from a DICOM series and a record"
 NO_SERIES = "--dicom: no such folder; name one that holds the files of one CT series"
@@ -21,7 +22,9 @@ NO_SERIES = "--dicom: no such folder; name one that holds the files of one CT se
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare `namd predict`."""
-    parser = subparsers.add_parser("predict", help=SUMMARY, description=f"{SUMMARY}. {NOTICE}")
+    parser = subparsers.add_parser(
+        "predict", help=SUMMARY, description=f"{SUMMARY}. {RESEARCH_ONLY}"
+    )
     parser.add_argument("--run", required=True, metavar="KEY", help="a finished run in the store")
     parser.add_argument(
         "--dicom",
@@ -120,8 +123,8 @@ def _is_folder(path: Path) -> bool:
 def _as_text(value: dict[str, Any]) -> str:
     spread = "" if value["std"] is None else f", standard deviation {value['std']:.3f}"
     lines = [
-        NOTICE,
-        *([SIMULATED] if value["simulated"] else []),
+        RESEARCH_ONLY,
+        *([SIMULATED_RUN] if value["simulated"] else []),
         f"record  {value['report_text']}",
         f"missing {', '.join(value['missing']) or 'nothing'}",
         f"probability of malignancy one year on, by the judge, over {len(value['probabilities'])} "

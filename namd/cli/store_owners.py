@@ -32,18 +32,17 @@ class StoreOwners:
 
     def fold(self, study: str, event: "Event") -> None:
         """Take in one record."""
-        from namd.ledger import schema
+        from namd.ledger.schema import Queued, StageDone
 
-        trial, body = event.identity.trial, event.body
+        trial, content = event.identity.trial, event.content
         if trial is None:
             return
-        if event.identity.kind == schema.QUEUED:
-            label = str(body.get("arm") or f"p{body.get('proposal')}")
-            self.trials[study, trial] = (label, set())
-        elif event.identity.kind == schema.STAGE and (study, trial) in self.trials:
+        if isinstance(content, Queued):
+            self.trials[study, trial] = (content.label, set())
+        elif isinstance(content, StageDone) and (study, trial) in self.trials:
             label, keys = self.trials[study, trial]
-            keys.add(str(body["key"]))
-            self.by_key.setdefault(str(body["key"]), {}).setdefault(study, {})[label] = None
+            keys.add(content.key)
+            self.by_key.setdefault(content.key, {}).setdefault(study, {})[label] = None
 
     def of_artifact(self, key: str) -> Owners:
         """Return the studies that need an artifact."""

@@ -23,6 +23,7 @@ from namd.study.opening import (
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
+    from namd.ledger.view import StudyView
     from namd.storage.process import Holder
     from namd.study.spec import StudySpec
 
@@ -72,6 +73,24 @@ def open_ledger(arguments: argparse.Namespace) -> Ledger:
         url = store_url(arguments.store, spec)
     name = arguments.name if spec is None else spec.name
     return find_study(url, name)
+
+
+def read_status(ledger: Ledger) -> "StudyView":
+    """Return what a study's ledger says without its trials' details. Raises InputError."""
+    from namd.ledger.view import StudyView
+
+    view = StudyView(ledger.name, detailed=False)
+    read_on(ledger, view)
+    return view
+
+
+def read_on(ledger: Ledger, view: "StudyView") -> None:
+    """Take in what was recorded since. Raises InputError."""
+    from namd.ledger.reading import read_events
+
+    with readable(ledger.url):
+        for event in read_events(ledger.storage, ledger.name, view.cursor):
+            view.fold(event)
 
 
 def find_driver(ledger: Ledger, ended: str) -> Driver:

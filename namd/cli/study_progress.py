@@ -4,17 +4,17 @@ What a plan or a table looks like is decided elsewhere.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import cell, duration, tell
-from namd.cli.study_pace import Build, Pace
 from namd.config.errors import escaped
 from namd.ledger import schema
-from namd.ledger.view import StudyView
+from namd.ledger.view import OVER, StudyView
+from namd.study.eta import Build, Eta
+from namd.study.status import objectives
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -26,8 +26,6 @@ QUIET_S = 30.0
 
 SHOWN_BUILDS = 8
 
-_OVER = ("completed", "pruned", "failed", "diverged")
-
 
 class PlainStudyReporter:
     """Writes lines to stderr: what was built, how trials ended, now and then what is going on.
@@ -37,27 +35,26 @@ class PlainStudyReporter:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.pace = Pace()
+        self.eta = Eta()
         self.builds: dict[str, Build] = {}
         self._over: set[str] = set()
         self.trials = 0
         self._clock = clock
-        self._states: dict[str, str] = {}
-        self._counts: Counter[str] = Counter()
+        self._counts: Mapping[str, int] = {}
         self._metrics: tuple[str, ...] = ()
         self._last = clock()
 
     def planned(self, plan: "StudyPlan") -> None:
         """Say how much there is to do and about how long that takes."""
-        self.pace.plan(plan)
+        self.eta.plan(plan)
         self.trials = plan.trials
         distinct = sum(stage.distinct for stage in plan.stages)
         self.line(
             f"{plan.study}: {plan.trials} trials need {plan.stages_total} stages, {distinct} of "
-            f"them distinct; {distinct - self.pace.to_build} are in the store, "
-            f"{self.pace.to_build} to build"
+            f"them distinct; {distinct - self.eta.to_build} are in the store, "
+            f"{self.eta.to_build} to build"
         )
-        if self.pace.to_build:
+        if self.eta.to_build:
             self.line(self._forecast(plan))
 
     def event(
@@ -65,12 +62,12 @@ class PlainStudyReporter:
     ) -> None:
         """Say what is worth a line."""
         kind, _, name = transition.partition("/")
+        self._counts = view.counts()
         if trial is None:
             self._study_event(kind, name, body, view)
             return
-        self._count(trial, view)
         if kind == schema.STARTED:
-            self.pace.begin(trial)
+            self.eta.begin(trial)
         elif kind == schema.STAGE:
             self._stage_event(trial, body, view)
         elif kind in schema.ENDINGS:
@@ -110,18 +107,18 @@ class PlainStudyReporter:
     def summary(self) -> str:
         """Return trials and stages done, and how long the rest takes."""
         over, total = self._trials_over()
-        told = f"{over} of {total} trials, {self.pace.built} of {self.pace.to_build} stages"
+        told = f"{over} of {total} trials, {self.eta.built} of {self.eta.to_build} stages"
         left = self.left()
         return told if left is None else f"{told}, about {duration(left)} left"
 
     def left(self) -> float | None:
         """Return seconds until the end, or None where nothing tells them."""
         over, total = self._trials_over()
-        return self.pace.left(self.builds, total - over)
+        return self.eta.left(self.builds, total - over)
 
     def _trials_over(self) -> tuple[int, int]:
         """Return how many trials are over, and of how many."""
-        over = sum(self._counts[state] for state in _OVER)
+        over = sum(self._counts.get(state, 0) for state in OVER)
         return over, max(self.trials, sum(self._counts.values()))
 
     def _forecast(self, plan: "StudyPlan") -> str:
@@ -138,11 +135,9 @@ class PlainStudyReporter:
 
     def _study_event(self, kind: str, name: str, body: Mapping[str, Any], view: StudyView) -> None:
         if kind == schema.OPENED:
-            self._metrics = _objectives(body.get("specification", {}))
-            self._states = {trial: found.state for trial, found in view.trials.items()}
-            self._counts = Counter(self._states.values())
+            self._metrics = tuple(o.metric for o in objectives(body.get("specification", {})))
             over, total = self._trials_over()
-            self.pace.open(total - over)
+            self.eta.open(total - over)
             attempt = f" (attempt {view.attempt})" if view.attempt > 1 else ""
             self.line(f"study {view.study} is open{attempt}")
         elif kind == schema.PROPOSED:
@@ -153,25 +148,25 @@ class PlainStudyReporter:
         elif kind == schema.STOPPED:
             self.line(f"stopped: {body.get('reason', '')}")
         elif kind == schema.CLOSED:
-            ended = sum(self._counts[state] for state in _OVER)
-            built = f"{self.pace.built} stages built"
+            ended = sum(self._counts.get(state, 0) for state in OVER)
+            built = f"{self.eta.built} stages built"
             self.line(f"study {view.study} is finished: {ended} trials, {built}")
 
     def _stage_event(self, trial: str, body: Mapping[str, Any], view: StudyView) -> None:
         self.builds.pop(str(body["key"]), None)
         self._over.add(str(body["key"]))
-        self.pace.has(trial, str(body["stage"]))
+        self.eta.has(trial, str(body["stage"]))
         if body["cached"]:
             return
         seconds = float(body.get("seconds", 0.0))
-        self.pace.finish(str(body["stage"]), seconds)
+        self.eta.finish(str(body["stage"]), seconds)
         self.line(
             f"{body['stage']}: built in {duration(seconds)}, "
             f"first for {_name(trial, view)}; {self.summary()}"
         )
 
     def _ending(self, trial: str, kind: str, body: Mapping[str, Any], view: StudyView) -> None:
-        self.pace.over(trial)
+        self.eta.over(trial)
         told = f"{_name(trial, view)}: {kind}"
         if kind == schema.COMPLETED:
             values = body.get("values", {})
@@ -180,13 +175,6 @@ class PlainStudyReporter:
         elif body.get("reason"):
             told += f" ({body['reason']})"
         self.line(f"{told}; {self.summary()}")
-
-    def _count(self, trial: str, view: StudyView) -> None:
-        before, now = self._states.get(trial), view.trials[trial].state
-        if before is not None:
-            self._counts[before] -= 1
-        self._counts[now] += 1
-        self._states[trial] = now
 
 
 class RichStudyReporter(PlainStudyReporter):
@@ -247,20 +235,9 @@ def study_reporter() -> Iterator[PlainStudyReporter]:
         yield shown
 
 
-def _objectives(specification: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the metrics that a study is about, as its file tells them."""
-    search = specification.get("search")
-    if search is None:
-        return (str(specification.get("evaluate", {}).get("primary", "auroc")),)
-    told = search["objective"]
-    several = told if isinstance(told, list | tuple) else [told]
-    return tuple(str(objective["metric"]) for objective in several)
-
-
 def _name(trial: str, view: StudyView) -> str:
-    body = view.trials[trial].body
-    label = body.get("arm") or f"p{body.get('proposal')}"
-    return f"{label}, seed {body.get('seed')}"
+    found = view.trials[trial]
+    return f"{found.label}, seed {found.seed}"
 
 
 def _value(value: object) -> str:

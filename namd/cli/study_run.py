@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import answer, cell, columns, tell
-from namd.cli.study_fold import StudyFold, fold_study
 from namd.cli.study_inputs import (
     Ledger,
     find_driver,
@@ -14,6 +13,7 @@ from namd.cli.study_inputs import (
     open_ledger,
     open_studies,
     read_spec,
+    read_status,
     read_whole,
     readable,
     source_of,
@@ -21,6 +21,7 @@ from namd.cli.study_inputs import (
 )
 from namd.cli.study_status import as_text, report_of
 from namd.config.errors import InputError, about
+from namd.ledger.view import OVER, StudyView
 from namd.study.warm_start import find_earlier, take_over
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         open_store(url)
     storage, names = open_studies(url)
     ledger = Ledger(url, spec.name, storage)
-    begun = fold_study(ledger) if spec.name in names else None
+    begun = read_status(ledger) if spec.name in names else None
     if begun is not None:
         _require_startable(ledger, begun, arguments)
         # A driver that died before its first record has decided nothing.
@@ -65,7 +66,7 @@ def run_command(arguments: argparse.Namespace) -> int:
                 require_extension(begun.specification, spec)
     earlier = find_earlier(ledger, spec, names, arguments.warm_from)
     with about(source):
-        recorded = None if begun is None else begun.cohort
+        recorded = None if begun is None else begun.about.get("cohort")
         base = configurator.base()
         cohort = find_study_cohort(arguments.cohort, spec, url, recorded, configurator.demands())
     warm = take_over(earlier, spec, base, cohort, tell)
@@ -158,17 +159,16 @@ _NOTE = (
 )
 
 
-def _require_startable(ledger: Ledger, begun: StudyFold, arguments: argparse.Namespace) -> None:
+def _require_startable(ledger: Ledger, begun: StudyView, arguments: argparse.Namespace) -> None:
     """Refuse a study that runs, or was begun and is not to be resumed. Raises InputError."""
-    status = begun.status
-    driver = find_driver(ledger, status.ended)
+    driver = find_driver(ledger, begun.ended)
     more = f"--store {ledger.url}"
     if driver.state == "running":
         raise InputError(
             f"study {ledger.name}: {driver.named} is running it; follow it with `namd study watch "
             f"{ledger.name} {more}`, end it with `namd study stop {ledger.name} {more}`"
         )
-    if arguments.resume or arguments.retry_failed or not status.attempt:
+    if arguments.resume or arguments.retry_failed or not begun.attempt:
         return
     if driver.state == "finished":
         raise InputError(
@@ -176,9 +176,10 @@ def _require_startable(ledger: Ledger, begun: StudyFold, arguments: argparse.Nam
             "extend it, raise num_trials or seeds in its file and add --resume; to start over, "
             "rename it"
         )
-    over = sum(status.trials[state] for state in ("completed", "pruned", "failed", "diverged"))
+    counts = begun.counts()
+    over = sum(counts[state] for state in OVER)
     raise InputError(
-        f"study {ledger.name} was begun before: {over} of {sum(status.trials.values())} trials are "
+        f"study {ledger.name} was begun before: {over} of {len(begun.trials)} trials are "
         "over; --resume continues it, another name starts over"
     )
 

@@ -7,17 +7,20 @@ from datetime import datetime
 from typing import Any
 
 from namd.cli.output import answer, cell, columns, duration, tell
-from namd.cli.study_fold import StudyFold, arms, best, fold_study, read_on, trial_name
 from namd.cli.study_inputs import (
     Driver,
     Ledger,
     find_driver,
     open_ledger,
     open_studies,
+    read_on,
+    read_status,
     require_store,
     store_url,
 )
 from namd.config.errors import InputError, escaped
+from namd.ledger.view import StudyView, TrialView
+from namd.study.status import arm_rows, best, is_search, objectives, shown_metrics, trial_name
 
 FAILED = 1
 SHOWN = 5
@@ -78,7 +81,7 @@ def _listed(ledger: Ledger) -> dict[str, Any]:
 
 def report_of(ledger: Ledger) -> dict[str, Any]:
     """Return what `namd study status --json` prints. Raises InputError."""
-    return _report(ledger, fold_study(ledger))
+    return _report(ledger, read_status(ledger))
 
 
 def as_text(report: Mapping[str, Any]) -> str:
@@ -103,42 +106,42 @@ def as_text(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _report(ledger: Ledger, fold: StudyFold) -> dict[str, Any]:
-    status = fold.status
-    driver = find_driver(ledger, status.ended)
+def _report(ledger: Ledger, view: StudyView) -> dict[str, Any]:
+    driver, counts = find_driver(ledger, view.ended), view.counts()
     report: dict[str, Any] = {
         "study": ledger.name,
-        "question": str(fold.specification.get("question", "")),
-        "kind": "search" if fold.is_search else "ablation",
+        "question": str(view.specification.get("question", "")),
+        "kind": "search" if is_search(view) else "ablation",
         "state": driver.state,
-        "about": _about(ledger, driver, fold.stopped, status.trials),
-        "attempt": status.attempt,
-        "trials": dict(status.trials),
+        "about": _about(ledger, driver, view.stopped, counts),
+        "attempt": view.attempt,
+        "trials": counts,
     }
-    if fold.is_search:
+    if is_search(view):
         report["proposals"] = {
-            "made": len(fold.overrides),
-            "wanted": int(fold.specification["search"]["num_trials"]),
+            "made": len(view.proposals),
+            "wanted": int(view.specification["search"]["num_trials"]),
         }
-        found = best(fold, status)
-        several = len(fold.objectives) > 1
+        found = best(view)
+        several = len(objectives(view.specification)) > 1
         report["best"] = found if several else (found[0] if found else None)
     else:
-        report["arms"] = arms(fold, status)
+        report["arms"] = arm_rows(view)
     return report | {
-        "metrics": fold.metrics,
+        "metrics": shown_metrics(view.specification),
         "running": [
-            {**_trial(fold, trial), "stage": stage or None} for trial, stage in fold.running.items()
+            {**_trial(trial), "stage": trial.last_stage or None}
+            for trial in view.in_state("running")
         ],
         "problems": [
-            {**_trial(fold, trial), "state": state, "reason": reason}
-            for trial, (state, reason) in fold.problems.items()
+            {**_trial(trial), "state": trial.state, "reason": trial.reason}
+            for trial in view.in_state("failed", "diverged")
         ],
-        "trial_names": [_trial(fold, trial) for trial in fold.names],
-        "stages_built": status.stages_built,
-        "stage_seconds": status.stage_seconds,
-        "device_hours": status.device_seconds / 3600,
-        "last_record": status.last_time,
+        "trial_names": [_trial(trial) for trial in view.trials.values() if trial.queued],
+        "stages_built": view.stages_built,
+        "stage_seconds": view.stage_seconds,
+        "device_hours": view.device_seconds() / 3600,
+        "last_record": view.last_time,
         "holder": None
         if driver.holder is None
         else {"host": driver.holder.host, "pid": driver.holder.pid},
@@ -147,9 +150,8 @@ def _report(ledger: Ledger, fold: StudyFold) -> dict[str, Any]:
     }
 
 
-def _trial(fold: StudyFold, trial: str) -> dict[str, Any]:
-    label, seed = fold.names.get(trial, ("", 0))
-    return {"trial": trial, "of": label, "seed": seed}
+def _trial(trial: TrialView) -> dict[str, Any]:
+    return {"trial": trial.trial, "of": trial.label, "seed": trial.seed}
 
 
 def _about(ledger: Ledger, driver: Driver, stopped: str, trials: Mapping[str, int]) -> str:
@@ -170,10 +172,10 @@ def _about(ledger: Ledger, driver: Driver, stopped: str, trials: Mapping[str, in
 
 def _watch_lines(ledger: Ledger, arguments: argparse.Namespace) -> dict[str, Any]:
     """Write a line to stderr whenever a trial starts or ends."""
-    fold, told = StudyFold(ledger.name), ""
+    view, told = StudyView(ledger.name, detailed=False), ""
     while True:
-        read_on(ledger, fold)
-        report = _report(ledger, fold)
+        read_on(ledger, view)
+        report = _report(ledger, view)
         line = f"{_counted(report['trials'])}; {report['stages_built']} stages built"
         if line != told:
             told = line
@@ -189,11 +191,11 @@ def _watch_screen(ledger: Ledger, arguments: argparse.Namespace) -> dict[str, An
     from rich.live import Live
     from rich.text import Text
 
-    fold = StudyFold(ledger.name)
+    view = StudyView(ledger.name, detailed=False)
     with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
         while True:
-            read_on(ledger, fold)
-            report = _report(ledger, fold)
+            read_on(ledger, view)
+            report = _report(ledger, view)
             if report["state"] != "running":
                 return report
             live.update(

@@ -6,8 +6,7 @@ import socket
 import time
 
 from namd.cli.output import answer, tell
-from namd.cli.study_fold import fold_study
-from namd.cli.study_inputs import Ledger, find_driver, open_ledger, read_whole
+from namd.cli.study_inputs import Ledger, find_driver, open_ledger, read_status
 from namd.cli.study_status import report_of
 from namd.config.errors import InputError
 
@@ -25,7 +24,7 @@ def stop_command(arguments: argparse.Namespace) -> int:
     from namd.ledger.requests import request_stop
 
     ledger = open_ledger(arguments)
-    status = fold_study(ledger).status
+    status = read_status(ledger)
     driver = find_driver(ledger, status.ended)
     if driver.state != "running":
         raise InputError(f"study {ledger.name}: nobody runs it ({driver.state}); nothing to stop")
@@ -53,17 +52,17 @@ def retry_command(arguments: argparse.Namespace) -> int:
     from namd.study.trials import Configurator
 
     ledger = open_ledger(arguments)
-    fold = fold_study(ledger)
-    driver = find_driver(ledger, fold.status.ended)
+    view = read_status(ledger)
+    driver = find_driver(ledger, view.ended)
     if driver.state == "running":
         raise InputError(
             f"study {ledger.name}: {driver.named} is running it; stop it first with "
             f"`namd study stop {ledger.name} --store {ledger.url}`"
         )
     freed: list[str] = []
-    if any(state == "failed" for state, _ in fold.problems.values()):
-        spec = parse_study(fold.specification)
-        about = lasting(read_whole(ledger).about)
+    if view.counts()["failed"]:
+        spec = parse_study(view.specification)
+        about = lasting(view.about)
         with open_study(ledger.storage, spec, Configurator(spec), about=about) as study:
             freed = study.retry_failed()
             study.stopped(f"{len(freed)} failed trials are to be run again")

@@ -7,12 +7,21 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import answer, cell, columns, duration
-from namd.cli.study_fold import StudyFold, best, fold_study, trial_name
-from namd.cli.study_inputs import Ledger, open_ledger, readable
+from namd.cli.study_inputs import Ledger, open_ledger, read_status, readable
 from namd.config.errors import InputError
+from namd.study.status import (
+    arm_rows,
+    best,
+    is_search,
+    objectives,
+    seeds_of,
+    shown_metrics,
+    trial_name,
+)
 
 if TYPE_CHECKING:
     from namd.ledger.schema import Event
+    from namd.ledger.view import StudyView
     from namd.storage.base import Storage
 
 LEAST_OF_ID = 4
@@ -21,8 +30,7 @@ LEAST_OF_ID = 4
 def logs_command(arguments: argparse.Namespace) -> int:
     """Print a trial: what it sets, how it went, where its metrics lie. Raises InputError."""
     ledger = open_ledger(arguments)
-    fold = fold_study(ledger)
-    trial = find_trial(fold, arguments.trial)
+    trial = find_trial(read_status(ledger), arguments.trial)
     report = trial_report(ledger, trial, arguments.lines)
     answer(arguments, report, _log_text(report))
     return 0
@@ -31,26 +39,28 @@ def logs_command(arguments: argparse.Namespace) -> int:
 def best_command(arguments: argparse.Namespace) -> int:
     """Print the best configuration as YAML that `namd run --config` takes. Raises InputError."""
     ledger = open_ledger(arguments)
-    fold = fold_study(ledger)
-    chosen = _chosen_proposal(fold, arguments) if fold.is_search else _chosen_arm(fold, arguments)
+    view = read_status(ledger)
+    search = is_search(view)
+    chosen = _chosen_proposal(view, arguments) if search else _chosen_arm(view, arguments)
     overrides, seed, about = chosen
-    text, mapping = run_yaml(fold.specification, overrides, seed)
+    text, mapping = run_yaml(view.specification, overrides, seed)
     head = f"# {ledger.name}: {about}\n# namd run --config THIS --cohort DIR --store {ledger.url}\n"
-    if fold.is_search:
+    if search:
         head += "# measured on validation; --set evaluate.split=test scores it on test\n"
     value = {"study": ledger.name, "about": about, "seed": seed, "overrides": dict(overrides)}
     answer(arguments, value | {"configuration": mapping}, head + text.rstrip())
     return 0
 
 
-def find_trial(fold: StudyFold, word: str) -> str:
+def find_trial(view: "StudyView", word: str) -> str:
     """Return the trial of an id, the beginning of one, `ARM/SEED`, or an arm of one seed.
 
     In a search `pPROPOSAL` stands for an arm. Raises InputError.
     """
     from namd.config.parsing import nearest
 
-    of_label = {trial: seed for trial, (label, seed) in fold.names.items() if label == word}
+    names = _names(view)
+    of_label = {trial: seed for trial, (label, seed) in names.items() if label == word}
     if len(of_label) > 1:
         several = ", ".join(trial_name(word, seed) for seed in sorted(of_label.values())[:8])
         raise InputError(f"trial {word!r}: it has several training seeds; name one of {several}")
@@ -58,16 +68,16 @@ def find_trial(fold: StudyFold, word: str) -> str:
         return next(iter(of_label))
     label, separator, seed = word.rpartition("/")
     if separator:
-        found = [t for t, name in fold.names.items() if name == (label, _number(seed))]
+        found = [t for t, name in names.items() if name == (label, _number(seed))]
         if found:
             return found[0]
-        known = [trial_name(name, number) for name, number in fold.names.values()]
+        known = [trial_name(name, number) for name, number in names.values()]
         raise InputError(f"trial {word!r}: no such arm and seed{nearest(word, known[:50])}")
-    found = [trial for trial in fold.names if trial.startswith(word)]
+    found = [trial for trial in names if trial.startswith(word)]
     if len(word) < LEAST_OF_ID or not found:
         raise InputError(
-            f"trial {word!r}: not in study {fold.study}; give the beginning of its id "
-            f"({LEAST_OF_ID} letters or more) or its name{nearest(word, _examples(fold))}, as in "
+            f"trial {word!r}: not in study {view.study}; give the beginning of its id "
+            f"({LEAST_OF_ID} letters or more) or its name{nearest(word, _examples(names))}, as in "
             "`namd study status`"
         )
     if len(found) > 1:
@@ -75,8 +85,13 @@ def find_trial(fold: StudyFold, word: str) -> str:
     return found[0]
 
 
-def _examples(fold: StudyFold) -> list[str]:
-    return [trial_name(label, seed) for label, seed in list(fold.names.values())[:4]]
+def _names(view: "StudyView") -> dict[str, tuple[str, int]]:
+    """Return each trial's label and training seed."""
+    return {t.trial: (t.label, t.seed) for t in view.trials.values() if t.queued}
+
+
+def _examples(names: Mapping[str, tuple[str, int]]) -> list[str]:
+    return [trial_name(label, seed) for label, seed in list(names.values())[:4]]
 
 
 def trial_report(ledger: Ledger, trial: str, lines: int) -> dict[str, Any]:
@@ -105,15 +120,15 @@ def trial_report(ledger: Ledger, trial: str, lines: int) -> dict[str, Any]:
     return {
         "study": ledger.name,
         "trial": trial,
-        "arm": view.body.get("arm") or None,
-        "proposal": view.body.get("proposal"),
-        "seed": view.body.get("seed"),
+        "arm": view.arm or None,
+        "proposal": None if view.queued is None else view.queued.proposal,
+        "seed": None if view.queued is None else view.queued.seed,
         "state": view.state,
         "attempt": view.attempt,
         "reason": view.reason,
-        "overrides": dict(view.body.get("overrides", {})),
+        "overrides": dict(view.overrides),
         "values": dict(view.values),
-        "rungs": {name: dict(told) for name, told in view.rungs.items()},
+        "rungs": {name: told.encode() for name, told in view.rungs.items()},
         "stages": stages,
         "last_metrics": last,
         "events": events,
@@ -153,42 +168,41 @@ def run_yaml(
 
 
 def _chosen_proposal(
-    fold: StudyFold, arguments: argparse.Namespace
+    view: "StudyView", arguments: argparse.Namespace
 ) -> tuple[Mapping[str, Any], int, str]:
     """Return overrides, training seed and a few words on a search's best or named proposal."""
     if arguments.arm is not None:
-        raise InputError(f"--arm: study {fold.study} is a search; name a proposal")
-    rows = best(fold, fold.status)
+        raise InputError(f"--arm: study {view.study} is a search; name a proposal")
+    rows = best(view)
     number = arguments.proposal
     if number is None:
         if not rows:
-            raise InputError(f"study {fold.study}: no proposal is complete yet")
+            raise InputError(f"study {view.study}: no proposal is complete yet")
         if len(rows) > 1:
             numbers = ", ".join(str(row["proposal"]) for row in rows)
             raise InputError(
-                f"study {fold.study}: none of the proposals {numbers} is better in every "
+                f"study {view.study}: none of the proposals {numbers} is better in every "
                 "objective; choose one with --proposal"
             )
         number = rows[0]["proposal"]
-    if number not in fold.overrides:
-        raise InputError(f"--proposal {number}: the study has {len(fold.overrides)}, from 0")
+    if number not in view.proposals:
+        raise InputError(f"--proposal {number}: the study has {len(view.proposals)}, from 0")
     told = [row for row in rows if row["proposal"] == number]
-    seed = _seed(fold, f"p{number}", arguments.seed)
+    seed = _seed(view, f"p{number}", arguments.seed)
     about = f"proposal {number}, training seed {seed}"
-    return fold.overrides[number], seed, about + _measured(fold, told)
+    return view.proposals[number].overrides, seed, about + _measured(view, told)
 
 
 def _chosen_arm(
-    fold: StudyFold, arguments: argparse.Namespace
+    view: "StudyView", arguments: argparse.Namespace
 ) -> tuple[Mapping[str, Any], int, str]:
     """Return overrides, training seed and a few words on an ablation's best or named arm."""
-    from namd.cli.study_fold import arms
     from namd.config.parsing import nearest
 
     if arguments.proposal is not None:
-        raise InputError(f"--proposal: study {fold.study} is an ablation; name an arm")
-    rows = {row["arm"]: row for row in arms(fold, fold.status)}
-    (objective,) = fold.objectives
+        raise InputError(f"--proposal: study {view.study} is an ablation; name an arm")
+    rows = {row["arm"]: row for row in arm_rows(view)}
+    (objective,) = objectives(view.specification)
     arm = arguments.arm
     if arm is None:
         measured = {
@@ -197,17 +211,17 @@ def _chosen_arm(
             if row[objective.metric]
         }
         if not measured:
-            raise InputError(f"study {fold.study}: no trial has {objective.metric} yet")
+            raise InputError(f"study {view.study}: no trial has {objective.metric} yet")
         arm = (max if objective.more else min)(measured, key=lambda name: measured[name])
     if arm not in rows:
         raise InputError(f"--arm {arm}: no such arm{nearest(arm, rows)}")
-    seed = _seed(fold, arm, arguments.seed)
-    about = f"arm {arm}, training seed {seed}" + _measured(fold, [rows[arm]])
-    return fold.arm_overrides[arm], seed, about
+    seed = _seed(view, arm, arguments.seed)
+    about = f"arm {arm}, training seed {seed}" + _measured(view, [rows[arm]])
+    return view.arm_overrides[arm], seed, about
 
 
-def _seed(fold: StudyFold, label: str, wanted: int | None) -> int:
-    seeds = sorted(seed for name, seed in fold.names.values() if name == label)
+def _seed(view: "StudyView", label: str, wanted: int | None) -> int:
+    seeds = sorted(seeds_of(view).get(label, ()))
     if wanted is None:
         return seeds[0] if seeds else 0
     if wanted not in seeds:
@@ -216,10 +230,11 @@ def _seed(fold: StudyFold, label: str, wanted: int | None) -> int:
     return wanted
 
 
-def _measured(fold: StudyFold, rows: Sequence[Mapping[str, Any]]) -> str:
+def _measured(view: "StudyView", rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
-    told = ", ".join(f"{metric} {cell(rows[0][metric])}" for metric in fold.metrics)
+    metrics = shown_metrics(view.specification)
+    told = ", ".join(f"{metric} {cell(rows[0][metric])}" for metric in metrics)
     return f"; {told} (mean over training seeds: {rows[0]['seeds']})"
 
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from namd.config.flattening import flat
 from namd.data.cohort import Cohort
 from namd.data.schema import MALIGNANT, SPLITS
 from namd.data.settings import SplitFractions
+from namd.statistics.notices import RESEARCH_ONLY
 
 UNKNOWN_CEILING = "not known, since labels of the source were kept"
-NOTICE = "Research use only: not for clinical decisions."
 
 
 def finish_card(cohort: Cohort, split_seed: int, fractions: SplitFractions) -> None:
@@ -19,7 +20,7 @@ def finish_card(cohort: Cohort, split_seed: int, fractions: SplitFractions) -> N
     """
     hashed = not cohort.card.get("split_column")
     cohort.card = {
-        "notice": NOTICE,
+        "notice": RESEARCH_ONLY,
         "real": [],
         "rendered": [],
         **cohort.card,
@@ -67,7 +68,7 @@ def ideal_auroc(card: Mapping[str, Any]) -> dict[str, float | None] | None:
 
 def card_text(card: Mapping[str, Any]) -> str:
     """Return a data card as Markdown."""
-    lines = [f"# Cohort of source {card.get('source', 'not stated')}", "", NOTICE, ""]
+    lines = [f"# Cohort of source {card.get('source', 'not stated')}", "", RESEARCH_ONLY, ""]
     lines += _facts(card)
     lines += _counts(card.get("splits") or {})
     lines += _origin(card)
@@ -166,22 +167,12 @@ def _simulation(simulation: Mapping[str, Any]) -> list[str]:
         "Ideal predictor (AUROC of the true probability, the best that baseline and record allow): "
         + (_pairs(_in_order(simulation.get("ideal_auroc") or {})) or UNKNOWN_CEILING),
         "",
-        *(f"- `{name}`: {value}" for name, value in _flat(simulation.get("settings") or {})),
+        *(f"- `{name}`: {value}" for name, value in flat(simulation.get("settings") or {}).items()),
         "",
     ]
     if simulation.get("replaced_label"):
         lines += ["The source's own labels were replaced by simulated ones.", ""]
     return lines
-
-
-def _flat(settings: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            found += _flat(value, f"{path}{name}.")
-        else:
-            found.append((f"{path}{name}", value))
-    return found
 
 
 def _in_order(values: Mapping[str, Any]) -> dict[str, Any]:

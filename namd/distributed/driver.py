@@ -21,7 +21,6 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from namd.config.errors import InputError, StageError
-from namd.data.cohort import CARD_FILE, read_card
 from namd.distributed.builder import hire_from_here
 from namd.distributed.conductor import Conductor, trouble_in_words
 from namd.distributed.searcher import LedgerSearcher
@@ -48,6 +47,7 @@ from namd.study.engine import WarmTrial
 from namd.study.plan import StudyPlan, make_study_plan
 from namd.study.record import StudyRecord, open_study
 from namd.study.reporting import StudyReporter
+from namd.study.same_cohort import require_same_cohort
 from namd.study.spec import ResourcesSpec, StudySpec
 from namd.study.trials import Configurator
 from namd.tracking.protocol import Tracker
@@ -363,26 +363,6 @@ def _require_resume(storage: Storage, spec: StudySpec, view: StudyView, resume: 
         f"study {spec.name} was run before in {storage.root}; go on with --resume, or give the "
         "study file another name"
     )
-
-
-def require_same_cohort(view: StudyView, cohort: Path) -> str | None:
-    """Return the fingerprint on a cohort's card; None: it has no card.
-
-    A moved cohort is the same one. Trials are not known by their cases, so others would stand
-    beside those that are over as if they had been measured alike.
-
-    Raises InputError where the study has trials of other cases.
-    """
-    card = read_card(cohort) if (cohort / CARD_FILE).exists() else {}
-    contents = card.get("fingerprint")
-    before = view.about.get("cohort_fingerprint")
-    if before is not None and contents != before:
-        raise InputError(
-            f"cohort {cohort}: holds other cases ({str(contents)[:12]}) than the study "
-            f"{view.study} was begun on ({before[:12]}, then in {view.about.get('cohort')}); name "
-            "that cohort, or give the study file another name"
-        )
-    return contents
 
 
 def _forward(

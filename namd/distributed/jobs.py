@@ -313,11 +313,11 @@ def recorded_attempts(store: str | None, study: str) -> int:
     from botocore.exceptions import BotoCoreError
 
     from namd.ledger.reading import LedgerDamaged
-    from namd.ledger.view import read_status
+    from namd.ledger.view import read_view
     from namd.storage.opening import open_storage
 
     try:
-        return read_status(open_storage(store), study).attempt
+        return read_view(open_storage(store), study, detailed=False).attempt
     except (OSError, BotoCoreError, LedgerDamaged):
         return 0
 

@@ -8,11 +8,9 @@ from typing import Any
 from namd.config.errors import InputError
 from namd.pipeline.graph import Plan
 from namd.pipeline.launcher import StageResult
-from namd.pipeline.run import RunResult, Tabulate, record, run_key
+from namd.pipeline.run import RunResult, Tabulate, record, rows_of, run_key
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Artifact, Store
-
-OF_MEAN = "_mean_of_draws"
 
 
 def run_values(
@@ -31,7 +29,7 @@ def run_values(
     key = run_key(configuration, plan)
     recorded = store.run_record(key)
     if recorded is not None and "rows" in recorded:
-        return values_of(recorded["rows"], configuration.method.name, key)
+        return values_of(rows_of(recorded), configuration.method.name, key)
     artifacts = {node.label: _artifact(store, node.stage.name, node.key) for node in plan.nodes}
     stages = [
         StageResult(label, artifact.key, True, float(artifact.manifest()["wall_seconds"]))
@@ -45,8 +43,7 @@ def run_values(
 def values_of(rows: Sequence[Mapping[str, Any]], method: str, key: str) -> dict[str, Any]:
     """Return the method's own row as flat numbers, under the names of a study's table.
 
-    Of an interval the point. What a row measures twice, per draw and of the mean over draws, is
-    `auroc_per_draw` and `auroc` here, as in the report.
+    Of an interval the point.
     """
     own = [row for row in rows if row.get("row") == method] or list(rows[-1:])
     values: dict[str, Any] = {"run": key}
@@ -55,14 +52,8 @@ def values_of(rows: Sequence[Mapping[str, Any]], method: str, key: str) -> dict[
             number = value.get("mean", value.get("value")) if isinstance(value, Mapping) else value
             if isinstance(number, int | float) and not isinstance(number, bool):
                 # JSON knows no NaN; what could not be measured is left out.
-                values |= {_told_as(name, row): number} if math.isfinite(number) else {}
+                values |= {name: number} if math.isfinite(number) else {}
     return values
-
-
-def _told_as(name: str, row: Mapping[str, Any]) -> str:
-    if f"{name}{OF_MEAN}" in row:
-        return f"{name}_per_draw"
-    return name.removesuffix(OF_MEAN)
 
 
 def _artifact(store: Store, stage: str, key: str) -> Artifact:

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
+from namd.config.flattening import flat
 from namd.evaluate.calibration import DiameterAgreement
-from namd.evaluate.notices import RESEARCH_ONLY, SIMULATED
 from namd.evaluate.table import IDEAL, ResultTable, Row, Spread
+from namd.statistics.notices import RESEARCH_ONLY, SIMULATED
 
 ABSENT = "-"
 WIDTH = 150
@@ -27,7 +28,7 @@ def title_of(table: ResultTable) -> str:
 def footnotes(table: ResultTable) -> list[str]:
     """Return the lines below a table."""
     lines = [
-        f"+- over draws (ddof 1); [..] {table.interval:.0%} over patients "
+        f"+- over draws (ddof 1); [..] {table.level:.0%}, {table.interval} "
         f"({table.num_bootstrap} resamples, the same for all rows), per draw crossed with draws.",
         *table.notes,
         RESEARCH_ONLY,
@@ -40,8 +41,8 @@ def score_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
     header = [
         "row",
         "K",
+        "AUROC",
         "AUROC per draw",
-        "AUROC mean of draws",
         "minus baseline",
         "gap recovered",
         "AUPRC per draw",
@@ -57,15 +58,15 @@ def score_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
 
 
 def _score_cells(row: Row, with_ideal: bool) -> list[str]:
-    difference = (row.difference_to_baseline or {}).get("auroc_mean_of_draws")
+    difference = (row.difference_to_baseline or {}).get("auroc")
     cells = [
         row.title,
         str(row.num_draws),
-        _spread(row.auroc),
-        _estimate(row.auroc_mean_of_draws),
+        _estimate(row.auroc),
+        _spread(row.auroc_per_draw),
         _estimate(difference),
         _number(row.gap_recovered, 2),
-        _spread(row.auprc),
+        _spread(row.auprc_per_draw),
         _number(row.lpips),
         _number(row.fid, 1),
         _number(row.fid_judge, 2),
@@ -132,12 +133,12 @@ def to_markdown(table: ResultTable) -> str:
 
 def to_csv(table: ResultTable) -> str:
     """Return every number of every row, one line a row, nested names joined by dots."""
-    flat = [_flatten(asdict(row)) | {"simulated": table.simulated} for row in table.rows]
-    names = list(dict.fromkeys(name for line in flat for name in line))
+    lines = [flat(asdict(row), lists=True) | {"simulated": table.simulated} for row in table.rows]
+    names = list(dict.fromkeys(name for line in lines for name in line))
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, restval="")
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows(lines)
     return stream.getvalue()
 
 
@@ -150,19 +151,6 @@ def _parts(table: ResultTable) -> list[tuple[str, tuple[list[str], list[list[str
         about += ", in brackets minus the ideal sampler's" if table.simulated else ""
         parts.append((about + (" (simulated)" if table.simulated else ""), faithful))
     return parts
-
-
-def _flatten(value: object, name: str = "") -> dict[str, object]:
-    if isinstance(value, dict):
-        entries = value.items()
-    elif isinstance(value, list | tuple):
-        entries = {str(number): item for number, item in enumerate(value)}.items()
-    else:
-        return {name: "" if value is None else value}
-    flat: dict[str, object] = {}
-    for key, item in entries:
-        flat |= _flatten(item, f"{name}.{key}" if name else str(key))
-    return flat
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -19,12 +19,12 @@ from namd.evaluate.calibration import (
 )
 from namd.evaluate.scores import SetMetrics
 from namd.evaluate.settings import EvaluateSettings
+from namd.statistics.intervals import PATIENT_BOOTSTRAP, patient_bootstrap
 from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
 from namd.statistics.ranking import weighted_ranking
 from namd.statistics.resampling import (
     Estimate,
     cross,
-    logit_bootstrap_interval,
     patient_weights,
     percentile_interval,
 )
@@ -93,14 +93,14 @@ class Row:
         row: Name.
         title: For people.
         num_draws: K of this row.
-        auroc: Per draw.
-        auprc: Per draw.
-        auroc_mean_of_draws: Of the probability averaged over draws: value, low, high.
-        auprc_mean_of_draws: Likewise.
+        auroc: Of the probability averaged over draws: value, low, high.
+        auprc: Likewise.
+        auroc_per_draw: Of each draw, averaged over draws, as in the paper.
+        auprc_per_draw: Likewise.
         difference_to_baseline: Paired differences to the real baseline, per metric: value, low,
             high.
-        gap_recovered: Share of real follow-up minus real baseline, AUROC per draw.
-        gap_recovered_mean_of_draws: Likewise for the mean over draws.
+        gap_recovered: Share of real follow-up minus real baseline, by `auroc`.
+        gap_recovered_per_draw: Likewise by `auroc_per_draw`.
         share_of_ideal: On simulated cohorts.
         mean_probability: Of the judge, over cases and draws.
         diameter: Calibration of the drawn diameters.
@@ -113,13 +113,13 @@ class Row:
     row: str
     title: str
     num_draws: int
-    auroc: Spread
-    auprc: Spread
-    auroc_mean_of_draws: dict[str, float | None]
-    auprc_mean_of_draws: dict[str, float | None]
+    auroc: dict[str, float | None]
+    auprc: dict[str, float | None]
+    auroc_per_draw: Spread
+    auprc_per_draw: Spread
     difference_to_baseline: dict[str, dict[str, float | None]] | None = None
     gap_recovered: float | None = None
-    gap_recovered_mean_of_draws: float | None = None
+    gap_recovered_per_draw: float | None = None
     share_of_ideal: ShareOfIdeal | None = None
     mean_probability: float | None = None
     diameter: DiameterCalibration | None = None
@@ -145,7 +145,8 @@ class ResultTable:
         patients: Of these.
         malignant: Of these.
         simulated: Whether the follow-ups and labels are simulated.
-        interval: Central share of the intervals.
+        interval: How the intervals are formed.
+        level: Central share of the intervals.
         num_bootstrap: Resamples of patients.
         notes: What a reader must know.
     """
@@ -156,7 +157,8 @@ class ResultTable:
     patients: int
     malignant: int
     simulated: bool
-    interval: float
+    interval: str
+    level: float
     num_bootstrap: int
     notes: tuple[str, ...] = ()
 
@@ -212,7 +214,8 @@ def build_table(
         patients=int(cases["patient_id"][ranked].nunique()),
         malignant=int((labels == 1).sum()),
         simulated=simulated,
-        interval=settings.interval,
+        interval=PATIENT_BOOTSTRAP,
+        level=settings.interval,
         num_bootstrap=settings.num_bootstrap,
         notes=_notes(found, labels, len(cases) - int(ranked.sum())),
     )
@@ -298,23 +301,23 @@ def _ranking_row(name: str, row: RowScores, ranking: _Ranking) -> Row:
     if own is None:
         nothing = Spread(None, None, None, None, None)
         empty = dict.fromkeys(("value", "low", "high"))
-        return Row(name, title, num_draws, nothing, nothing, dict(empty), dict(empty))
+        return Row(name, title, num_draws, dict(empty), dict(empty), nothing, nothing)
     level = ranking.settings.interval
     found = Row(
         row=name,
         title=title,
         num_draws=num_draws,
-        auroc=_spread(own, "auroc", level),
-        auprc=_spread(own, "auprc", level),
-        auroc_mean_of_draws=_of_mean(own, "auroc", level).to_mapping(),
-        auprc_mean_of_draws=_of_mean(own, "auprc", level).to_mapping(),
+        auroc=_of_mean(own, "auroc", level).to_mapping(),
+        auprc=_of_mean(own, "auprc", level).to_mapping(),
+        auroc_per_draw=_spread(own, "auroc", level),
+        auprc_per_draw=_spread(own, "auprc", level),
     )
     return _with_references(found, own, ranking)
 
 
 def _spread(own: _Ranked, metric: str, level: float) -> Spread:
     values = own.per_draw[metric]
-    interval = _interval(metric, float(values.mean()), own.crossed[metric], level)
+    interval = patient_bootstrap(metric, float(values.mean()), own.crossed[metric], level)
     several = len(values) > 1
     bounds = interval.to_mapping()
     return Spread(
@@ -327,12 +330,7 @@ def _spread(own: _Ranked, metric: str, level: float) -> Spread:
 
 
 def _of_mean(own: _Ranked, metric: str, level: float) -> Estimate:
-    return _interval(metric, own.of_mean[metric], own.of_mean_replicates[metric], level)
-
-
-def _interval(metric: str, value: float, replicates: np.ndarray, level: float) -> Estimate:
-    form = logit_bootstrap_interval if metric == "auprc" else percentile_interval
-    return form(value, replicates, level)
+    return patient_bootstrap(metric, own.of_mean[metric], own.of_mean_replicates[metric], level)
 
 
 def _with_references(found: Row, own: _Ranked, ranking: _Ranking) -> Row:
@@ -343,23 +341,23 @@ def _with_references(found: Row, own: _Ranked, ranking: _Ranking) -> Row:
         return found
     differences = {}
     for metric in ("auroc", "auprc"):
-        differences[metric] = percentile_interval(
+        differences[metric] = _difference(own, baseline, metric, level)
+        differences[f"{metric}_per_draw"] = percentile_interval(
             float(own.per_draw[metric].mean() - baseline.per_draw[metric].mean()),
             own.crossed[metric] - baseline.crossed[metric],
             level,
         )
-        differences[f"{metric}_mean_of_draws"] = _difference(own, baseline, metric, level)
     found = replace(
         found, difference_to_baseline={name: d.to_mapping() for name, d in differences.items()}
     )
     followup, ideal = ranking.rows.get(FOLLOWUP), ranking.rows.get(IDEAL)
-    gain = differences["auroc_mean_of_draws"]
+    gain = differences["auroc"]
     if followup is not None:
         gap = followup.of_mean["auroc"] - baseline.of_mean["auroc"]
         found = replace(
             found,
-            gap_recovered=_ratio(differences["auroc"].value, gap),
-            gap_recovered_mean_of_draws=_ratio(gain.value, gap),
+            gap_recovered=_ratio(gain.value, gap),
+            gap_recovered_per_draw=_ratio(differences["auroc_per_draw"].value, gap),
         )
     if ideal is not None:
         whole = _difference(ideal, baseline, "auroc", level)

@@ -5,9 +5,9 @@ The words of `transition` are listed here once; a reader that meets one it does 
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar
 
 from namd.config.errors import InputError, shown
 from namd.config.fingerprint import fingerprint
@@ -38,6 +38,215 @@ INTERRUPTED = "interrupted"
 
 ENDINGS = (COMPLETED, PRUNED, FAILED, DIVERGED, INTERRUPTED)
 """Transitions after which an attempt of a trial is over."""
+
+CONFIRM = "confirm_p"
+"""Begins the arm of a search winner's fresh seeds: `confirm_p7` for proposal 7."""
+
+_MORE = "more"
+_LEFT_OUT = "left_out"
+
+
+def _left_out(default: Any) -> Any:  # noqa: ANN401 - a field of any type
+    """Return a field that the JSON lacks if it holds its default."""
+    return field(default=default, metadata={_LEFT_OUT: True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """The body of a record. Subclasses name the fields that this version reads.
+
+    `validation.check_record` checks a body against these fields: one without a default is
+    required, and its annotation says which JSON it may be.
+
+    Attributes:
+        more: Fields that this version does not know.
+    """
+
+    about_study: ClassVar[bool | None] = None
+    """Whether the record is about the study (True) or a trial (False); None: either."""
+
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, told: Mapping[str, Any]) -> "Body":
+        """Read a body from its JSON object, which was checked before."""
+        names = _NAMES[cls]
+        known = {name: told[name] for name in names if name in told}
+        if len(known) == len(told):
+            return cls(**known)
+        return cls(**known, more={name: told[name] for name in told if name not in names})
+
+    def encode(self) -> dict[str, Any]:
+        """Return the JSON object, `more` included."""
+        told = {
+            each.name: getattr(self, each.name)
+            for each in fields(self)
+            if each.name != _MORE
+            and not (each.metadata.get(_LEFT_OUT) and getattr(self, each.name) == each.default)
+        }
+        return told | dict(self.more)
+
+
+def required(cls: type[Body]) -> Mapping[str, bool]:
+    """Return the names of a body's fields and whether a record must have them."""
+    found = (each for each in fields(cls) if each.name != _MORE)
+    return {e.name: e.default is MISSING and e.default_factory is MISSING for e in found}
+
+
+class OfStudy(Body):
+    """A body of a record about the study."""
+
+    about_study = True
+
+
+class OfTrial(Body):
+    """A body of a record about a trial."""
+
+    about_study = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened(OfStudy):
+    """A driver opened the study.
+
+    Attributes:
+        specification: The study file.
+        configuration: The resolved base.
+        cohort: The cohort's folder.
+        cohort_fingerprint: What it holds.
+        warm: What a search takes over from earlier ledgers, as bodies of `warm`.
+    """
+
+    specification: Mapping[str, Any] = field(default_factory=dict)
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    cohort: str | None = _left_out(None)
+    cohort_fingerprint: str | None = _left_out(None)
+    warm: Sequence[Any] = _left_out(())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposed(OfStudy):
+    """A search proposed a point, with the trials that stand for it."""
+
+    point: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+    sampler_state: Mapping[str, Any]
+    trials: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warm(OfStudy):
+    """A search knows a point and its objectives from an earlier study."""
+
+    point: Mapping[str, Any]
+    values: Sequence[float]
+    study: str = _left_out("")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message(OfStudy):
+    """A line for people."""
+
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped(OfStudy):
+    """Someone stopped the study."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queued(OfTrial):
+    """A trial was queued: what it sets on the base, and its training seed.
+
+    Attributes:
+        arm: Of an ablation, or of a search winner's fresh seeds; else empty.
+        proposal: Of a search; else None.
+        seed: Training seed.
+        overrides: What the trial sets.
+    """
+
+    arm: str | None
+    proposal: int | None
+    seed: int
+    overrides: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """What people call its configuration: the arm, or `p3` for proposal 3."""
+        return self.arm or f"p{self.proposal}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageDone(OfTrial):
+    """A trial has the artifact of a stage: built for it, or found.
+
+    Attributes:
+        stage: The stage's label.
+        key: Its artifact's key.
+        cached: Whether it was found rather than built.
+        seconds: Wall seconds of the building; 0 if cached.
+        device_seconds: Wall seconds times workers times what each reserves: accelerators, or
+            cores without any.
+        reserved: Device seconds for which its builder held its resources for it, start and waits
+            included; 0 if cached.
+        artifact: Which attempt at the key counts; another one was executed after a removal.
+    """
+
+    stage: str
+    key: str
+    cached: bool
+    seconds: float = 0.0
+    device_seconds: float = 0.0
+    reserved: float = _left_out(0.0)
+    artifact: str = _left_out("")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RungValue(OfTrial):
+    """A trial came to a rung with a value, and what was decided."""
+
+    metric: str = ""
+    value: float
+    decision: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed(OfTrial):
+    """A trial has its metrics."""
+
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended(OfTrial):
+    """An attempt ended without metrics."""
+
+    reason: str = ""
+
+
+BODIES: Mapping[str, type[Body]] = {
+    OPENED: Opened,
+    CLOSED: OfStudy,
+    STOPPED: Stopped,
+    PROPOSED: Proposed,
+    WARM: Warm,
+    MESSAGE: Message,
+    FENCED: OfStudy,
+    QUEUED: Queued,
+    STARTED: OfTrial,
+    RUNG: RungValue,
+    STAGE: StageDone,
+    COMPLETED: Completed,
+    **dict.fromkeys((PRUNED, FAILED, DIVERGED, INTERRUPTED), Ended),
+}
+"""The body of each transition; one that is not named here has a plain `Body`."""
+
+ALL_BODIES: tuple[type[Body], ...] = (Body, *BODIES.values())
+
+_NAMES: Mapping[type[Body], tuple[str, ...]] = {cls: tuple(required(cls)) for cls in ALL_BODIES}
 
 _EVENT_NAME = re.compile(r"(\d{8})-(\d{8})\.json")
 _SEGMENT_NAME = re.compile(r"(\d{8})-(\d{8})-(\d{8})\.jsonl\.gz")
@@ -89,7 +298,7 @@ class Event:
         identity: Trial, attempt and transition.
         time: Seconds since 1970, of the writer's clock; for people, never for decisions.
         writer: A random word of the writing process.
-        body: What is told, as JSON.
+        body: The body's JSON object; `content` is the same as a dataclass.
         schema: Version under which it was written.
     """
 
@@ -99,6 +308,11 @@ class Event:
     writer: str
     body: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
+
+    @property
+    def content(self) -> Body:
+        """The body as the dataclass of its transition."""
+        return BODIES.get(self.identity.kind, Body).decode(self.body)
 
     def encode(self) -> bytes:
         """Return the record as one line of JSON."""

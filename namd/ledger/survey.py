@@ -198,7 +198,7 @@ def _describe(storage: Storage, study: str, place: Place) -> str:
         transition, trial = told["transition"], told.get("trial")
     except (RecordDamaged, OSError, KeyError, TypeError, AttributeError):
         return number
-    if not isinstance(transition, str) or transition.partition("/")[0] not in _WORDS:
+    if not isinstance(transition, str) or transition.partition("/")[0] not in schema.BODIES:
         return number
     of = f" of trial {trial[:12]}" if isinstance(trial, str) else ""
     return f"{number}: {transition}{of}"
@@ -228,21 +228,3 @@ def _inflated(data: bytes) -> bytes:
         for at in range(len(data)):
             found.append(unpacker.decompress(data[at : at + 1]))
     return b"".join(found)
-
-
-_WORDS = frozenset(
-    {
-        schema.OPENED,
-        schema.CLOSED,
-        schema.STOPPED,
-        schema.PROPOSED,
-        schema.WARM,
-        schema.MESSAGE,
-        schema.FENCED,
-        schema.QUEUED,
-        schema.STARTED,
-        schema.RUNG,
-        schema.STAGE,
-        *schema.ENDINGS,
-    }
-)

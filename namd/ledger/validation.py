@@ -1,12 +1,15 @@
 """Whether what was read is a record that a writer can have written.
 
+What a body holds is said by its dataclass in `namd.ledger.schema`; this checks JSON against it.
+
 Fields that this version does not know are let through, and so are transitions.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from namd.ledger import schema
 
@@ -20,6 +23,17 @@ _MAPPING: Types = frozenset({dict})
 _LIST: Types = frozenset({list})
 _NONE: Types = frozenset({type(None)})
 
+_JSON: Mapping[Any, Types] = {
+    str: _TEXT,
+    int: _WHOLE,
+    float: _NUMBER,
+    bool: _BOOL,
+    Mapping: _MAPPING,
+    Sequence: _LIST,
+    type(None): _NONE,
+}
+"""JSON types by annotation of a body's field."""
+
 _FIELDS: tuple[tuple[str, Types], ...] = (
     ("schema", _WHOLE),
     ("epoch", _WHOLE),
@@ -31,60 +45,8 @@ _FIELDS: tuple[tuple[str, Types], ...] = (
     ("transition", _TEXT),
     ("body", _MAPPING),
 )
-_OF_STUDY = frozenset(
-    {
-        schema.OPENED,
-        schema.CLOSED,
-        schema.STOPPED,
-        schema.PROPOSED,
-        schema.WARM,
-        schema.MESSAGE,
-        schema.FENCED,
-    }
-)
-_OF_TRIAL = frozenset({schema.QUEUED, schema.STARTED, schema.RUNG, schema.STAGE, *schema.ENDINGS})
 _NUMBERED = frozenset({schema.PROPOSED, schema.WARM})
 """Transitions whose name is a number."""
-
-_REQUIRED: Mapping[str, tuple[tuple[str, Types], ...]] = {
-    schema.QUEUED: (
-        ("arm", _TEXT | _NONE),
-        ("proposal", _WHOLE | _NONE),
-        ("seed", _WHOLE),
-        ("overrides", _MAPPING),
-    ),
-    schema.STAGE: (("stage", _TEXT), ("key", _TEXT), ("cached", _BOOL)),
-    schema.RUNG: (("value", _NUMBER),),
-    schema.PROPOSED: (
-        ("overrides", _MAPPING),
-        ("point", _MAPPING),
-        ("sampler_state", _MAPPING),
-        ("trials", _LIST),
-    ),
-    schema.WARM: (("point", _MAPPING), ("values", _LIST)),
-    schema.COMPLETED: (("values", _MAPPING),),
-}
-_OPTIONAL: Mapping[str, tuple[tuple[str, Types], ...]] = {
-    schema.STAGE: (
-        ("seconds", _NUMBER),
-        ("device_seconds", _NUMBER),
-        ("reserved", _NUMBER),
-        ("artifact", _TEXT),
-    ),
-    schema.RUNG: (("metric", _TEXT), ("decision", _TEXT)),
-    schema.OPENED: (
-        ("specification", _MAPPING),
-        ("configuration", _MAPPING),
-        ("cohort", _TEXT | _NONE),
-        ("cohort_fingerprint", _TEXT | _NONE),
-        (schema.WARM, _LIST),
-    ),
-    **dict.fromkeys(
-        (schema.STOPPED, schema.PRUNED, schema.FAILED, schema.DIVERGED, schema.INTERRUPTED),
-        (("reason", _TEXT),),
-    ),
-    schema.MESSAGE: (("text", _TEXT),),
-}
 
 _SPECIFICATION: tuple[tuple[str, Types], ...] = (
     ("base", _MAPPING | _NONE),
@@ -127,20 +89,48 @@ def check_record(record: object) -> None:
     if not math.isfinite(record["time"]):
         raise RecordDamaged("has a time that is not finite")
     kind, _, name = record["transition"].partition("/")
-    about_study = record["trial"] is None
-    if about_study and kind in _OF_TRIAL:
-        raise RecordDamaged(f"is {kind} of no trial")
-    if not about_study and kind in _OF_STUDY:
-        raise RecordDamaged(f"is {kind} of a trial")
+    of_study = record["trial"] is None
+    expected = schema.BODIES.get(kind, schema.Body)
+    if expected.about_study not in (None, of_study):
+        raise RecordDamaged(f"is {kind} of {'no' if of_study else 'a'} trial")
     if kind in _NUMBERED and not (name.isascii() and name.isdigit()):
         raise RecordDamaged(f"has a transition without a number: {record['transition'][:40]!r}")
-    body = record["body"]
-    if kind in _REQUIRED:
-        _require(body, _REQUIRED[kind], "body.")
-    if kind in _OPTIONAL:
-        _require(body, [(n, t) for n, t in _OPTIONAL[kind] if n in body], "body.")
+    _check_body(expected, record["body"])
     if kind in _MORE:
-        _MORE[kind](body)
+        _MORE[kind](record["body"])
+
+
+def _check_body(expected: type[schema.Body], body: Mapping[str, Any]) -> None:
+    needed, optional = _FIELDS_OF[expected]
+    _require(body, needed, "body.")
+    _require(body, [(name, types) for name, types in optional if name in body], "body.")
+    for name, types in (*needed, *optional):
+        if float in types and name in body:
+            _require_finite(body[name], f"body.{name}")
+
+
+def _json_types(hint: Any) -> Types:  # noqa: ANN401 - an annotation
+    """Return the types that JSON may have for an annotation of a body's field."""
+    if isinstance(hint, UnionType):
+        return frozenset().union(*map(_json_types, get_args(hint)))
+    return _JSON[get_origin(hint) or hint]
+
+
+def _fields_of(
+    expected: type[schema.Body],
+) -> tuple[tuple[tuple[str, Types], ...], tuple[tuple[str, Types], ...]]:
+    """Return the JSON types of a body's required fields, and of its optional ones."""
+    hints = get_type_hints(expected)
+    found = [
+        (name, _json_types(hints[name]), must) for name, must in schema.required(expected).items()
+    ]
+    return (
+        tuple((name, types) for name, types, must in found if must),
+        tuple((name, types) for name, types, must in found if not must),
+    )
+
+
+_FIELDS_OF = {cls: _fields_of(cls) for cls in schema.ALL_BODIES}
 
 
 def _require(mapping: Mapping[str, Any], fields: Iterable[tuple[str, Types]], path: str) -> None:
@@ -178,14 +168,6 @@ def _check_trials(body: Mapping[str, Any]) -> None:
         raise RecordDamaged("has no names of trials in body.trials")
 
 
-def _check_finite(*names: str) -> Callable[[Mapping[str, Any]], None]:
-    def check(body: Mapping[str, Any]) -> None:
-        for name in names:
-            _require_finite(body.get(name, 0), f"body.{name}")
-
-    return check
-
-
 def _check_values(body: Mapping[str, Any]) -> None:
     for name, value in body["values"].items():
         _require_finite(value, f"body.values.{name}")
@@ -206,8 +188,6 @@ def _require_finite(value: object, path: str) -> None:
 _MORE: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
     schema.OPENED: _check_specification,
     schema.PROPOSED: _check_trials,
-    schema.STAGE: _check_finite("seconds", "device_seconds", "reserved"),
-    schema.RUNG: _check_finite("value"),
     schema.COMPLETED: _check_values,
     schema.WARM: _check_warm,
 }

@@ -1,16 +1,32 @@
-"""What a ledger says, folded from its records. Nothing here decides anything.
+"""What a ledger says, reduced from its records. Nothing here decides anything.
 
-The record of a fact may be met in several attempts; the latest attempt of a trial is its state.
+`StudyView` is the only reducer: status, watch, list, best, reports and trackers read it. The record
+of a fact may be met in several attempts; the latest attempt of a trial is its state.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from namd.ledger import schema
 from namd.ledger.reading import read_events
-from namd.ledger.schema import Event
+from namd.ledger.schema import (
+    Body,
+    Completed,
+    Ended,
+    Event,
+    Identity,
+    Message,
+    Opened,
+    Place,
+    Proposed,
+    Queued,
+    RungValue,
+    StageDone,
+    Stopped,
+    Warm,
+)
 from namd.storage.base import Storage
 
 TrialState = Literal["pending", "running", "completed", "pruned", "failed", "diverged"]
@@ -23,6 +39,9 @@ STATES: tuple[TrialState, ...] = (
     "failed",
     "diverged",
 )
+
+OVER: tuple[TrialState, ...] = ("completed", "pruned", "failed", "diverged")
+"""States of a trial that is not tried again by itself."""
 
 _STATE_AFTER: dict[str, TrialState] = {
     schema.QUEUED: "pending",
@@ -37,25 +56,14 @@ _STATE_AFTER: dict[str, TrialState] = {
 _LASTING = ("cohort", "cohort_fingerprint")
 """What one opening tells is so for the next ones that do not tell it."""
 
-_PROPOSAL = "/p"
-"""Marks what stands for an arm in a search; no arm's name begins with a slash."""
-
 
 @dataclass(frozen=True)
 class StageExecution:
-    """One stage that a trial needed.
+    """One stage that a trial needed; for the fields see `schema.StageDone`.
 
     Attributes:
         name: The stage's label.
-        key: Its artifact's key.
-        cached: Whether it was found rather than built.
-        seconds: Wall seconds of the building; 0 where cached.
-        device_seconds: Wall seconds times workers times what each reserves: accelerators, or
-            cores where there are none.
         attempt: The trial's attempt.
-        reserved: Device seconds for which its builder held its resources for it, start and waits
-            included; 0 where cached.
-        artifact: Which attempt at the key counts; another one was executed after a removal.
     """
 
     name: str
@@ -67,54 +75,109 @@ class StageExecution:
     reserved: float = 0.0
     artifact: str = ""
 
+    @classmethod
+    def of(cls, done: StageDone, attempt: int) -> "StageExecution":
+        """Return the execution that a record is about."""
+        return cls(
+            done.stage,
+            done.key,
+            done.cached,
+            float(done.seconds),
+            float(done.device_seconds),
+            attempt,
+            float(done.reserved),
+            done.artifact,
+        )
 
-@dataclass
+
+@dataclass(slots=True)
 class TrialView:
     """One trial: a resolved configuration and a training seed.
 
     Attributes:
         trial: Its id.
-        body: What was told when it was queued: `arm`, `proposal`, `seed`, `overrides`, ...
+        order: Its number by time of queueing, from 0.
+        queued: What it sets, and its seed; None if that record is lost.
         state: Where its latest attempt stands.
         attempt: That attempt; 0 before the first.
-        order: Its number by time of queueing, from 0.
-        values: The metrics told when it completed.
-        rungs: Rung name to what was told there: `metric`, `value`, `decision`.
+        started: The last attempt that began; one that only puts a trial back never does.
+        since: Number of the study's record that led to the state.
+        values: The metrics of its completion.
+        rungs: By name, in the order in which they were reached.
         stages: Executions, oldest first.
+        last_stage: The stage that its running attempt had last; empty before the first.
         reason: Why it was pruned, failed or diverged.
     """
 
     trial: str
     order: int
-    body: Mapping[str, Any] = field(default_factory=dict)
+    queued: Queued | None = None
     state: TrialState = "pending"
     attempt: int = 0
+    started: int = 0
+    since: int = 0
     values: Mapping[str, Any] = field(default_factory=dict)
-    rungs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    rungs: dict[str, RungValue] = field(default_factory=dict)
     stages: list[StageExecution] = field(default_factory=list)
+    last_stage: str = ""
     reason: str = ""
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """What it sets as JSON: `arm`, `proposal`, `seed`, `overrides`; empty if that is lost."""
+        return {} if self.queued is None else self.queued.encode()
+
+    @property
+    def arm(self) -> str:
+        """Its arm; empty for a search's trial, or if that is lost."""
+        return "" if self.queued is None else self.queued.arm or ""
+
+    @property
+    def label(self) -> str:
+        """Its arm or `p3` for proposal 3; empty if that is lost."""
+        return "" if self.queued is None else self.queued.label
+
+    @property
+    def seed(self) -> int:
+        """Its training seed; 0 if that is lost."""
+        return 0 if self.queued is None else self.queued.seed
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """What it sets on the base; empty if that is lost."""
+        return {} if self.queued is None else self.queued.overrides
 
     def fold(self, event: Event) -> None:
         """Take in one record of this trial."""
-        identity, body = event.identity, event.body
-        if identity.kind == schema.QUEUED:
-            self.body = body
-        elif identity.kind == schema.RUNG:
-            self.rungs.setdefault(identity.name, body)
-        elif identity.kind == schema.STAGE:
-            self.stages.append(_execution(body, identity.attempt))
+        self.take(event.identity, event.content)
+
+    def take(
+        self, identity: Identity, content: Body, number: int = 0, *, detailed: bool = True
+    ) -> None:
+        """Take in one record's body; without details only what a status needs is kept."""
+        if isinstance(content, Queued):
+            self.queued = content if detailed else replace(content, overrides={})
+        elif isinstance(content, RungValue) and detailed:
+            self.rungs.setdefault(identity.name, content)
+        elif isinstance(content, StageDone):
+            self.last_stage = content.stage
+            if detailed:
+                self.stages.append(StageExecution.of(content, identity.attempt))
         if identity.kind not in _STATE_AFTER or identity.attempt < self.attempt:
             return
         self.attempt = identity.attempt
         self.state = _STATE_AFTER[identity.kind]
-        self.reason = str(body.get("reason", ""))
-        if identity.kind == schema.COMPLETED:
-            self.values = body.get("values", {})
+        self.since = number
+        self.reason = content.reason if isinstance(content, Ended) else ""
+        if identity.kind == schema.STARTED:
+            self.started, self.last_stage = identity.attempt, ""
+        elif isinstance(content, Completed):
+            self.values = content.values
 
 
 @dataclass
 class StudyView:
-    """All of a study, rebuilt from its records.
+    """A study, reduced from its records.
 
     Attributes:
         study: Its name.
@@ -124,13 +187,20 @@ class StudyView:
         trials: By id, in order of queueing.
         proposals: What the search proposed, by number.
         warm: What was taken over from earlier ledgers, in order.
-        messages: Bodies of messages, oldest first.
+        messages: Oldest first.
         rung_order: (trial, rung) in the order in which they were recorded.
         ended: `closed`, `stopped`, or empty while it is open.
+        stopped: Why someone stopped it.
         num_events: Records read.
         last_time: Clock time of the last record, seconds since 1970.
-        about: What else the last opening told: cohort, host, versions, ... The cohort is the
-            last that any opening told.
+        about: What else the last opening said: cohort, host, versions, ... The cohort is the
+            last that any opening named.
+        arm_overrides: Per arm, what it sets.
+        stage_seconds: Wall seconds of building, summed.
+        cursor: Place of the last record.
+        detailed: False: of a trial and a proposal only what a status shows is kept, so that
+            tens of thousands fit. `configuration`, `warm`, `messages`, `rung_order`, and the
+            rungs, stages and overrides of trials are then empty.
     """
 
     study: str
@@ -138,66 +208,120 @@ class StudyView:
     configuration: Mapping[str, Any] = field(default_factory=dict)
     attempt: int = 0
     trials: dict[str, TrialView] = field(default_factory=dict)
-    proposals: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    warm: list[Mapping[str, Any]] = field(default_factory=list)
-    messages: list[Mapping[str, Any]] = field(default_factory=list)
+    proposals: dict[int, Proposed] = field(default_factory=dict)
+    warm: list[Warm] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     rung_order: list[tuple[str, str]] = field(default_factory=list)
     ended: str = ""
+    stopped: str = ""
     num_events: int = 0
     last_time: float = 0.0
     about: Mapping[str, Any] = field(default_factory=dict)
+    arm_overrides: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    stage_seconds: float = 0.0
+    cursor: Place | None = None
+    detailed: bool = True
+    _built: set[str] = field(default_factory=set)
+    _device_seconds: float = 0.0
+    _counts: Counter[str] = field(default_factory=Counter)
 
     def fold(self, event: Event) -> None:
         """Take in one record."""
         self.num_events += 1
         self.last_time = max(self.last_time, event.time)
+        self.cursor = event.place
         if event.identity.trial is not None:
-            self._fold_trial(event, event.identity.trial)
+            self._fold_trial(event.identity, event.identity.trial, event.content)
         else:
-            self._fold_study(event)
+            self._fold_study(event.identity, event.content)
 
     def counts(self) -> dict[str, int]:
         """Return the number of trials in each state, all states named."""
-        found = Counter(trial.state for trial in self.trials.values())
-        return {state: found[state] for state in STATES}
+        return {state: self._counts[state] for state in STATES}
+
+    def arms(self) -> dict[str, dict[str, int]]:
+        """Return per arm the number of its trials in each state, in order of queueing."""
+        found: dict[str, dict[str, int]] = {}
+        for trial in self.trials.values():
+            if trial.arm:
+                found.setdefault(trial.arm, dict.fromkeys(STATES, 0))[trial.state] += 1
+        return found
+
+    def measured(self) -> dict[str, dict[str, dict[int, float]]]:
+        """Return per arm, or `p3` for proposal 3, the metrics of completed trials by seed."""
+        found: dict[str, dict[str, dict[int, float]]] = {}
+        for trial in self.trials.values():
+            if trial.state == "completed" and trial.label:
+                metrics = found.setdefault(trial.label, {})
+                for name, value in trial.values.items():
+                    if isinstance(value, int | float):
+                        metrics.setdefault(name, {})[trial.seed] = float(value)
+        return found
+
+    def in_state(self, *states: TrialState) -> list[TrialView]:
+        """Return the trials in some states, in the order in which they came to them."""
+        found = [trial for trial in self.trials.values() if trial.state in states]
+        return sorted(found, key=lambda trial: trial.since)
 
     def executions(self) -> dict[str, int]:
         """Return, per stage key, how often it was built (not found)."""
         return dict(Counter(s.key for t in self.trials.values() for s in t.stages if not s.cached))
 
+    @property
+    def stages_built(self) -> int:
+        """How many distinct stages were built (not found)."""
+        return len(self._built)
+
     def device_seconds(self) -> float:
         """Return what building its stages has cost so far."""
-        return sum(s.device_seconds for t in self.trials.values() for s in t.stages if not s.cached)
+        return self._device_seconds
 
-    def _fold_trial(self, event: Event, trial: str) -> None:
+    def _fold_trial(self, identity: Identity, trial: str, content: Body) -> None:
         view = self.trials.get(trial)
         if view is None:
             view = self.trials[trial] = TrialView(trial, len(self.trials))
-        if event.identity.kind == schema.RUNG and event.identity.name not in view.rungs:
-            self.rung_order.append((trial, event.identity.name))
-        view.fold(event)
+            self._counts[view.state] += 1
+        if isinstance(content, StageDone) and not content.cached:
+            self._built.add(content.key)
+            self.stage_seconds += content.seconds
+            self._device_seconds += content.device_seconds
+        elif isinstance(content, Queued) and content.arm:
+            self.arm_overrides.setdefault(content.arm, content.overrides)
+        elif isinstance(content, RungValue) and self.detailed and identity.name not in view.rungs:
+            self.rung_order.append((trial, identity.name))
+        before = view.state
+        view.take(identity, content, self.num_events, detailed=self.detailed)
+        if view.state != before:
+            self._counts[before] -= 1
+            self._counts[view.state] += 1
 
-    def _fold_study(self, event: Event) -> None:
-        kind, body = event.identity.kind, event.body
-        if kind == schema.OPENED:
-            self.specification = body.get("specification", {})
-            self.configuration = body.get("configuration", {})
-            known = ("specification", "configuration", schema.WARM)
-            told = {name: value for name, value in body.items() if name not in known}
-            self.about = lasting(self.about) | told
-            self.attempt = max(self.attempt, event.identity.attempt)
-            self.ended = ""
-        elif kind in (schema.CLOSED, schema.STOPPED):
-            self.ended = kind
-            # Its opening's record may be lost.
-            self.attempt = max(self.attempt, event.identity.attempt)
-        elif kind == schema.PROPOSED:
-            self.proposals.setdefault(int(event.identity.name), body)
-        elif kind == schema.WARM:
-            self.warm.append(body)
-        elif kind == schema.MESSAGE:
-            self.messages.append(body)
-            self.attempt = max(self.attempt, event.identity.attempt)
+    def _fold_study(self, identity: Identity, content: Body) -> None:
+        if isinstance(content, Opened):
+            self._open(identity.attempt, content)
+        elif isinstance(content, Proposed):
+            kept = content if self.detailed else replace(content, point={}, sampler_state={})
+            self.proposals.setdefault(int(identity.name), kept)
+        elif isinstance(content, Message):
+            # The record of its opening may be lost.
+            self.attempt = max(self.attempt, identity.attempt)
+            if self.detailed:
+                self.messages.append(content)
+        elif isinstance(content, Warm):
+            if self.detailed:
+                self.warm.append(content)
+        elif identity.kind in (schema.CLOSED, schema.STOPPED):
+            self.attempt = max(self.attempt, identity.attempt)
+            self.ended = identity.kind
+            self.stopped = content.reason if isinstance(content, Stopped) else ""
+
+    def _open(self, attempt: int, opened: Opened) -> None:
+        self.specification = opened.specification
+        self.configuration = opened.configuration if self.detailed else {}
+        named = {name: getattr(opened, name) for name in _LASTING}
+        known = {name: value for name, value in named.items() if value is not None}
+        self.about = lasting(self.about) | known | dict(opened.more)
+        self.attempt = max(self.attempt, attempt)
+        self.ended = self.stopped = ""
 
 
 def lasting(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,9 +329,12 @@ def lasting(about: Mapping[str, Any]) -> dict[str, Any]:
     return {name: about[name] for name in _LASTING if name in about}
 
 
-def read_view(storage: Storage, study: str) -> StudyView:
-    """Return all that a study's ledger says."""
-    return fold_events(study, read_events(storage, study))
+def read_view(storage: Storage, study: str, *, detailed: bool = True) -> StudyView:
+    """Return what a study's ledger says; one segment is in memory at a time."""
+    view = StudyView(study, detailed=detailed)
+    for event in read_events(storage, study):
+        view.fold(event)
+    return view
 
 
 def fold_events(study: str, events: Iterable[Event]) -> StudyView:
@@ -216,129 +343,3 @@ def fold_events(study: str, events: Iterable[Event]) -> StudyView:
     for event in events:
         view.fold(event)
     return view
-
-
-@dataclass(frozen=True)
-class StudyStatus:
-    """What `study status` shows, in memory of one small tuple a trial.
-
-    Attributes:
-        study: Its name.
-        attempt: How often it was opened.
-        ended: `closed`, `stopped`, or empty.
-        trials: Number per state.
-        arms: Per arm of an ablation, the number per state.
-        metrics: Per arm, or `p<number>` of a search's proposal: metric name to the values of
-            completed trials, by seed.
-        stages_built: Distinct stages built.
-        stage_seconds: Wall seconds of building, summed.
-        device_seconds: Device seconds of building, summed.
-        num_events: Records read.
-        last_time: Clock time of the last record.
-    """
-
-    study: str
-    attempt: int
-    ended: str
-    trials: Mapping[str, int]
-    arms: Mapping[str, Mapping[str, int]]
-    metrics: Mapping[str, Mapping[str, Mapping[int, float]]]
-    stages_built: int
-    stage_seconds: float
-    device_seconds: float
-    num_events: int
-    last_time: float
-
-
-class StatusFold:
-    """Folds records into a `StudyStatus`, keeping of each trial no more than that needs."""
-
-    def __init__(self, study: str) -> None:
-        self._study = study
-        self._view = StudyView(study)
-        self._trials: dict[str, tuple[TrialState, int, str, int]] = {}
-        self._metrics: dict[str, dict[str, dict[int, float]]] = {}
-        self._built: set[str] = set()
-        self._seconds = 0.0
-        self._device_seconds = 0.0
-
-    def fold(self, event: Event) -> None:
-        """Take in one record."""
-        trial = event.identity.trial
-        if trial is None:
-            kept = event.identity.kind in (schema.OPENED, schema.CLOSED, schema.STOPPED)
-            if kept:
-                self._view.fold(event)
-                return
-        elif event.identity.kind == schema.STAGE:
-            self._fold_stage(_execution(event.body, event.identity.attempt))
-        elif event.identity.kind in _STATE_AFTER:
-            self._fold_state(event, trial)
-        self._view.num_events += 1
-        self._view.last_time = max(self._view.last_time, event.time)
-
-    def result(self) -> StudyStatus:
-        """Return the status so far."""
-        arms: dict[str, Counter[str]] = {}
-        total: Counter[str] = Counter()
-        for state, _, arm, _ in self._trials.values():
-            total[state] += 1
-            if arm and not arm.startswith(_PROPOSAL):
-                arms.setdefault(arm, Counter())[state] += 1
-        return StudyStatus(
-            self._study,
-            self._view.attempt,
-            self._view.ended,
-            {state: total[state] for state in STATES},
-            {arm: {state: count[state] for state in STATES} for arm, count in arms.items()},
-            self._metrics,
-            len(self._built),
-            self._seconds,
-            self._device_seconds,
-            self._view.num_events,
-            self._view.last_time,
-        )
-
-    def _fold_stage(self, execution: StageExecution) -> None:
-        if not execution.cached:
-            self._built.add(execution.key)
-            self._seconds += execution.seconds
-            self._device_seconds += execution.device_seconds
-
-    def _fold_state(self, event: Event, trial: str) -> None:
-        identity, body = event.identity, event.body
-        _, attempt, arm, seed = self._trials.get(trial, ("pending", 0, "", 0))
-        if identity.kind == schema.QUEUED:
-            arm = str(body.get("arm") or f"{_PROPOSAL}{body.get('proposal')}")
-            seed = int(body.get("seed", 0))
-        if identity.attempt < attempt:
-            return
-        state = _STATE_AFTER[identity.kind]
-        self._trials[trial] = (state, identity.attempt, arm, seed)
-        # Which arm it is may be lost.
-        if state == "completed" and arm:
-            for name, value in body.get("values", {}).items():
-                if isinstance(value, int | float):
-                    label = arm.removeprefix("/")
-                    self._metrics.setdefault(label, {}).setdefault(name, {})[seed] = float(value)
-
-
-def read_status(storage: Storage, study: str) -> StudyStatus:
-    """Return the status of a study, one segment in memory at a time."""
-    fold = StatusFold(study)
-    for event in read_events(storage, study):
-        fold.fold(event)
-    return fold.result()
-
-
-def _execution(body: Mapping[str, Any], attempt: int) -> StageExecution:
-    return StageExecution(
-        str(body["stage"]),
-        str(body["key"]),
-        bool(body["cached"]),
-        float(body.get("seconds", 0.0)),
-        float(body.get("device_seconds", 0.0)),
-        attempt,
-        float(body.get("reserved", 0.0)),
-        str(body.get("artifact", "")),
-    )

@@ -22,6 +22,9 @@ from namd.storage.run_records import RUNS, RunDamaged, encode_run, run_place
 
 """Field of a record: the digest of all others."""
 
+_OLD_OF_MEAN = "_mean_of_draws"
+_OLD_GAP = f"gap_recovered{_OLD_OF_MEAN}"
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -30,7 +33,7 @@ class Rows:
     Attributes:
         rows: One mapping per row of the table, JSON-able.
         gap_recovered: Share of the gap in AUROC between real baseline and real follow-up that
-            the method recovers per draw, or None where it cannot be told.
+            the method recovers, by the probability averaged over draws; None if unknown.
         about: What else belongs to the table: cases, split, notes. JSON-able.
         text: The table for people; empty: none was made.
     """
@@ -192,8 +195,37 @@ def readable_runs(store: Store) -> tuple[dict[str, dict[str, Any]], dict[str, st
         except RunDamaged as error:
             damaged[key] = str(error)
         else:
-            found |= {} if recorded is None else {key: recorded}
+            found |= {} if recorded is None else {key: _current(dict(recorded))}
     return found, damaged
+
+
+def _current(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of any version under today's names."""
+    if "rows" in record:
+        record["rows"] = rows_of(record)
+    about = dict(record.get("about") or {})
+    if _OLD_GAP in about:
+        about["gap_recovered_per_draw"] = record.get("gap_recovered")
+        record |= {"gap_recovered": about.pop(_OLD_GAP), "about": about}
+    return record
+
+
+def rows_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a run's record, those of older versions under today's names."""
+    return [_renamed(row) for row in record.get("rows") or ()]
+
+
+def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row whose plain names stand for the mean over draws.
+
+    Records before rows had `auroc_per_draw` call it `auroc`, and `auroc` `auroc_mean_of_draws`.
+    """
+    names = {name.removesuffix(_OLD_OF_MEAN) for name in row if name.endswith(_OLD_OF_MEAN)}
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        inner = _renamed(value) if name == "difference_to_baseline" and value else value
+        found[f"{name}_per_draw" if name in names else name.removesuffix(_OLD_OF_MEAN)] = inner
+    return found
 
 
 def score_rows(
@@ -208,5 +240,5 @@ def score_rows(
     about = table.to_mapping()
     rows = about.pop("rows")
     own = {row["row"]: row for row in rows}.get(configuration.method.name, {})
-    about["gap_recovered_mean_of_draws"] = own.get("gap_recovered_mean_of_draws")
+    about["gap_recovered_per_draw"] = own.get("gap_recovered_per_draw")
     return Rows(rows, own.get("gap_recovered"), about, to_text(table))

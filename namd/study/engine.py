@@ -7,7 +7,7 @@ Nothing here reads or writes the ledger.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from namd.config.seeding import derive_seed
+from namd.statistics.pareto import pareto_front
 from namd.study.space import Parameter, Space
 from namd.study.spec import SearchSpec
 
@@ -306,31 +307,19 @@ def distributions(space: Space, point: Mapping[str, Any]) -> dict[str, BaseDistr
     return {p.name: _distribution(p) for p in space.parameters if p.name in point}
 
 
-def pareto_front(outcomes: Mapping[int, Outcome], search: SearchSpec) -> list[int]:
+def best_proposals(outcomes: Mapping[int, Outcome], search: SearchSpec) -> list[int]:
     """Return the completed proposals that no other one beats, by number.
 
     With one objective that is the best, the first of equals.
     """
     signs = [1.0 if objective.mode == "max" else -1.0 for objective in search.objectives]
-    scores = {
-        number: tuple(s * v for s, v in zip(signs, outcome.values, strict=True))
-        for number, outcome in sorted(outcomes.items())
-        if outcome.state == "completed"
-    }
-    if len(signs) == 1:
-        best = max(scores, key=lambda number: scores[number], default=None)
-        return [] if best is None else [best]
-    return list(_undominated(scores))
-
-
-def _undominated(scores: Mapping[int, tuple[float, ...]]) -> Iterator[int]:
-    for number, score in scores.items():
-        beaten = any(
-            other != score and all(o >= s for o, s in zip(other, score, strict=True))
-            for other in scores.values()
-        )
-        if not beaten:
-            yield number
+    return pareto_front(
+        {
+            number: [s * v for s, v in zip(signs, outcome.values, strict=True)]
+            for number, outcome in sorted(outcomes.items())
+            if outcome.state == "completed"
+        }
+    )
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:

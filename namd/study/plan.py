@@ -450,7 +450,7 @@ def _search_overrides(
     if spec.search is None:
         raise InputError(f"study {spec.name} is no search")
     known = view.proposals if view is not None else {}
-    found: list[Mapping[str, Any]] = [known[n]["overrides"] for n in sorted(known)]
+    found: list[Mapping[str, Any]] = [known[n].overrides for n in sorted(known)]
     engine = Engine(spec.search)
     guessed = spec.search.sampler in ("tpe", "nsga2")
     for number in range(engine.limit):

@@ -10,20 +10,20 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from namd.config.errors import InputError
 from namd.config.parsing import to_mapping
 from namd.ledger import schema
-from namd.ledger.schema import Event, Identity
-from namd.ledger.view import StudyView, TrialView
+from namd.ledger.schema import CONFIRM, Body, Completed, Ended, Event, Identity
+from namd.ledger.view import OVER, StudyView, TrialView
 from namd.ledger.writing import Writer, open_writer
 from namd.storage.base import Storage
 from namd.storage.lease import LeaseTiming
 from namd.study.asha import Decision
-from namd.study.engine import Exhausted, NotReady, WarmTrial, pareto_front
+from namd.study.engine import Exhausted, NotReady, WarmTrial, best_proposals
 from namd.study.spec import SearchSpec, StudySpec, require_extension
-from namd.study.state import OVER, StudyState, rung_of
+from namd.study.state import StudyState, rung_of
 from namd.study.trials import (
     Configurator,
     Trial,
@@ -34,9 +34,6 @@ from namd.study.trials import (
 )
 
 Listener = Callable[[Event, StudyView], None]
-
-CONFIRM = "confirm_p"
-"""Arm of the fresh seeds of a search's winner: `confirm_p7` for proposal 7."""
 
 
 @dataclass
@@ -82,7 +79,7 @@ class StudyRecord:
         """
         for name in self.withdrawn():
             if self.view.trials[name].state == "pending":
-                view, reason = self.view.trials[name], {"reason": "its proposal was pruned"}
+                view, reason = self.view.trials[name], Ended(reason="its proposal was pruned")
                 self._append(name, view.attempt, schema.PRUNED, reason)
         self._queue_more(limit)
         found: list[Trial] = []
@@ -96,7 +93,7 @@ class StudyRecord:
     @property
     def finished(self) -> bool:
         """Whether every trial that the study asks for is over."""
-        if any(trial.body and trial.state not in OVER for trial in self.view.trials.values()):
+        if any(trial.queued and trial.state not in OVER for trial in self.view.trials.values()):
             return False
         if self.spec.search is None:
             wanted = self._ablation()
@@ -124,14 +121,14 @@ class StudyRecord:
         **more: Any,  # noqa: ANN401 - JSON
     ) -> None:
         """Tell that a trial has an artifact: built for it, or found; `more` see StageExecution."""
-        body = {
-            "stage": label,
-            "key": key,
-            "cached": cached,
-            "seconds": seconds,
-            "device_seconds": device_seconds,
-            **more,
-        }
+        body = schema.StageDone(
+            stage=label,
+            key=key,
+            cached=cached,
+            seconds=seconds,
+            device_seconds=device_seconds,
+            more=more,
+        )
         self._append(trial, self._attempt(trial), f"{schema.STAGE}/{label}", body)
 
     def rung(self, trial: str, name: str, value: float) -> Decision:
@@ -143,7 +140,7 @@ class StudyRecord:
         """
         known = self.view.trials[trial].rungs.get(name)
         if known is not None:
-            return known["decision"]
+            return cast("Decision", known.decision)
         rung = rung_of(self.spec, name)
         if rung is None or not self.state.leads(trial):
             return "stop" if trial in self.withdrawn() else "continue"
@@ -151,7 +148,7 @@ class StudyRecord:
             self.diverge(trial, f"{rung.metric} is {value} at {name}")
             return "stop"
         decision = self.state.decide_rung(trial, rung, value)
-        body = {"metric": rung.metric, "value": value, "decision": decision}
+        body = schema.RungValue(metric=rung.metric, value=value, decision=decision)
         self._append(trial, self._attempt(trial), f"{schema.RUNG}/{name}", body)
         return decision
 
@@ -168,23 +165,23 @@ class StudyRecord:
             if not math.isfinite(value):
                 self.diverge(trial, f"{objective.metric} is {value}")
                 return
-        self._append(trial, self._attempt(trial), schema.COMPLETED, {"values": dict(values)})
+        self._append(trial, self._attempt(trial), schema.COMPLETED, Completed(values=dict(values)))
 
     def prune(self, trial: str, reason: str) -> None:
         """Tell that a running trial was ended early: by ASHA, or since a sibling was."""
-        self._append(trial, self._attempt(trial), schema.PRUNED, {"reason": reason})
+        self._append(trial, self._attempt(trial), schema.PRUNED, Ended(reason=reason))
 
     def fail(self, trial: str, reason: str) -> None:
         """Tell that a trial raised, after its retries."""
-        self._append(trial, self._attempt(trial), schema.FAILED, {"reason": reason})
+        self._append(trial, self._attempt(trial), schema.FAILED, Ended(reason=reason))
 
     def diverge(self, trial: str, reason: str) -> None:
         """Tell that a loss or metric was not finite."""
-        self._append(trial, self._attempt(trial), schema.DIVERGED, {"reason": reason})
+        self._append(trial, self._attempt(trial), schema.DIVERGED, Ended(reason=reason))
 
     def interrupt(self, trial: str, reason: str) -> None:
         """Tell that an attempt ended without an outcome; the trial is pending again."""
-        self._append(trial, self._attempt(trial), schema.INTERRUPTED, {"reason": reason})
+        self._append(trial, self._attempt(trial), schema.INTERRUPTED, Ended(reason=reason))
 
     def retry_failed(self) -> list[str]:
         """Make failed trials pending again; return them."""
@@ -196,12 +193,12 @@ class StudyRecord:
     def interrupt_after(self, trial: str, reason: str) -> None:
         """Put an empty attempt behind the last one, so that the trial is pending again."""
         attempt = self.view.trials[trial].attempt + 1
-        self._append(trial, attempt, schema.INTERRUPTED, {"reason": reason})
+        self._append(trial, attempt, schema.INTERRUPTED, Ended(reason=reason))
 
     def message(self, text: str, **more: Any) -> None:  # noqa: ANN401 - JSON
         """Keep a line for people."""
         number = len(self.view.messages) + 1
-        body = {"text": text, **more}
+        body = schema.Message(text=text, more=more)
         self._append(None, self.attempt, f"{schema.MESSAGE}/{number}", body)
 
     def close(self) -> None:
@@ -210,13 +207,13 @@ class StudyRecord:
 
     def stopped(self, reason: str) -> None:
         """Tell that somebody stopped the study; it can be resumed."""
-        self._append(None, self.attempt, schema.STOPPED, {"reason": reason})
+        self._append(None, self.attempt, schema.STOPPED, schema.Stopped(reason=reason))
 
     def winners(self) -> list[int]:
         """Return the proposal (several objectives: proposals) that a search ends with."""
         if self.spec.search is None:
             return []
-        return pareto_front(self.state.engine.outcomes, self.spec.search)
+        return best_proposals(self.state.engine.outcomes, self.spec.search)
 
     def withdrawn(self) -> list[str]:
         """Return unfinished trials that no proposal waits for, since the first one was pruned."""
@@ -237,9 +234,10 @@ class StudyRecord:
         trial: str | None,
         attempt: int,
         transition: str,
-        body: Mapping[str, Any] | None = None,
+        body: Body | None = None,
     ) -> None:
-        self._writer.append(Identity(trial, attempt, transition), body)
+        told = None if body is None else body.encode()
+        self._writer.append(Identity(trial, attempt, transition), told)
 
     def _attempt(self, trial: str) -> int:
         view = self.view.trials[trial]
@@ -250,15 +248,15 @@ class StudyRecord:
     def _pending(self) -> Iterator[Trial]:
         for name, view in list(self.view.trials.items()):
             handed_out = (name, view.attempt) in self._handed_out
-            if view.state == "pending" and view.body and not handed_out:
+            if view.state == "pending" and view.queued and not handed_out:
                 yield self._trial(name, view)
 
     def _trial(self, name: str, view: TrialView) -> Trial:
         """Return a trial of the ledger, configured."""
         if name not in self._trials:
-            body = view.body
+            proposal = None if view.queued is None else view.queued.proposal
             self._trials[name] = self._configurator.trial(
-                body["overrides"], body["seed"], body["arm"], body["proposal"]
+                view.overrides, view.seed, view.arm, proposal
             )
             if self._trials[name].trial != name:
                 raise InputError(
@@ -289,7 +287,7 @@ class StudyRecord:
         """
         proposal = self.state.engine.propose(number)
         trials = proposal_trials(self.spec, self._configurator, number, proposal.overrides)
-        body = proposal.to_mapping() | {"trials": [trial.trial for trial in trials]}
+        body = schema.Proposed(**proposal.to_mapping(), trials=[trial.trial for trial in trials])
         self._append(None, 0, f"{schema.PROPOSED}/{number}", body)
         self._queue(trials)
 
@@ -302,7 +300,7 @@ class StudyRecord:
     def _is_queued(self, trial: str) -> bool:
         """Whether the ledger says what a trial is; that record may be lost, and others not."""
         view = self.view.trials.get(trial)
-        return view is not None and bool(view.body)
+        return view is not None and view.queued is not None
 
     def _ablation(self) -> Sequence[Trial]:
         if self._arms is None:
@@ -325,7 +323,7 @@ class StudyRecord:
         for name, view in list(self.view.trials.items()):
             if view.state == "running":
                 self._append(
-                    name, view.attempt, schema.INTERRUPTED, {"reason": "its driver was gone"}
+                    name, view.attempt, schema.INTERRUPTED, Ended(reason="its driver was gone")
                 )
         if self.spec.search is not None:
             for proposal in list(self.state.engine.proposals):
@@ -382,18 +380,19 @@ def open_study(
             require_extension(state.view.specification, spec)
         attempt = state.view.attempt + 1
         base = configurator.base()
-        body = {
-            "specification": to_mapping(spec),
-            "configuration": to_mapping(base.config),
-            **(about or {}),
-        }
+        more = dict(about or {})
         if spec.ablation is not None:
-            body["combinations"] = arm_combinations(spec, configurator)
+            more["combinations"] = arm_combinations(spec, configurator)
         # All of them in one record: a driver killed among those below left none of them out.
         told = promised[0] if promised else [_warm_body(*one) for one in warm]
-        if told and not promised and not state.view.proposals:
-            body[schema.WARM] = told
-        writer.append(Identity(None, attempt, schema.OPENED), body)
+        first = bool(told) and not promised and not state.view.proposals
+        body = schema.Opened(
+            specification=to_mapping(spec),
+            configuration=to_mapping(base.config),
+            warm=told if first else (),
+            more=more,
+        )
+        writer.append(Identity(None, attempt, schema.OPENED), body.encode())
         if not state.view.proposals:
             for number, one in enumerate(told):
                 writer.append(Identity(None, 0, f"{schema.WARM}/{number}"), one)
@@ -406,7 +405,8 @@ def open_study(
 
 
 def _warm_body(study: str, trial: WarmTrial) -> dict[str, Any]:
-    return {"point": dict(trial.point), "values": list(trial.values), "study": study}
+    body = schema.Warm(point=dict(trial.point), values=list(trial.values), study=study)
+    return body.encode()
 
 
 def warm_trials(search: SearchSpec, view: StudyView) -> tuple[list[tuple[str, WarmTrial]], int]:
@@ -418,9 +418,9 @@ def warm_trials(search: SearchSpec, view: StudyView) -> tuple[list[tuple[str, Wa
     space = search.parsed_space
     taken, left = [], 0
     for number, body in sorted(view.proposals.items()):
-        trials = [view.trials[t] for t in body["trials"] if t in view.trials]
+        trials = [view.trials[t] for t in body.trials if t in view.trials]
         values = _objective_means(search, trials)
-        point = {k: v for k, v in body["point"].items() if k in {p.name for p in space.parameters}}
+        point = {k: v for k, v in body.point.items() if k in {p.name for p in space.parameters}}
         if values is not None and space.admits(point):
             taken.append((f"{view.study}/{number}", WarmTrial(point, values)))
         else:

@@ -5,20 +5,17 @@ each decision follows from the records before it.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from namd.config.errors import InputError
 from namd.ledger import schema
-from namd.ledger.schema import Event
-from namd.ledger.view import StudyView, TrialView
+from namd.ledger.schema import Event, Proposed, RungValue, Warm
+from namd.ledger.view import OVER, StudyView, TrialView
 from namd.study.asha import AshaSettings, Decision, Rung, RungRecord, decide, peers_of
 from namd.study.engine import Engine, Outcome, Proposal, WarmTrial
 from namd.study.spec import SearchSpec, StudySpec
-
-OVER = ("completed", "pruned", "failed", "diverged")
-"""States of a trial that is not tried again by itself."""
 
 
 class ProposalLost(InputError):  # noqa: N818 - says what is the case
@@ -55,13 +52,14 @@ class StudyState:
         identity = event.identity
         if self.spec.search is None:
             return
-        if identity.kind == schema.WARM:
-            self._fold_warm(event)
-        elif identity.kind == schema.PROPOSED:
-            self._fold_proposal(int(identity.name), event.body)
+        content = event.content
+        if isinstance(content, Warm):
+            self._fold_warm(content)
+        elif isinstance(content, Proposed):
+            self._fold_proposal(int(identity.name), content)
         elif identity.trial is not None:
-            if len(self.view.rung_order) > rungs_before:
-                self._fold_rung(identity.trial, identity.name, event.body)
+            if isinstance(content, RungValue) and len(self.view.rung_order) > rungs_before:
+                self._fold_rung(identity.trial, identity.name, content)
             if identity.kind in schema.ENDINGS:
                 self._settle(self._proposals_of.get(identity.trial, ()))
 
@@ -93,29 +91,27 @@ class StudyState:
     def _first_proposal(self, trial: str) -> int:
         return min(self._proposals_of[trial])
 
-    def _fold_warm(self, event: Event) -> None:
-        if self._engine is not None:
-            return
-        body = event.body
-        self._warm.append(WarmTrial(body["point"], tuple(body["values"])))
+    def _fold_warm(self, warm: Warm) -> None:
+        if self._engine is None:
+            self._warm.append(WarmTrial(warm.point, tuple(warm.values)))
 
-    def _fold_proposal(self, number: int, body: Mapping[str, Any]) -> None:
+    def _fold_proposal(self, number: int, body: Proposed) -> None:
         if number > len(self.engine.proposals):
             raise ProposalLost(
                 f"study {self.spec.name}: proposal {len(self.engine.proposals)} is lost from its "
                 "ledger, so the search cannot go on; a new study can take over what is left with "
                 f"--warm-from {self.spec.name}"
             )
-        self.engine.admit(Proposal.from_mapping(number, body))
-        self._members[number] = tuple(body["trials"])
+        self.engine.admit(Proposal(number, body.point, body.overrides, body.sampler_state))
+        self._members[number] = tuple(body.trials)
         for trial in self._members[number]:
             self._proposals_of.setdefault(trial, []).append(number)
         # Its trials may be those of an earlier proposal, and over already.
         self._settle([number])
 
-    def _fold_rung(self, trial: str, rung: str, body: Mapping[str, Any]) -> None:
+    def _fold_rung(self, trial: str, rung: str, told: RungValue) -> None:
         if trial in self._proposals_of:
-            record = RungRecord(trial, rung, float(body["value"]), self._first_proposal(trial))
+            record = RungRecord(trial, rung, float(told.value), self._first_proposal(trial))
             self.rungs.append(record)
 
     def _settle(self, numbers: Iterable[int]) -> None:
@@ -169,19 +165,17 @@ def replay(spec: StudySpec, events: Iterable[Event]) -> list[Mismatch]:
     state = StudyState(spec)
     found: list[Mismatch] = []
     for event in events:
-        identity = event.identity
-        if spec.search is not None and identity.kind == schema.PROPOSED:
+        identity, content = event.identity, event.content
+        if spec.search is not None and isinstance(content, Proposed):
             proposal = _proposed_again(spec.search, state, int(identity.name))
-            if proposal.to_mapping()["point"] != event.body["point"]:
-                found.append(
-                    Mismatch(identity.transition, event.body["point"], dict(proposal.point))
-                )
-        elif identity.kind == schema.RUNG and identity.trial is not None:
+            if proposal.to_mapping()["point"] != content.point:
+                found.append(Mismatch(identity.transition, content.point, dict(proposal.point)))
+        elif isinstance(content, RungValue) and identity.trial is not None:
             rung = rung_of(spec, identity.name)
             if rung is not None and identity.name not in state.view.trials[identity.trial].rungs:
-                decision = state.decide_rung(identity.trial, rung, float(event.body["value"]))
-                if decision != event.body["decision"]:
-                    found.append(Mismatch(identity.transition, event.body["decision"], decision))
+                decision = state.decide_rung(identity.trial, rung, float(content.value))
+                if decision != content.decision:
+                    found.append(Mismatch(identity.transition, content.decision, decision))
         state.fold(event)
     return found
 
@@ -206,4 +200,4 @@ def rung_of(spec: StudySpec, name: str) -> Rung | None:
 
 def _rung_values(trial: TrialView) -> tuple[float, ...]:
     """Return the values at the rungs that a trial passed, in its order."""
-    return tuple(float(body["value"]) for body in trial.rungs.values())
+    return tuple(float(told.value) for told in trial.rungs.values())

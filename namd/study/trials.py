@@ -15,7 +15,7 @@ from namd.config.errors import ConfigError, about, shown
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import merge, nearest, set_path, to_mapping
 from namd.data.settings import CohortDemands
-from namd.ledger.schema import trial_id
+from namd.ledger.schema import Queued, trial_id
 from namd.methods.base import Method, num_threads, read_path
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping, method_of
 from namd.statistics.metrics import METRICS
@@ -57,14 +57,11 @@ class Trial:
     arm: str = ""
     proposal: int | None = None
 
-    def queued(self) -> dict[str, Any]:
-        """Return what the ledger is told when the trial is queued."""
-        return {
-            "arm": self.arm,
-            "proposal": self.proposal,
-            "seed": self.seed,
-            "overrides": dict(self.overrides),
-        }
+    def queued(self) -> Queued:
+        """Return the body of the record that queues the trial."""
+        return Queued(
+            arm=self.arm, proposal=self.proposal, seed=self.seed, overrides=dict(self.overrides)
+        )
 
 
 class Configurator:

@@ -4,23 +4,31 @@ Every run's id is a hash of what it stands for, so that showing a study again re
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from namd.config.errors import ConfigError
 from namd.config.fingerprint import fingerprint
+from namd.config.flattening import flat
 from namd.config.parsing import set_path
+from namd.ledger.schema import (
+    CONFIRM,
+    ENDINGS,
+    INTERRUPTED,
+    Body,
+    Completed,
+    Ended,
+    Event,
+    Identity,
+    Place,
+)
+from namd.ledger.view import StageExecution, StudyView, TrialView
 from namd.tracking.privacy import clean, clean_text
 
 SEED_PATH = "train_seed"
 """Where a configuration holds its training seed."""
 
-CONFIRM = "confirm_p"
-"""How the arm of a search winner's fresh seeds begins."""
-
-ENDINGS = ("completed", "pruned", "failed", "diverged", "interrupted")
 _BAD = ("failed", "diverged", "interrupted")
 _SHORT = 12
 """Digits of a key that people are shown."""
@@ -98,63 +106,41 @@ class History:
             self._stride *= 2
 
 
-@dataclass
-class _TrialState:
-    """What is known of a trial that may still get a run."""
-
-    queued: Mapping[str, Any] = field(default_factory=dict)
-    state: str = "pending"
-    started: int = 0
-    stages: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    rungs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-class StudyFold:
-    """A study as far as its records were told.
+class StudyRuns:
+    """The runs that show a study, as far as its records were taken in.
 
     Taking in a record twice changes nothing.
-
-    Attributes:
-        study: Its name; empty before it was opened.
-        images: Whether the study file asks for pictures.
     """
 
     def __init__(self) -> None:
-        self.study = ""
-        self.images = False
-        self._question = ""
-        self._configuration: Mapping[str, Any] = {}
-        self._roots: frozenset[str] = frozenset()
-        self._trials: dict[str, _TrialState] = {}
-        self._built: dict[str, float] = {}
-        self._messages: dict[tuple[int, str], str] = {}
-        self._ended = ""
-        self._attempt = 0
+        self._view = StudyView("")
+        self._known: set[Identity] = set()
+
+    @property
+    def study(self) -> str:
+        """The study's name; empty before it was opened."""
+        return str(self._view.specification.get("name", ""))
+
+    @property
+    def images(self) -> bool:
+        """Whether the study file asks for pictures."""
+        return bool(self._view.specification.get("tracking", {}).get("images", False))
 
     def event(
         self, trial: str | None, attempt: int, transition: str, body: Mapping[str, Any]
     ) -> RunContent | None:
         """Take in a record; return the run of the attempt that it ended, if it ended one."""
-        kind, _, name = transition.partition("/")
-        if trial is None:
-            self._fold_study(attempt, kind, name, body)
+        identity = Identity(trial, attempt, transition)
+        event = Event(Place(1, len(self._known) + 1), identity, 0.0, "", body)
+        if identity not in self._known:
+            self._known.add(identity)
+            self._view.fold(event)
+        if trial is None or identity.kind not in ENDINGS:
             return None
-        known = self._trials.setdefault(trial, _TrialState())
-        if kind == "queued":
-            known.queued = body
-        elif kind == "started":
-            known.state, known.started, known.stages = "running", attempt, {}
-        elif kind == "rung":
-            known.rungs[name] = body
-        elif kind == "stage":
-            known.stages[name] = body
-            if not body.get("cached"):
-                self._built[str(body["key"])] = float(body.get("device_seconds", 0.0))
-        elif kind in ENDINGS:
-            known.state = "pending" if kind == "interrupted" else kind
-            if known.started == attempt or kind != "interrupted":
-                return self._trial_run(trial, attempt, kind, body)
-        return None
+        known = self._view.trials[trial]
+        if known.started != attempt and identity.kind == INTERRUPTED:
+            return None
+        return self._trial_run(known, attempt, identity.kind, event.content)
 
     def stage_run(self, label: str, key: str) -> RunContent:
         """Return the run of a stage, without what it measured."""
@@ -168,74 +154,61 @@ class StudyFold:
 
     def study_run(self) -> RunContent:
         """Return the run of the study itself."""
-        counts = Counter(trial.state for trial in self._trials.values())
         summary = {
-            "trials": {state: counts[state] for state in ("pending", "running", *ENDINGS[:-1])},
-            "stages_built": len(self._built),
-            "device_seconds": math.fsum(self._built.values()),
-            "attempts": self._attempt,
-            "ended": self._ended,
-            "messages": list(self._messages.values()),
+            "trials": self._view.counts(),
+            "stages_built": self._view.stages_built,
+            "device_seconds": self._view.device_seconds(),
+            "attempts": self._view.attempt,
+            "ended": self._view.ended,
+            "messages": [self._text(message.text) for message in self._view.messages],
         }
         config = {
             "study": self.study,
             "question": self._question,
-            "configuration": clean(self._configuration),
+            "configuration": clean(self._view.configuration),
         }
         identity = run_id(self.study, "study")
         return RunContent(identity, self.study, self.study, "study", config, summary=summary)
 
-    def _fold_study(self, attempt: int, kind: str, name: str, body: Mapping[str, Any]) -> None:
-        if kind == "opened":
-            specification = body.get("specification", {})
-            self.study = str(specification.get("name", self.study))
-            self._configuration = body.get("configuration", {})
-            self._roots = frozenset(self._configuration)
-            self._question = self._text(specification.get("question", ""))
-            self.images = bool(specification.get("tracking", {}).get("images", False))
-            self._attempt, self._ended = attempt, ""
-        elif kind in ("closed", "stopped"):
-            self._ended = kind
-        elif kind == "message":
-            self._messages[attempt, name] = self._text(body.get("text", ""))
+    @property
+    def _question(self) -> str:
+        return self._text(self._view.specification.get("question", ""))
 
     def _text(self, text: object) -> str:
-        return clean_text(str(text), self._roots)
+        return clean_text(str(text), frozenset(self._view.configuration))
 
-    def _trial_run(
-        self, trial: str, attempt: int, outcome: str, body: Mapping[str, Any]
-    ) -> RunContent:
-        known = self._trials[trial]
+    def _trial_run(self, known: TrialView, attempt: int, outcome: str, body: Body) -> RunContent:
         queued = known.queued
-        arm, proposal, seed = queued.get("arm") or "", queued.get("proposal"), queued.get("seed")
+        proposal = None if queued is None else queued.proposal
+        seed = None if queued is None else queued.seed
+        stages = {s.name: s for s in known.stages if s.attempt == attempt}
         config = {
             "study": self.study,
             "question": self._question,
-            "trial": trial,
+            "trial": known.trial,
             "attempt": attempt,
-            "arm": arm or None,
+            "arm": known.arm or None,
             "proposal": proposal,
             "seed": seed,
-            "overrides": clean(queued.get("overrides", {})),
-            "configuration": clean(self._resolved(queued)),
-            "stages": {label: self._link(told) for label, told in known.stages.items()},
+            "overrides": clean(known.overrides),
+            "configuration": clean(self._resolved(known)),
+            "stages": {label: self._link(stage) for label, stage in stages.items()},
         }
-        summary: dict[str, Any] = {"outcome": outcome, **clean(dict(body.get("values", {})))}
-        if body.get("reason"):
-            summary["reason"] = self._text(body["reason"])
-        summary["stage_seconds"] = {
-            label: float(told.get("seconds", 0.0)) for label, told in known.stages.items()
-        }
+        values = body.values if isinstance(body, Completed) else {}
+        summary: dict[str, Any] = {"outcome": outcome, **clean(dict(values))}
+        if isinstance(body, Ended) and body.reason:
+            summary["reason"] = self._text(body.reason)
+        summary["stage_seconds"] = {label: stage.seconds for label, stage in stages.items()}
         history = [
-            (number, {f"rung/{rung}/{told['metric']}": float(told["value"])})
-            for number, (rung, told) in enumerate(known.rungs.items(), start=1)
+            (number, {f"rung/{rung}/{reached.metric}": float(reached.value)})
+            for number, (rung, reached) in enumerate(known.rungs.items(), start=1)
         ]
         again = f"-a{attempt}" if attempt > 1 else ""
         return RunContent(
-            run_id(self.study, trial, attempt),
-            f"{trial[:8]}-s{seed}{again}",
+            run_id(self.study, known.trial, attempt),
+            f"{known.trial[:8]}-s{seed}{again}",
             self.study,
-            _job_type(arm, proposal),
+            _job_type(known.arm, proposal),
             config,
             (outcome,),
             history,
@@ -243,22 +216,21 @@ class StudyFold:
             outcome in _BAD,
         )
 
-    def _link(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        key = str(told["key"])
-        return {"key": key, "run_id": self.stage_id(key), "cached": bool(told["cached"])}
+    def _link(self, stage: StageExecution) -> dict[str, Any]:
+        return {"key": stage.key, "run_id": self.stage_id(stage.key), "cached": stage.cached}
 
-    def _resolved(self, queued: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _resolved(self, known: TrialView) -> Mapping[str, Any]:
         """Return the base with the trial's seed and overrides laid over it."""
-        result = dict(self._configuration)
-        if not result:
+        result = dict(self._view.configuration)
+        if not result or known.queued is None:
             return {}
         try:
-            for path, value in queued.get("overrides", {}).items():
+            for path, value in known.overrides.items():
                 result = set_path(result, path, value)
         except ConfigError:
             # The base was resolved by another version: the overrides stand beside it anyway.
             return {}
-        return {**result, SEED_PATH: queued.get("seed")}
+        return {**result, SEED_PATH: known.seed}
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -270,17 +242,12 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a row's leaves by dotted name: `auroc.mean`."""
-    found: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple):
-            found[f"{prefix}{name}"] = ", ".join(str(item) for item in value)
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
+def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's leaves by dotted name, the items of a list in one text."""
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for name, value in flat(row).items()
+    }
 
 
 def shortened(text: str, limit: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from namd.tracking.privacy import clean, clean_text
-from namd.tracking.runs import History, RunContent, StudyFold, finite, flat
+from namd.tracking.runs import History, RunContent, StudyRuns, finite, flat_row
 from namd.tracking.wandb_writer import OpenRun, RunWriter
 
 Told = tuple[str | None, int, str, Mapping[str, Any]]
@@ -61,7 +61,7 @@ class WandbTracker:
         self._earlier = earlier
         self._steps_of_key = steps_of_key
         self._images_of_key = images_of_key
-        self._fold = StudyFold()
+        self._runs = StudyRuns()
         self._building: dict[str, _Building] = {}
         self._written: set[str] = set()
         self._tables: dict[str, list[dict[str, Any]]] = {}
@@ -73,7 +73,7 @@ class WandbTracker:
         if self._earlier is not None and transition == "opened" and attempt > 1:
             self._catch_up(self._earlier())
         self._earlier = None
-        ended = self._fold.event(trial, attempt, transition, body)
+        ended = self._runs.event(trial, attempt, transition, body)
         if transition.startswith("stage/"):
             self._stage(transition.partition("/")[2], body)
         if ended is not None:
@@ -103,17 +103,19 @@ class WandbTracker:
     ) -> None:
         """Keep the final table for the study's own run; effects only where there are any."""
         told = {"table": rows, "effects": effects} if effects else {"table": rows}
-        self._tables = {name: [flat(clean(row)) for row in found] for name, found in told.items()}
+        self._tables = {
+            name: [flat_row(clean(row)) for row in found] for name, found in told.items()
+        }
 
     def close(self) -> None:
         """Write the study's own run, end what is still shown, and let go. Raises TrackingError."""
         for key, building in self._building.items():
             if building.shown is not None:
-                content = self._fold.stage_run("unfinished", key)
+                content = self._runs.stage_run("unfinished", key)
                 building.shown.finish(replace(content, tags=("unfinished",), failed=True))
         self._building.clear()
-        if self._fold.study:
-            content = self._fold.study_run()
+        if self._runs.study:
+            content = self._runs.study_run()
             self._writer.open(content).finish(content, tables=self._tables)
         self._writer.close()
 
@@ -123,7 +125,7 @@ class WandbTracker:
 
     def _catch_up(self, earlier: Iterable[Told]) -> None:
         for trial, attempt, transition, body in earlier:
-            self._fold.event(trial, attempt, transition, body)
+            self._runs.event(trial, attempt, transition, body)
             if transition.startswith("stage/"):
                 self._written.add(str(body["key"]))
 
@@ -138,10 +140,10 @@ class WandbTracker:
             "seconds": float(body.get("seconds", 0.0)),
             "device_seconds": float(body.get("device_seconds", 0.0)),
         }
-        content = self._fold.stage_run(label, key)
+        content = self._runs.stage_run(label, key)
         content = replace(content, tags=("found" if body.get("cached") else "built",))
         images: list[tuple[str, bytes]] = []
-        if self._fold.images and self._images_of_key is not None:
+        if self._runs.images and self._images_of_key is not None:
             found = self._images_of_key(label, key)[:MOST_IMAGES]
             images = [(clean_text(caption), png) for caption, png in found]
         if building.shown is not None:
@@ -167,7 +169,7 @@ class WandbTracker:
         if building.shown is None:
             if sum(b.shown is not None for b in self._building.values()) >= MOST_OPEN:
                 return
-            building.shown = self._writer.open(self._fold.stage_run(label, key))
+            building.shown = self._writer.open(self._runs.stage_run(label, key))
             lines = building.history.lines
         else:
             lines = [(index, dict(measured))]

@@ -77,6 +77,7 @@ def test_rows_are_json_and_have_what_the_command_line_promises(finished):
     assert [row["arm"] for row in rows] == ["full", "no_align", "no_predict"]
     for row in rows:
         assert row["seeds"] == 3
+        assert row["interval"] == "patients x seeds"
         assert row["auroc"]["low"] < row["auroc"]["mean"] < row["auroc"]["high"]
 
 

@@ -214,6 +214,8 @@ def test_values_are_told_in_words():
         cell({"mean": 0.8, "std": 0.01, "low": 0.7, "high": 0.9}) == "0.800 ± 0.010 [0.700, 0.900]"
     )
     assert cell({"mean": 0.8, "std": None}) == "0.800"
+    assert cell({"value": 0.8, "low": 0.7, "high": 0.9}) == "0.800 [0.700, 0.900]"
+    assert cell({"rule": 0.8}) == "rule 0.800"
     assert [duration(s) for s in (8, 725, 11400)] == ["8 s", "12 min 05 s", "3 h 10 min"]
     assert [size(b) for b in (12, 2048, 3 << 20, 5 << 30)] == [
         "12 B",

@@ -309,7 +309,7 @@ def test_a_lost_last_proposal_is_made_again(folder):
                 toys.tell(record, trial)
     after = read_view(storage, "weights")
     last = max(before.proposals)
-    assert after.proposals[last]["point"] == before.proposals[last]["point"]
+    assert after.proposals[last].point == before.proposals[last].point
 
 
 def test_a_damaged_hold_stops_a_collection_and_a_damaged_request_stops_a_study(folder):

@@ -10,7 +10,6 @@ import pytest
 import toy_studies as toys
 
 from namd.cli import main as front
-from namd.cli import study_fold
 from namd.ledger import lease
 from namd.ledger.lease import look_at_holder
 from namd.ledger.schema import Event, Identity, Place
@@ -47,6 +46,7 @@ def test_status_of_a_finished_ablation(studies, capsys):
     assert [row["arm"] for row in told["arms"]] == ["full", "no_align", "no_ehr"]
     full = told["arms"][0]
     assert full["seeds"] == 2
+    assert full["interval"] == "seeds"
     assert full["auroc"]["mean"] == pytest.approx(0.755)
     # Student's t with one degree of freedom: 12.706 standard errors of 0.005.
     assert full["auroc"]["high"] == pytest.approx(0.755 + 12.7062 * 0.005, rel=1e-4)
@@ -306,20 +306,3 @@ def test_ten_thousand_trials_are_told_within_three_seconds(num_trials, studies):
     assert json.loads(told)["best"]["proposal"] == 96
     assert seconds < 3.0
     assert kib < 150 * 1024
-
-
-def test_an_interval_over_seeds_ends_where_the_metric_does_and_only_there():
-    whole = study_fold.mean_over_seeds([0.3, 0.9])
-    assert whole["low"] < 0 < 1 < whole["high"]
-    auroc = study_fold.mean_over_seeds([0.3, 0.9], "auroc")
-    assert (auroc["mean"], auroc["low"], auroc["high"]) == (whole["mean"], 0.0, 1.0)
-    distance = study_fold.mean_over_seeds([0.3, 0.9], "fid_judge")
-    assert (distance["low"], distance["high"]) == (0.0, whole["high"])
-    assert study_fold.mean_over_seeds([0.3, 0.9], "kid_judge") == whole
-
-
-def test_a_mean_over_seeds():
-    assert study_fold.mean_over_seeds([0.5]) == {"mean": 0.5, "low": None, "high": None}
-    told = study_fold.mean_over_seeds([0.0, 1.0, 2.0])
-    # t(0.975, 2) = 4.3027, standard error 1/sqrt(3)
-    assert told["high"] == pytest.approx(1 + 4.3027 / 3**0.5, rel=1e-4)

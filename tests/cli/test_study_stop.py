@@ -9,7 +9,6 @@ import toy_studies as toys
 
 from namd.cli import main as front
 from namd.cli import study_stop
-from namd.cli.study_fold import fold_study
 from namd.cli.study_inputs import Ledger
 from namd.ledger.reading import read_events
 from namd.ledger.requests import stop_requested
@@ -100,7 +99,7 @@ def test_a_retried_study_knows_its_cohort_as_before(studies, capsys):
         record.fail(trial.trial, "no room")
     assert asked(capsys, "retry", "parts", "--failed", "--store", studies)[0] == 0
     ledger = Ledger(str(studies), "parts", LocalStorage(studies))
-    assert fold_study(ledger).cohort == "/c"
+    assert read_view(ledger.storage, "parts").about["cohort"] == "/c"
     openings = [e.body for e in read_events(ledger.storage, "parts") if "cohort" in e.body]
     assert [body["cohort_fingerprint"] for body in openings] == ["aa", "aa"]
     assert read_view(ledger.storage, "parts").about["cohort_fingerprint"] == "aa"

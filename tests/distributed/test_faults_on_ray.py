@@ -22,8 +22,7 @@ import ray_study
 import toy_study as toy
 from play import Theatre
 
-from namd.cli.study_fold import fold_study
-from namd.cli.study_inputs import Ledger
+from namd.cli.study_inputs import Ledger, read_whole
 from namd.ledger.view import read_view
 from namd.storage.opening import open_storage
 
@@ -133,7 +132,7 @@ def check_words(folder: Path, ray_folder: Path, victim: str) -> None:
     assert all("Trial task failed" in log for log in logs)
     if victim in REASONS:
         ledger = Ledger(str(folder), "toys", open_storage(str(folder)))
-        assert fold_study(ledger).stopped.startswith(REASONS[victim])
+        assert read_whole(ledger).stopped.startswith(REASONS[victim])
 
 
 @pytest.mark.parametrize(

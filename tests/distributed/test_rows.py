@@ -1,5 +1,6 @@
 """What of a run's rows a trial completes with, and under which names."""
 
+import json
 from dataclasses import fields
 
 import pytest
@@ -7,15 +8,17 @@ import pytest
 from namd.distributed.rows import values_of
 from namd.evaluate.scores import COLUMNS
 from namd.evaluate.table import Row
+from namd.pipeline.run import RECORD, RUNS, recorded_runs, rows_of
+from namd.pipeline.store import open_store
 from namd.statistics.metrics import IMAGE_METRICS, METRICS
 
 OWN = {
     "row": "namd",
     "title": "NAMD",
-    "auroc": {"mean": 0.6, "std": 0.02, "low": 0.5, "high": 0.7},
-    "auroc_mean_of_draws": {"value": 0.7, "low": 0.6, "high": 0.8},
-    "gap_recovered": 0.25,
-    "gap_recovered_mean_of_draws": 0.5,
+    "auroc": {"value": 0.7, "low": 0.6, "high": 0.8},
+    "auroc_per_draw": {"mean": 0.6, "std": 0.02, "low": 0.5, "high": 0.7},
+    "gap_recovered": 0.5,
+    "gap_recovered_per_draw": 0.25,
     "ssim": 0.9,
     "fid": None,
     "kid": float("nan"),
@@ -34,6 +37,40 @@ def test_a_trial_completes_with_the_names_of_the_studys_table():
         "ssim": 0.9,
         "num_draws": 20,
     }
+
+
+def test_rows_of_an_older_record_are_read_under_todays_names():
+    older = {
+        "row": "namd",
+        "auroc": OWN["auroc_per_draw"],
+        "auroc_mean_of_draws": OWN["auroc"],
+        "gap_recovered": 0.25,
+        "gap_recovered_mean_of_draws": 0.5,
+        "difference_to_baseline": {"auroc": {"value": 0.1}, "auroc_mean_of_draws": {"value": 0.2}},
+        "ssim": 0.9,
+    }
+    (row,) = rows_of({"rows": [older]})
+    assert {name: row[name] for name in row.keys() & OWN.keys()} == {
+        name: OWN[name] for name in row.keys() & OWN.keys()
+    }
+    assert row["difference_to_baseline"] == {
+        "auroc_per_draw": {"value": 0.1},
+        "auroc": {"value": 0.2},
+    }
+    assert not [name for name in row if "mean_of_draws" in name]
+    assert rows_of({"rows": [row]}) == [row]
+
+
+def test_a_whole_older_record_is_read_under_todays_names(tmp_path):
+    store = open_store(str(tmp_path))
+    older = {"method": "toy", "config": {}, "stages": [], "rows": [], "gap_recovered": 0.25}
+    about = {"gap_recovered_mean_of_draws": 0.5, "split": "test"}
+    for key, record in (("old", older | {"about": about}), ("new", older | {"about": {}})):
+        store.backend.write(f"{RUNS}/{key}/{RECORD}", json.dumps(record).encode())
+    found = recorded_runs(store)
+    assert found["old"]["gap_recovered"] == 0.5
+    assert found["old"]["about"] == {"split": "test", "gap_recovered_per_draw": 0.25}
+    assert found["new"]["gap_recovered"] == 0.25
 
 
 @pytest.mark.parametrize("name", METRICS)

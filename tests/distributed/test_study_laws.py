@@ -397,8 +397,8 @@ def test_a_search_proposes_the_same_after_a_kill(tmp_path):
     spec = toy.search(stop_early={"asha": {"reduction": 2}})
     view = Theatre(tmp_path / "a", spec).play()
     unbroken = Theatre(tmp_path / "b", spec).play()
-    assert [p["point"] for p in view.proposals.values()] == [
-        p["point"] for p in unbroken.proposals.values()
+    assert [p.point for p in view.proposals.values()] == [
+        p.point for p in unbroken.proposals.values()
     ]
     assert outcomes(view) == outcomes(unbroken)
 

@@ -83,7 +83,7 @@ def test_the_table_has_every_row(finished: Finished):
     assert untrained | {"namd"} == set(rows)
     assert rows["namd"]["num_draws"] == 2
     for row in rows.values():
-        assert 0 <= row["auroc"]["low"] <= row["auroc"]["mean"] <= row["auroc"]["high"] <= 1
+        assert 0 <= row["auroc"]["low"] <= row["auroc"]["value"] <= row["auroc"]["high"] <= 1
 
 
 def test_a_second_run_trains_nothing(finished: Finished):
@@ -205,7 +205,7 @@ def test_a_prediction_from_dicom_names_nobody(finished: Finished, tmp_path: Path
     assert fields | {"files"} <= set(value)
     assert len(value["probabilities"]) == 3
     assert value["low"] <= value["mean"] <= value["high"]
-    assert value["notice"] == "Research use only; not for clinical use."
+    assert value["notice"] == "Research use only: not for clinical decisions."
     assert value["simulated"] is True
     assert value["warnings"][0].startswith("SIMULATED: this run learned from")
     assert "66 years old male" in value["report_text"]

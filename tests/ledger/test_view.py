@@ -9,7 +9,7 @@ import pytest
 
 from namd.ledger.reading import encode_segment, read_events
 from namd.ledger.schema import Event, Identity, Place, Span
-from namd.ledger.view import fold_events, read_status, read_view
+from namd.ledger.view import fold_events, read_view
 from namd.storage.local import LocalStorage
 
 STUDY = "many"
@@ -63,11 +63,11 @@ def test_a_view_holds_what_was_told():
     (trial,) = view.trials.values()
     assert (trial.state, trial.attempt, trial.values) == ("completed", 1, {"auroc": 7e-5})
     assert [s.name for s in trial.stages if s.cached] == ["vae"]
-    assert trial.rungs["vae"]["value"] == 0.6
+    assert trial.rungs["vae"].value == 0.6
     assert view.rung_order == [(trial.trial, "vae")]
-    assert view.proposals[7]["trials"] == [trial.trial]
+    assert view.proposals[7].trials == [trial.trial]
     assert view.specification == {"name": STUDY}
-    assert view.messages == [{"text": "LPIPS falls back"}]
+    assert [message.text for message in view.messages] == ["LPIPS falls back"]
     assert set(view.executions().values()) == {1}
 
 
@@ -100,13 +100,29 @@ def test_the_latest_attempt_counts():
 
 def test_the_status_agrees_with_the_view(tmp_path):
     write_segments(tmp_path, 300)
-    status = read_status(LocalStorage(tmp_path), STUDY)
+    status = read_view(LocalStorage(tmp_path), STUDY, detailed=False)
     view = read_view(LocalStorage(tmp_path), STUDY)
-    assert status.trials == view.counts()
-    assert status.stages_built == len(view.executions()) == 1500
-    assert status.metrics["p5"]["auroc"] == {0: 5e-5}
-    assert not status.arms
+    assert status.counts() == view.counts()
+    assert status.stages_built == view.stages_built == len(view.executions()) == 1500
+    assert status.measured()["p5"]["auroc"] == {0: 5e-5}
+    assert not status.arms()
+    assert status.measured() == view.measured()
+    assert status.device_seconds() == view.device_seconds()
     assert status.num_events == view.num_events
+
+
+def test_a_view_without_details_keeps_none(tmp_path):
+    write_segments(tmp_path, 3)
+    status = read_view(LocalStorage(tmp_path), STUDY, detailed=False)
+    view = read_view(LocalStorage(tmp_path), STUDY)
+    for trial in status.trials.values():
+        assert [*trial.stages, *trial.rungs, *trial.overrides] == []
+        assert trial.last_stage == "scores"
+    assert all(trial.stages and trial.rungs and trial.overrides for trial in view.trials.values())
+    assert not status.rung_order
+    assert [p.overrides for p in status.proposals.values()] == [
+        p.overrides for p in view.proposals.values()
+    ]
 
 
 @pytest.mark.slow
@@ -115,13 +131,13 @@ def test_ten_thousand_trials_are_counted_in_three_seconds_and_bounded_memory(tmp
     program = (
         "import sys, time\n"
         "from namd.storage.opening import open_storage\n"
-        "from namd.ledger.view import read_status\n"
+        "from namd.ledger.view import read_view\n"
         "start = time.process_time()\n"
-        "status = read_status(open_storage(sys.argv[1]), sys.argv[2])\n"
+        "status = read_view(open_storage(sys.argv[1]), sys.argv[2], detailed=False)\n"
         "seconds = time.process_time() - start\n"
         "lines = open('/proc/self/status').read().splitlines()\n"
         "peak = next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) / 1024\n"
-        "print(status.num_events, status.trials['completed'], seconds, peak)\n"
+        "print(status.num_events, status.counts()['completed'], seconds, peak)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path), STUDY]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

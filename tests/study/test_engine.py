@@ -11,7 +11,7 @@ import pytest
 import toy
 
 from namd.config.errors import ConfigError
-from namd.study.engine import Engine, Exhausted, NotReady, Outcome, WarmTrial, pareto_front
+from namd.study.engine import Engine, Exhausted, NotReady, Outcome, WarmTrial, best_proposals
 from namd.study.space import Space
 
 SAMPLERS = ["random", "grid", "tpe", "nsga2"]
@@ -224,11 +224,11 @@ def test_two_objectives_end_in_a_front():
     search = spec("tpe", objective=[{"metric": "auroc"}, {"metric": "lpips", "mode": "min"}])
     values = [(0.7, 0.3), (0.6, 0.2), (0.6, 0.4), (0.7, 0.3)]
     outcomes = {n: Outcome("completed", value) for n, value in enumerate(values)}
-    assert pareto_front(outcomes, search) == [0, 1, 3]
-    assert pareto_front({0: Outcome("failed")}, search) == []
+    assert best_proposals(outcomes, search) == [0, 1, 3]
+    assert best_proposals({0: Outcome("failed")}, search) == []
 
 
 def test_with_one_objective_the_first_of_equals_wins():
     values = {0: 0.5, 1: 0.7, 2: 0.7}
     outcomes = {n: Outcome("completed", (value,)) for n, value in values.items()}
-    assert pareto_front(outcomes, spec("tpe")) == [1]
+    assert best_proposals(outcomes, spec("tpe")) == [1]

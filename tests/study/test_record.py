@@ -76,12 +76,12 @@ def table(view: StudyView) -> dict:
         for name, t in view.trials.items()
         if leads(view, name)
     }
-    return {"trials": trials, "points": {n: b["point"] for n, b in view.proposals.items()}}
+    return {"trials": trials, "points": {n: b.point for n, b in view.proposals.items()}}
 
 
 def leads(view: StudyView, trial: str) -> bool:
     """Not for the further seeds of a pruned proposal: how far they came is a matter of luck."""
-    pruned = [b["trials"] for b in view.proposals.values() if _is_pruned(view, b["trials"][0])]
+    pruned = [b.trials for b in view.proposals.values() if _is_pruned(view, b.trials[0])]
     return not any(trial in trials[1:] for trials in pruned)
 
 
@@ -309,7 +309,7 @@ def test_a_duplicate_proposal_reuses_the_trial(tmp_path):
     spec = toy.search_spec(space=space, num_trials=8, confirm_seeds=1)
     view = run_whole(tmp_path, spec)
     assert len(view.proposals) == 8
-    trials = {t for body in view.proposals.values() for t in body["trials"]}
+    trials = {t for body in view.proposals.values() for t in body.trials}
     assert len(trials) == 2
     assert not replay(spec, read_events(LocalStorage(tmp_path), spec.name))
 
@@ -325,7 +325,7 @@ def test_a_rung_told_twice_keeps_its_decision(tmp_path):
             record.rung(name, "vae", 0.9)
         assert record.rung(names[0], "vae", 0.1) == "continue"
     with opened(tmp_path, spec) as record:
-        assert record.view.trials[names[0]].rungs["vae"]["decision"] == "continue"
+        assert record.view.trials[names[0]].rungs["vae"].decision == "continue"
         (late,) = [t.trial for t in record.next_trials(5) if t.trial not in names]
         record.start(late)
         assert record.rung(late, "vae", 0.1) == "stop"

@@ -16,7 +16,7 @@ from namd.methods.namd.method import METHOD
 from namd.methods.registry import METHODS
 from namd.pipeline.run_configuration import from_mapping
 from namd.tracking.privacy import GONE, PLACES, clean, clean_text
-from namd.tracking.runs import LIMITS, TAG_LIMIT, RunContent, StudyFold, shortened
+from namd.tracking.runs import LIMITS, TAG_LIMIT, RunContent, StudyRuns, shortened
 
 HOME = "/".join(("", "home", "alice"))
 IDENTIFYING = (
@@ -204,9 +204,9 @@ def test_an_arm_of_a_factorial_is_shortened_as_a_job_type_and_whole_in_the_confi
         f"no_{toggle}_at_all" for toggle in ("align", "predict", "prompts", "ehr", "pre")
     )
     assert len(arm) > 64
-    fold = StudyFold()
+    fold = StudyRuns()
     fold.event(None, 1, "opened", {"specification": {"name": "toys"}})
-    fold.event("t", 0, "queued", {"arm": arm, "seed": 0})
+    fold.event("t", 0, "queued", {"arm": arm, "proposal": None, "seed": 0, "overrides": {}})
     fold.event("t", 1, "started", {})
     run = fold.event("t", 1, "completed", {"values": {"auroc": 0.5}})
     assert run.config["arm"] == arm

@@ -20,7 +20,7 @@ from namd.storage.local import LocalStorage
 from namd.tracking.privacy import clean, clean_text
 from namd.tracking.protocol import Tracker
 from namd.tracking.publishing import publish
-from namd.tracking.runs import History, StudyFold, flat
+from namd.tracking.runs import History, StudyRuns, flat_row
 from namd.tracking.wandb_tracker import MOST_BUFFERED, WandbTracker
 
 ROWS = [
@@ -193,8 +193,8 @@ def test_a_trial_that_failed_over_a_case_does_not_name_it(case):
     with pytest.raises(StageError) as told:
         coverage.require()
     assert case in str(told.value)
-    fold = StudyFold()
-    fold.event("t", 0, "queued", {"arm": "full", "seed": 0})
+    fold = StudyRuns()
+    fold.event("t", 0, "queued", {"arm": "full", "proposal": None, "seed": 0, "overrides": {}})
     fold.event("t", 1, "started", {})
     content = fold.event("t", 1, "failed", {"reason": str(told.value)})
     assert content.summary["reason"] == (
@@ -244,4 +244,4 @@ def test_pictures_only_where_the_study_file_asks(tmp_path):
 def test_it_is_a_tracker_and_rows_are_flattened():
     assert isinstance(WandbTracker(MemoryWriter()), Tracker)
     assert not isinstance(MemoryWriter(), Tracker)
-    assert flat(ROWS[1])["auroc.mean"] == 0.7
+    assert flat_row(ROWS[1])["auroc.mean"] == 0.7

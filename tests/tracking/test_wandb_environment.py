@@ -21,6 +21,7 @@ from namd.tracking.wandb_tracker import WandbTracker
 from namd.tracking.wandb_writer import WandbWriter
 import wandb
 
+QUEUED = {"arm": "b" * 84, "proposal": None, "seed": 0, "overrides": {}}
 loaded = sys.argv[2] == "loaded before"
 if loaded:
     wandb.setup()
@@ -29,7 +30,7 @@ for time in range(2):
     writer = WandbWriter(Path(sys.argv[1]))
     tracker = WandbTracker(writer)
     tracker.event(None, 1, "opened", {"specification": {"name": "toys"}})
-    tracker.event("a" * 20, 0, "queued", {"arm": "b" * 84, "seed": 0, "overrides": {}})
+    tracker.event("a" * 20, 0, "queued", QUEUED)
     tracker.event("a" * 20, 1, "started", {})
     tracker.event("a" * 20, 1, "completed", {"values": {"auroc": 0.5}})
     if loaded and time == 0:

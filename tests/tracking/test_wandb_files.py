@@ -197,7 +197,7 @@ told = []
 tracker = BackgroundTracker(WandbTracker(writer), told.append, patience_s=20)
 
 def work(trial):
-    tracker.event(trial, 0, "queued", {"arm": "full", "seed": 0, "overrides": {}})
+    tracker.event(trial, 0, "queued", {"arm": "full", "proposal": None, "seed": 0, "overrides": {}})
     tracker.event(trial, 1, "started", {})
     tracker.event(trial, 1, "completed", {"values": {"auroc": 0.5}})
 

@@ -7,8 +7,8 @@ import pytest
 import toy_studies as toys
 
 from namd.cli.demo import demo_study
-from namd.cli.study_pace import Build, Pace
 from namd.cli.study_progress import PlainStudyReporter
+from namd.study.eta import Build, Eta
 from namd.study.plan import StageEstimate, StudyPlan
 
 
@@ -18,7 +18,7 @@ def estimate(stage, number=6, in_store=2, seconds=None, role="train"):
 
 
 def pace(*stages, trials=4, at_once=2):
-    found = Pace()
+    found = Eta()
     found.plan(StudyPlan("parts", {}, trials, stages, 24, at_once, 0.0, None, False, None))
     return found
 
@@ -28,7 +28,7 @@ def build(label, index, total=100, elapsed=50.0, first=0):
 
 
 def test_nothing_is_told_before_there_is_a_plan_or_when_nothing_is_to_build():
-    assert Pace().left({}, 1) is None
+    assert Eta().left({}, 1) is None
     assert pace(estimate("vae", 6, 6, 0.0)).left({}, 4) is None
 
 
@@ -147,7 +147,7 @@ def retold(folder, seconds):
     with toys.opened(folder, spec, listener=listener) as record:
         for clock.now, what in played.play(spec, seconds).run():
             tell(what, reporter, record, seconds)
-            found = reporter.pace
+            found = reporter.eta
             moments.append(Moment(clock.now, reporter.left(), found.built, found.to_build))
         record.close()
     return moments

@@ -55,7 +55,7 @@ class Build:
 
 
 @dataclass
-class Pace:
+class Eta:
     """What is left of a plan, in seconds.
 
     A stage costs the mean of what was measured under its name: of those that are built, and of

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from namd.config.errors import InputError
-from namd.distributed.driver import require_same_cohort
 from namd.ledger.view import StudyView
+from namd.study.same_cohort import require_same_cohort
 
 
 def cohort(folder, fingerprint):
