@@ -62,7 +62,7 @@ def _score_cells(row: Row, with_ideal: bool) -> list[str]:
     cells = [
         row.title,
         str(row.num_draws),
-        _estimate(row.auroc),
+        _spread(row.auroc),
         _spread(row.auroc_per_draw),
         _estimate(difference),
         _number(row.gap_recovered, 2),

@@ -59,11 +59,11 @@ class RowScores:
 
 @dataclass(frozen=True)
 class Spread:
-    """A metric per draw, over the draws.
+    """A metric with its interval, and its spread over draws if it is of single draws.
 
     Attributes:
-        mean: Over draws.
-        std: Of the draws, ddof 1; None for a single draw.
+        mean: Its value; of single draws the mean over them.
+        std: Of the draws, ddof 1; None for a single draw, or for the mean over draws.
         std_population: The same with ddof 0 (the paper does not say which).
         low: Of the interval over patients, crossed with draws.
         high: Likewise.
@@ -93,7 +93,7 @@ class Row:
         row: Name.
         title: For people.
         num_draws: K of this row.
-        auroc: Of the probability averaged over draws: value, low, high.
+        auroc: Of the probability averaged over draws, which has no spread.
         auprc: Likewise.
         auroc_per_draw: Of each draw, averaged over draws, as in the paper.
         auprc_per_draw: Likewise.
@@ -113,8 +113,8 @@ class Row:
     row: str
     title: str
     num_draws: int
-    auroc: dict[str, float | None]
-    auprc: dict[str, float | None]
+    auroc: Spread
+    auprc: Spread
     auroc_per_draw: Spread
     auprc_per_draw: Spread
     difference_to_baseline: dict[str, dict[str, float | None]] | None = None
@@ -300,15 +300,14 @@ def _ranking_row(name: str, row: RowScores, ranking: _Ranking) -> Row:
     own = ranking.rows.get(name)
     if own is None:
         nothing = Spread(None, None, None, None, None)
-        empty = dict.fromkeys(("value", "low", "high"))
-        return Row(name, title, num_draws, dict(empty), dict(empty), nothing, nothing)
+        return Row(name, title, num_draws, nothing, nothing, nothing, nothing)
     level = ranking.settings.interval
     found = Row(
         row=name,
         title=title,
         num_draws=num_draws,
-        auroc=_of_mean(own, "auroc", level).to_mapping(),
-        auprc=_of_mean(own, "auprc", level).to_mapping(),
+        auroc=_of_mean(own, "auroc", level),
+        auprc=_of_mean(own, "auprc", level),
         auroc_per_draw=_spread(own, "auroc", level),
         auprc_per_draw=_spread(own, "auprc", level),
     )
@@ -329,8 +328,10 @@ def _spread(own: _Ranked, metric: str, level: float) -> Spread:
     )
 
 
-def _of_mean(own: _Ranked, metric: str, level: float) -> Estimate:
-    return patient_bootstrap(metric, own.of_mean[metric], own.of_mean_replicates[metric], level)
+def _of_mean(own: _Ranked, metric: str, level: float) -> Spread:
+    value, replicates = own.of_mean[metric], own.of_mean_replicates[metric]
+    bounds = patient_bootstrap(metric, value, replicates, level).to_mapping()
+    return Spread(bounds["value"], None, None, bounds["low"], bounds["high"])
 
 
 def _with_references(found: Row, own: _Ranked, ranking: _Ranking) -> Row:

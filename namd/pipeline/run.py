@@ -224,6 +224,10 @@ def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in row.items():
         inner = _renamed(value) if name == "difference_to_baseline" and value else value
+        if name.endswith(_OLD_OF_MEAN) and "row" in row and isinstance(value, Mapping):
+            # An interval alone is now written like that of single draws, without a spread.
+            inner = {"mean": value["value"], "std": None, "std_population": None} | dict(value)
+            del inner["value"]
         found[f"{name}_per_draw" if name in names else name.removesuffix(_OLD_OF_MEAN)] = inner
     return found
 

@@ -8,14 +8,15 @@ import pytest
 from namd.distributed.rows import values_of
 from namd.evaluate.scores import COLUMNS
 from namd.evaluate.table import Row
-from namd.pipeline.run import RECORD, RUNS, recorded_runs, rows_of
+from namd.pipeline.run import recorded_runs, rows_of
 from namd.pipeline.store import open_store
 from namd.statistics.metrics import IMAGE_METRICS, METRICS
+from namd.storage.run_records import run_place
 
 OWN = {
     "row": "namd",
     "title": "NAMD",
-    "auroc": {"value": 0.7, "low": 0.6, "high": 0.8},
+    "auroc": {"mean": 0.7, "std": None, "std_population": None, "low": 0.6, "high": 0.8},
     "auroc_per_draw": {"mean": 0.6, "std": 0.02, "low": 0.5, "high": 0.7},
     "gap_recovered": 0.5,
     "gap_recovered_per_draw": 0.25,
@@ -43,7 +44,7 @@ def test_rows_of_an_older_record_are_read_under_todays_names():
     older = {
         "row": "namd",
         "auroc": OWN["auroc_per_draw"],
-        "auroc_mean_of_draws": OWN["auroc"],
+        "auroc_mean_of_draws": {"value": 0.7, "low": 0.6, "high": 0.8},
         "gap_recovered": 0.25,
         "gap_recovered_mean_of_draws": 0.5,
         "difference_to_baseline": {"auroc": {"value": 0.1}, "auroc_mean_of_draws": {"value": 0.2}},
@@ -66,7 +67,7 @@ def test_a_whole_older_record_is_read_under_todays_names(tmp_path):
     older = {"method": "toy", "config": {}, "stages": [], "rows": [], "gap_recovered": 0.25}
     about = {"gap_recovered_mean_of_draws": 0.5, "split": "test"}
     for key, record in (("old", older | {"about": about}), ("new", older | {"about": {}})):
-        store.backend.write(f"{RUNS}/{key}/{RECORD}", json.dumps(record).encode())
+        store.backend.replace(run_place(key), json.dumps(record).encode())
     found = recorded_runs(store)
     assert found["old"]["gap_recovered"] == 0.5
     assert found["old"]["about"] == {"split": "test", "gap_recovered_per_draw": 0.25}

@@ -33,7 +33,7 @@ def test_every_method_has_its_row_beside_the_same_references(results):
     tables = {name: {row["row"]: row for row in result.rows} for name, result in results.items()}
     for name, rows in tables.items():
         assert rows[name]["title"] == throwaway.METHODS[name].title
-        assert 0 <= rows[name]["auroc"]["value"] <= 1
+        assert 0 <= rows[name]["auroc"]["mean"] <= 1
         assert rows["real_baseline"] == tables["mean_change"]["real_baseline"]
 
 

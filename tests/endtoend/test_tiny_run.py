@@ -83,7 +83,7 @@ def test_the_table_has_every_row(finished: Finished):
     assert untrained | {"namd"} == set(rows)
     assert rows["namd"]["num_draws"] == 2
     for row in rows.values():
-        assert 0 <= row["auroc"]["low"] <= row["auroc"]["value"] <= row["auroc"]["high"] <= 1
+        assert 0 <= row["auroc"]["low"] <= row["auroc"]["mean"] <= row["auroc"]["high"] <= 1
 
 
 def test_a_second_run_trains_nothing(finished: Finished):

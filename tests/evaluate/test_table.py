@@ -91,7 +91,7 @@ def test_values_are_scikit_learns_per_draw_and_for_the_mean_of_draws(table, rows
     assert row.auroc_per_draw.std == pytest.approx(np.std(per_draw, ddof=1))
     assert row.auroc_per_draw.std_population == pytest.approx(np.std(per_draw))
     of_mean = roc_auc_score(labels, wide.mean(axis=0))
-    assert row.auroc["value"] == pytest.approx(of_mean)
+    assert row.auroc.mean == pytest.approx(of_mean)
     assert of_mean > np.mean(per_draw) + 0.02  # averaging independent noise ranks better
     expected = np.mean([average_precision_score(labels, draw) for draw in wide])
     assert row.auprc_per_draw.mean == pytest.approx(expected, abs=1e-6)
@@ -100,7 +100,7 @@ def test_values_are_scikit_learns_per_draw_and_for_the_mean_of_draws(table, rows
 def test_one_draw_has_no_spread_and_both_aurocs_agree(table):
     row = table.row("real_followup")
     assert row.auroc_per_draw.std is None
-    assert row.auroc_per_draw.mean == row.auroc["value"]
+    assert row.auroc_per_draw.mean == row.auroc.mean
     assert row.auroc_per_draw.low < row.auroc_per_draw.mean < row.auroc_per_draw.high
     assert table.row("namd").auroc_per_draw.std is not None
 
@@ -122,8 +122,8 @@ def test_gap_and_share_of_ideal_are_the_stated_ratios(table):
     )
     assert row.gap_recovered_per_draw == pytest.approx(gap)
     assert follow.gap_recovered_per_draw == follow.gap_recovered == pytest.approx(1.0)
-    numerator = row.auroc["value"] - base.auroc["value"]
-    whole = ideal.auroc["value"] - base.auroc["value"]
+    numerator = row.auroc.mean - base.auroc.mean
+    whole = ideal.auroc.mean - base.auroc.mean
     assert row.share_of_ideal.value == pytest.approx(numerator / whole)
     assert ideal.share_of_ideal.value == pytest.approx(1.0)
     assert row.share_of_ideal.numerator["low"] < numerator < row.share_of_ideal.numerator["high"]
