@@ -201,6 +201,13 @@ def examine(place: Path, weight: ExternalWeight) -> str:
         return f"cannot be read ({error.strerror})"
 
 
+def _is_folder(place: Path) -> bool:
+    try:
+        return place.is_dir()
+    except OSError:
+        return False
+
+
 def _is_there(place: Path) -> bool:
     """Whether something lies at a place, as far as this user may look: a home may be another's."""
     try:
@@ -267,8 +274,7 @@ def _checkpoint_places(
 ) -> Iterator[tuple[str, Path | None]]:
     if configured is not None:
         place = local_path(configured)
-        inside = _is_there(place / ".")
-        named = [place / name for name in weight.filenames] if inside else [place]
+        named = [place / name for name in weight.filenames] if _is_folder(place) else [place]
         yield from ((f"{weight.config_path}: {file}", file) for file in named)
         return
     root = os.environ.get(FOLDER_VARIABLE)
@@ -294,7 +300,7 @@ def _is_hub_name(text: str) -> bool:
 
 def _descend(folder: Path, weight: ExternalWeight) -> Path:
     inner = folder / weight.subfolder
-    return inner if weight.subfolder and _is_there(inner / ".") else folder
+    return inner if weight.subfolder and _is_folder(inner) else folder
 
 
 def _cached_folder(
