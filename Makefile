@@ -55,6 +55,8 @@ test: env ## Every test that is not marked slow
 test-fast: env ## The tests without clusters, gangs, killed processes and whole runs
 	$(PYTEST) -m "not slow and not ray" --ignore=tests/endtoend --ignore=tests/faults \
 		--ignore=tests/distributed --ignore=tests/parity/test_workers.py \
+		--ignore=tests/cli/test_study_damage.py --ignore=tests/cli/test_lost_output.py \
+		--ignore=tests/cli/test_predict_privacy.py --ignore=tests/data/test_dicom_damage.py \
 		--deselect=tests/test_house.py::test_torch_would_be_seen \
 		--deselect=tests/train/test_world.py::test_repeatable_means_deterministic_kernels_and_no_tf32
 
