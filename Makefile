@@ -52,7 +52,7 @@ demo: env ## The phantom cohort, a small alignment ablation on local Ray, and it
 test: env ## Every test that is not marked slow
 	$(PYTEST) -m "not slow"
 
-test-fast: env ## The tests without clusters, gangs, killed processes and whole runs
+test-fast: env ## The tests without clusters, worker groups, killed processes and whole runs
 	$(PYTEST) -m "not slow and not ray" --ignore=tests/endtoend --ignore=tests/faults \
 		--ignore=tests/distributed --ignore=tests/parity/test_workers.py \
 		--ignore=tests/cli/test_study_damage.py --ignore=tests/cli/test_lost_output.py \
@@ -74,10 +74,10 @@ format: env ## Let ruff rewrite what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: env ## Ratios on this machine: batched sampling, our driver against bare Tune, a gang of one
+bench: env ## Ratios on this machine: batched sampling, our driver against bare Tune, a worker group of one
 	$(BIN)/python -m experiments.benchmarks.sampling
 	$(BIN)/python -m experiments.benchmarks.study_overhead
-	$(BIN)/python -m experiments.benchmarks.gang_throughput
+	$(BIN)/python -m experiments.benchmarks.worker_group_throughput
 
 lock: | $(UV) ## Solve the dependencies anew; versions in the lock are kept where they fit
 	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-emit-index-url \

@@ -154,7 +154,7 @@ def effects_csv(table: StudyTable) -> str:
     """Return one line per effect and metric."""
     stream = io.StringIO()
     numbers = ["seeds", "mean", "low", "high", "p", "p_holm", "p_method"]
-    about = ["shows", "cannot_be_told_from", "missing", "simulated"]
+    about = ["shows", "aliased_with", "missing", "simulated"]
     writer = csv.DictWriter(stream, ["effect", "metric", *numbers, *about], restval="")
     writer.writeheader()
     for effect in table.effects:
@@ -164,7 +164,7 @@ def effects_csv(table: StudyTable) -> str:
             if estimate is None:
                 line["missing"] = effect["missing"] or "not measured in all its arms"
             line["simulated"] = table.simulated
-            line["cannot_be_told_from"] = "; ".join(effect["aliases"])
+            line["aliased_with"] = "; ".join(effect["aliases"])
             writer.writerow(line)
     return stream.getvalue()
 

@@ -1,4 +1,4 @@
-"""A method of one stage that does nothing: builders that import it pay for nothing else."""
+"""A method of one stage that does nothing: stage workers that import it pay for nothing else."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

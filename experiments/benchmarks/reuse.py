@@ -1,9 +1,9 @@
 """What sharing stages saves: a study through our driver against each of its trials alone.
 
 The study runs on local Ray and a store of its own; then each of its trials runs by itself in this
-process, one after the other, each on an empty store, with the threads of a builder. Compared are
-device-seconds: what the study's builders reserved (waits and starts included) against the stages'
-own seconds, and what the trials took alone against the same.
+process, one after the other, each on an empty store, with the threads of a stage worker. Compared
+are device-seconds: what the study's stage workers reserved (waits and starts included) against the
+stages' own seconds, and what the trials took alone against the same.
 
     python -m experiments.benchmarks.reuse experiments/table-ablation.yaml --cohort C
 """
@@ -39,16 +39,16 @@ class Shared:
         trials: How many completed.
         stages_needed: Stages of all trials, each counted in every trial.
         stages_executed: Keys that were built.
-        most_executions: Of one key; 1 where nothing was built twice.
+        max_executions: Of one key; 1 where nothing was built twice.
         stage_seconds: Device-seconds of the stages that were built.
-        reserved_seconds: Device-seconds that builders held, their starts and waits included.
+        reserved_seconds: Device-seconds that stage workers held, their starts and waits included.
         wall_seconds: From planning to the closed ledger.
     """
 
     trials: int
     stages_needed: int
     stages_executed: int
-    most_executions: int
+    max_executions: int
     stage_seconds: float
     reserved_seconds: float
     wall_seconds: float
@@ -60,7 +60,7 @@ class Shared:
 
 
 class Idle(SilentStudyReporter):
-    """Keeps what the builders reserved without building."""
+    """Keeps what the stage workers reserved without building."""
 
     seconds = 0.0
 
@@ -78,7 +78,7 @@ def together(spec: StudySpec, cohort: Path, store: Path) -> Shared:
 
 
 def cost(view: StudyView, idle: float, wall: float) -> Shared:
-    """Return what a study cost, by its ledger and what its builders held idly."""
+    """Return what a study cost, by its ledger and what its stage workers held idly."""
     needed = [(stage.key, stage) for trial in view.trials.values() for stage in trial.stages]
     executed = view.executions()
     if {key for key, _ in needed} != set(executed):
@@ -88,7 +88,7 @@ def cost(view: StudyView, idle: float, wall: float) -> Shared:
         trials=view.counts()["completed"],
         stages_needed=len(needed),
         stages_executed=len(executed),
-        most_executions=max(executed.values()),
+        max_executions=max(executed.values()),
         stage_seconds=sum(stage.device_seconds for stage in built.values()),
         reserved_seconds=sum(stage.reserved for stage in built.values()) + idle,
         wall_seconds=wall,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from namd.tracking.protocol import Tracker
     from namd.tracking.wandb_tracker import Told
 
-MOST_CASES = 8
+MAX_CASES = 8
 """Drawn crops shown of a study that asks for images."""
 
 _ENLARGED = 4
@@ -175,7 +175,7 @@ def _pictures(payload: Path) -> list[tuple[str, bytes]]:
     ids = pd.read_parquet(payload / "cases.parquet")["case_id"].tolist()
     order = sorted(range(len(ids)), key=lambda row: derive_seed("picture", ids[row]))
     found = []
-    for number, row in enumerate(order[:MOST_CASES], start=1):
+    for number, row in enumerate(order[:MAX_CASES], start=1):
         grey = np.clip((images[row] + 1.0) * 127.5, 0.0, 255.0).astype(np.uint8)
         picture = Image.fromarray(grey.repeat(_ENLARGED, axis=0).repeat(_ENLARGED, axis=1))
         stream = io.BytesIO()

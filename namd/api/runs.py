@@ -21,7 +21,7 @@ from namd.pipeline import run_plan
 from namd.pipeline.finished_run import FinishedRun, finished_run
 from namd.pipeline.reporting import Reporter
 from namd.pipeline.run import readable_runs
-from namd.pipeline.run import run as carry_out
+from namd.pipeline.run import run as execute
 from namd.pipeline.run_configuration import RunConfiguration, resolve
 from namd.pipeline.store import Artifact, Store
 from namd.statistics.notices import RESEARCH_ONLY, SIMULATED
@@ -247,7 +247,7 @@ def run(
     run_plan.require_weights(configuration)
     opened = named_store(store, create=True)
     folder = cohort_folder(cohort, opened.backend.folder, configuration.demands())
-    result = carry_out(configuration, folder, opened, reporter)
+    result = execute(configuration, folder, opened, reporter)
     return _recorded(opened, result.run, folder)
 
 

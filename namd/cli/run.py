@@ -131,7 +131,7 @@ def find_cohort(
 
 
 def announce_weights(configuration: "RunConfiguration") -> None:
-    """Say which weights of others this run uses, and what it does without those it lacks."""
+    """Say which pretrained weights this run uses, and what it does without those it lacks."""
     from namd.config.parsing import to_mapping
     from namd.models.weights import describe
 

@@ -184,12 +184,12 @@ def collect(arguments: argparse.Namespace) -> int:
 
 def _wanted(store: "Store") -> set[tuple[str, str]]:
     """Return (stage, key) of what recorded runs refer to and live studies hold."""
-    from namd.ledger.holds import held
+    from namd.ledger.pins import pinned
     from namd.pipeline.run import recorded_runs
     from namd.storage.opening import open_storage
 
     # Holds first: a study that ends meanwhile has recorded its runs before it lets go.
-    holds = held(open_storage(store.backend.name))
+    holds = pinned(open_storage(store.backend.name))
     return holds | {
         (stage["name"].partition("[")[0], stage["key"])
         for record in recorded_runs(store).values()

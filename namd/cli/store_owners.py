@@ -30,7 +30,7 @@ class StoreOwners:
     by_key: dict[str, Owners] = field(default_factory=dict)
     trials: dict[tuple[str, str], tuple[str, set[str]]] = field(default_factory=dict)
 
-    def fold(self, study: str, event: "Event") -> None:
+    def apply(self, study: str, event: "Event") -> None:
         """Take in one record."""
         from namd.ledger.schema import Queued, StageDone
 
@@ -73,7 +73,7 @@ def store_owners(store: "Store") -> StoreOwners:
         try:
             with readable(url):
                 for event in read_events(storage, name):
-                    owners.fold(name, event)
+                    owners.apply(name, event)
         except InputError as error:
             tell(f"warning: {error}")
     return owners

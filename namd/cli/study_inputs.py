@@ -90,7 +90,7 @@ def read_on(ledger: Ledger, view: "StudyView") -> None:
 
     with readable(ledger.url):
         for event in read_events(ledger.storage, ledger.name, view.cursor):
-            view.fold(event)
+            view.apply(event)
 
 
 def find_driver(ledger: Ledger, ended: str) -> Driver:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from namd.study.trials import Configurator
 
 REFUSED = 2
-MOST_ALIASES = 4
+MAX_ALIASES = 4
 """Toggles whose aliases a plan for people names; --json has them all."""
 
 
@@ -200,8 +200,8 @@ def _fraction_line(fraction: "Fraction") -> str:
     ]
     if not pairs:
         return f"{line}: no toggle is confounded with another one or with two together"
-    more = f", and {len(pairs) - MOST_ALIASES} more" if len(pairs) > MOST_ALIASES else ""
-    return f"{line}; not told apart: {', '.join(pairs[:MOST_ALIASES])}{more}"
+    more = f", and {len(pairs) - MAX_ALIASES} more" if len(pairs) > MAX_ALIASES else ""
+    return f"{line}; not told apart: {', '.join(pairs[:MAX_ALIASES])}{more}"
 
 
 def _arm_lines(plan: "StudyPlan", spec: "StudySpec") -> list[str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from namd.ledger.view import StudyView
     from namd.storage.base import Storage
 
-LEAST_OF_ID = 4
+MIN_OF_ID = 4
 
 
 def logs_command(arguments: argparse.Namespace) -> int:
@@ -74,10 +74,10 @@ def find_trial(view: "StudyView", word: str) -> str:
         known = [trial_name(name, number) for name, number in names.values()]
         raise InputError(f"trial {word!r}: no such arm and seed{nearest(word, known[:50])}")
     found = [trial for trial in names if trial.startswith(word)]
-    if len(word) < LEAST_OF_ID or not found:
+    if len(word) < MIN_OF_ID or not found:
         raise InputError(
             f"trial {word!r}: not in study {view.study}; give the beginning of its id "
-            f"({LEAST_OF_ID} letters or more) or its name{nearest(word, _examples(names))}, as in "
+            f"({MIN_OF_ID} letters or more) or its name{nearest(word, _examples(names))}, as in "
             "`namd study status`"
         )
     if len(found) > 1:
@@ -103,7 +103,7 @@ def trial_report(ledger: Ledger, trial: str, lines: int) -> dict[str, Any]:
     with readable(ledger.url):
         for event in read_events(ledger.storage, ledger.name):
             if event.identity.trial == trial:
-                view.fold(event)
+                view.apply(event)
                 events.append(_event(event))
         stages = [
             {

@@ -1,4 +1,4 @@
-"""`namd weights`: which weights of others a preset wants, and whether this machine has them."""
+"""`namd weights`: which pretrained weights a preset wants, and whether this machine has them."""
 
 import argparse
 

@@ -21,8 +21,8 @@ LUNG_HU = (-980.0, -500.0)
 """Air outside of the body and in the airways lies below, tissue and most ground glass above."""
 DENSE_HU = -300.0
 SMOOTHING_MM = 1.0
-LEAST_LUNG = 0.1
-LEAST_CONTRAST_HU = 80.0
+MIN_LUNG = 0.1
+MIN_CONTRAST_HU = 80.0
 CALCIFIED_HU = 300.0
 """Soft tissue lies below, with contrast too; calcified nodules and values that are no HU above."""
 CALCIFIED_SHARE = 0.9
@@ -44,7 +44,7 @@ def remarks(
     distance_mm = _distance_mm(window.shape, middle, spacing_mm)
     around = window[distance_mm <= WITHIN_MM]
     lung = around[(around > LUNG_HU[0]) & (around < LUNG_HU[1])]
-    if lung.size < LEAST_LUNG * around.size:
+    if lung.size < MIN_LUNG * around.size:
         return (
             f"hardly any of what lies within {WITHIN_MM:g} mm of --centre looks like lung; the "
             "model has seen nodules in lung alone, so check the place",
@@ -55,7 +55,7 @@ def remarks(
             "check the place",
         )
     centre = window[distance_mm <= max(CENTRE_MM, *spacing_mm)]
-    if centre.mean() - np.median(lung) < LEAST_CONTRAST_HU:
+    if centre.mean() - np.median(lung) < MIN_CONTRAST_HU:
         return (
             "nothing at --centre stands out from the lung around it, as a nodule would; check the "
             "place",

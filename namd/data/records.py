@@ -31,7 +31,7 @@ class RandomRecords:
         age_years: Youngest and oldest, both possible.
         diameter_mm: Smallest and largest longest diameter, in whole mm; half of the draws are
             uniform in the logarithm, so that small nodules are not rare.
-        least_ratio: The perpendicular diameter is at least this share of the longest.
+        min_ratio: The perpendicular diameter is at least this share of the longest.
         missing: Probability that a clause is left out.
         relative: Probability of `yes` for each relative; 0.13 makes a positive family history
             as likely as a negative one.
@@ -40,7 +40,7 @@ class RandomRecords:
 
     age_years: tuple[int, int] = (18, 99)
     diameter_mm: tuple[int, int] = (2, 60)
-    least_ratio: float = 0.5
+    min_ratio: float = 0.5
     missing: float = 0.15
     relative: float = 0.13
     perpendicular: float = 0.2
@@ -54,7 +54,7 @@ class RandomRecords:
         youngest, oldest = self.age_years
         record["age"] = youngest + int(next(uniform) * (oldest - youngest + 1))
         long_mm = self._diameter(next(uniform), next(uniform))
-        ratio = self.least_ratio + next(uniform) * (1 - self.least_ratio)
+        ratio = self.min_ratio + next(uniform) * (1 - self.min_ratio)
         record["SCT_LONG_DIA"] = long_mm
         record["SCT_PERP_DIA"] = max(1, round(ratio * long_mm))
         clauses = [*((name,) for name in record), FAMILY_FEATURES]

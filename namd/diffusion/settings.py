@@ -66,7 +66,7 @@ class NoiseScheduleSettings:
             )
 
     @property
-    def most_inference_steps(self) -> int:
+    def max_inference_steps(self) -> int:
         """Steps that a sampler can take: T, or T - 1 where an offset would pass the last one."""
         offset = self.steps_offset if self.timestep_spacing == "leading" else 0
         return self.num_train_timesteps - offset

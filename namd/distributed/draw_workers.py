@@ -26,7 +26,7 @@ from namd.methods.base import StageContext
 from namd.pipeline.graph import Node
 from namd.pipeline.store import Store, open_store
 
-MOST_TRIES = 3
+MAX_TRIES = 3
 """Workers that a block may cost before the pipeline gives up on it."""
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -78,8 +78,8 @@ class Work:
         require_same_source(self.source)
         first = pair_in_words(str(batch["case_id"][0]), int(batch["k"][0]))
         name = f"{self.node.stage.name}: {len(batch['k'])} pairs from {first}"
-        if ray.get(self.tries.begin.remote(name)) > MOST_TRIES:
-            raise StageError(f"{name} ended the process of {MOST_TRIES} workers")
+        if ray.get(self.tries.begin.remote(name)) > MAX_TRIES:
+            raise StageError(f"{name} ended the process of {MAX_TRIES} workers")
 
     @contextmanager
     def computing(self) -> Iterator[None]:

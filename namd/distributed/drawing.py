@@ -139,7 +139,7 @@ class Drawing:
                 ready = [n for n in missing if n in scores and self._drawn(n, tasks["draw"])]
                 tasks["score"] |= self._take(ready)
                 if any(tasks.values()):
-                    self._carry(tasks)
+                    self._execute(tasks)
                 else:
                     self.launcher.wait(missing[0])
             except LeaseLost:
@@ -158,7 +158,7 @@ class Drawing:
         """Whether the draw that a score reads is published, or among those drawn here."""
         return score.stage.index in here or self.store.find(*drawn_by(score)) is not None
 
-    def _carry(self, tasks: Mapping[str, OpenTasks]) -> None:
+    def _execute(self, tasks: Mapping[str, OpenTasks]) -> None:
         first = next(task.node for family in tasks.values() for task in family.values())
         split = str(first.stage.split)
         case_ids = evaluated_case_ids(self.cohort, split, first.settings.evaluate)

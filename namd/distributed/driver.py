@@ -21,18 +21,18 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from namd.config.errors import InputError, StageError
-from namd.distributed.builder import hire_from_here
-from namd.distributed.conductor import Conductor, trouble_in_words
 from namd.distributed.searcher import LedgerSearcher
 from namd.distributed.session import Session, open_session
 from namd.distributed.source_identity import own_source
 from namd.distributed.source_probe import require_same_source_everywhere
+from namd.distributed.stage_scheduler import Patience, StageScheduler
+from namd.distributed.stage_worker import start_worker_here
+from namd.distributed.study_controller import StudyController, trouble_in_words
 from namd.distributed.trial import follow_trial
-from namd.distributed.trial_scheduler import Impatience, LedgerScheduler, Pulse
+from namd.distributed.trial_scheduler import LedgerScheduler, PollCallback, StopTimeout
 from namd.distributed.work import Bench, Parts
-from namd.distributed.workshop import Patience, Workshop
-from namd.ledger.holds import release_holds
 from namd.ledger.lease import LeaseLost, StudyBusy, live_holder
+from namd.ledger.pins import release_pins
 from namd.ledger.schema import Event
 from namd.ledger.view import StudyView, read_view
 from namd.methods.base import Method
@@ -55,7 +55,7 @@ from namd.tracking.protocol import Tracker
 WAITING_DRIVERS = 1
 """Trials under way beyond those that are to be built at once: one is always ready to go on."""
 
-MOST_DRIVERS = 64
+MAX_DRIVERS = 64
 """Each is a process of some 100 MB."""
 
 
@@ -161,39 +161,39 @@ def _drive(
 ) -> None:
     """Let Tune drive the trials; end the ledger's attempt as it came out."""
     patience = patience or Patience()
-    with _workshop(record.spec, plan.resources, bench, session, patience) as workshop:
-        conductor = Conductor(
+    with _stage_scheduler(record.spec, plan.resources, bench, session, patience) as stage_scheduler:
+        controller = StudyController(
             record,
             storage,
-            RayWorkshop(workshop),
+            RayStageScheduler(stage_scheduler),
             _planner(store, bench),
             reporter,
             trackers,
         )
-        with _signals(conductor):
+        with _signals(controller):
             if not record.finished:
                 # Ray that was started here cannot grow.
                 most = None if session.started_here else record.spec.resources.concurrency
-                _fit(conductor, workshop, session, num_drivers(plan.peak_concurrency, most))
-            conductor.abandon(conductor.stopping or "the driver ended")
-            conductor.account(_close(workshop, patience))
-            if conductor.has_losses:
+                _fit(controller, stage_scheduler, session, num_drivers(plan.peak_concurrency, most))
+            controller.abandon(controller.stopping or "the driver ended")
+            controller.account(_close(stage_scheduler, patience))
+            if controller.has_losses:
                 session.files.kept = True
                 reporter.note(f"what Ray says of the process that died: {session.files.log}")
-    _conclude(conductor, storage)
+    _conclude(controller, storage)
 
 
-def _conclude(conductor: Conductor, storage: Storage) -> None:
+def _conclude(controller: StudyController, storage: Storage) -> None:
     """Write how this opening of the study ended, and raise what ended it early."""
-    record, trouble = conductor.record, conductor.trouble
+    record, trouble = controller.record, controller.trouble
     if isinstance(trouble, LeaseLost):
         raise StageError(f"{trouble}; this driver has stopped") from trouble
     try:
         if trouble is None and record.finished:
             record.close()
-            release_holds(storage, record.spec.name)
+            release_pins(storage, record.spec.name)
             return
-        reason = trouble_in_words(trouble) if trouble is not None else conductor.stopping
+        reason = trouble_in_words(trouble) if trouble is not None else controller.stopping
         record.stopped(reason or "the driver ended")
     except OSError as error:
         trouble = trouble or error
@@ -202,16 +202,20 @@ def _conclude(conductor: Conductor, storage: Storage) -> None:
             f"study {record.spec.name}: {trouble_in_words(trouble)}; mend that and run it again "
             "with --resume"
         ) from trouble
-    if conductor.stopping == stop_reason():
+    if controller.stopping == stop_reason():
         raise SystemExit(STOPPED)
 
 
-def _fit(conductor: Conductor, workshop: ActorHandle, session: Session, num_drivers: int) -> None:
+def _fit(
+    controller: StudyController, stage_scheduler: ActorHandle, session: Session, num_drivers: int
+) -> None:
     """Let Tune run until the study is over."""
     quiet_tune()
     with tempfile.TemporaryDirectory(prefix="namd-tune-", ignore_cleanup_errors=True) as folder:
         trainable = tune.with_resources(
-            tune.with_parameters(follow_trial, workshop=workshop, source=own_source()),
+            tune.with_parameters(
+                follow_trial, stage_scheduler=stage_scheduler, source=own_source()
+            ),
             tune.PlacementGroupFactory([session.trial_resources]),
         )
         tune.Tuner(
@@ -219,8 +223,8 @@ def _fit(conductor: Conductor, workshop: ActorHandle, session: Session, num_driv
             tune_config=tune.TuneConfig(
                 num_samples=-1,
                 max_concurrent_trials=num_drivers,
-                search_alg=LedgerSearcher(conductor),
-                scheduler=LedgerScheduler(conductor),
+                search_alg=LedgerSearcher(controller),
+                scheduler=LedgerScheduler(controller),
                 reuse_actors=True,
                 trial_dirname_creator=_short_name,
             ),
@@ -228,15 +232,15 @@ def _fit(conductor: Conductor, workshop: ActorHandle, session: Session, num_driv
                 name="study",
                 storage_path=folder,
                 verbose=0,
-                callbacks=[Pulse(conductor)],
-                stop=Impatience(conductor),
+                callbacks=[PollCallback(controller)],
+                stop=StopTimeout(controller),
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         ).fit()
 
 
-class RayWorkshop:
-    """The workshop's actor as the conductor sees it: calls are sent and not waited for."""
+class RayStageScheduler:
+    """The stage scheduler's actor as the study controller sees it; no call waits for its reply."""
 
     def __init__(self, actor: ActorHandle) -> None:
         self._actor = actor
@@ -258,64 +262,69 @@ class RayWorkshop:
         """End all attempts as interrupted."""
         self._actor.stop.remote(reason)
 
-    def news(self) -> Sequence[tuple[str, Any]]:
-        """Return steps and notes that came meanwhile. Raises StageError: the workshop died."""
+    def poll(self) -> Sequence[tuple[str, Any]]:
+        """Return the steps and notes since the last poll.
+
+        Raises StageError if the stage scheduler died.
+        """
         ready, _ = ray.wait([self._drain], timeout=0)
         if not ready:
             return ()
         try:
-            news = ray.get(self._drain)
+            events = ray.get(self._drain)
         except RayActorError as error:
             raise StageError(f"the process that builds for the study died ({error})") from error
         self._drain = self._actor.drain.remote(_DRAIN_S)
-        return news
+        return events
 
 
 _DRAIN_S = 5.0
 
 
 @contextmanager
-def _workshop(
+def _stage_scheduler(
     spec: StudySpec,
     resources: ResourcesSpec,
     bench: Bench,
     session: Session,
     patience: Patience,
 ) -> Iterator[ActorHandle]:
-    """Start the workshop; in the end let builders save, and end them and it."""
+    """Start the stage scheduler; in the end let stage workers save, and end them and it."""
     search = spec.search
     rungs = search.stop_early.asha.rungs if search is not None and search.stop_early else ()
     actor = (
-        ray.remote(num_cpus=0, max_concurrency=_MOST_CALLS)(Workshop)
+        ray.remote(num_cpus=0, max_concurrency=_MAX_CALLS)(StageScheduler)
         .options(max_restarts=0)
-        .remote(bench, partial(hire_from_here, bench), resources, rungs, session.cluster, patience)
+        .remote(
+            bench, partial(start_worker_here, bench), resources, rungs, session.cluster, patience
+        )
     )
     try:
         yield actor
     finally:
-        # Builders are its children: they end with it, if they have not ended before.
+        # Stage workers are its children: they end with it, if they have not ended before.
         ray.kill(actor)
 
 
-def _close(workshop: ActorHandle, patience: Patience) -> float:
-    """Let builders save and end; return what they reserved for nothing, 0 where unknown."""
+def _close(stage_scheduler: ActorHandle, patience: Patience) -> float:
+    """Let stage workers save and end; return what they reserved for nothing, 0 where unknown."""
     try:
-        return float(ray.get(workshop.close.remote(), timeout=2 * patience.grace_s))
+        return float(ray.get(stage_scheduler.close.remote(), timeout=2 * patience.grace_s))
     except (RayActorError, GetTimeoutError):
         return 0.0
 
 
-_MOST_CALLS = 10_000
-"""Trials and builders wait inside calls to the workshop."""
+_MAX_CALLS = 10_000
+"""Trials and stage workers wait inside calls to the stage scheduler."""
 
 
 @contextmanager
-def _signals(conductor: Conductor) -> Iterator[None]:
+def _signals(controller: StudyController) -> Iterator[None]:
     """Turn SIGTERM, and what became one, into a wish to stop. Only the main thread can listen."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: conductor.ask_to_stop(stop_reason()))
+    previous = signal.signal(signal.SIGTERM, lambda *_: controller.ask_to_stop(stop_reason()))
     try:
         yield
     finally:
@@ -346,7 +355,7 @@ def num_drivers(peak: int, concurrency: int | None) -> int:
         concurrency: Stages that the study file wants built at once. A cluster grows where more
             waits than it has room for, so that many trials must be there to ask.
     """
-    return min(max(peak, concurrency or 1) + WAITING_DRIVERS, MOST_DRIVERS)
+    return min(max(peak, concurrency or 1) + WAITING_DRIVERS, MAX_DRIVERS)
 
 
 def _require_resume(storage: Storage, spec: StudySpec, view: StudyView, resume: bool) -> None:

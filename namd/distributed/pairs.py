@@ -17,7 +17,7 @@ from namd.config.errors import InputError, StageError
 from namd.data.cohort import CASES_FILE, read_schema
 from namd.data.splits import evaluation_subset
 
-MOST_ROWS = 128
+MAX_ROWS = 128
 """Pairs of a block at most: the batch of the drawers, and what a dead worker costs."""
 
 NAMED = 3
@@ -46,7 +46,7 @@ def evaluated_case_ids(cohort: Path, split: str, settings: SimpleNamespace) -> l
 
 def block_rows(num_cases: int) -> int:
     """Return the pairs of a block: a case set's equal parts, so that most blocks hold one draw."""
-    return math.ceil(num_cases / math.ceil(num_cases / MOST_ROWS))
+    return math.ceil(num_cases / math.ceil(num_cases / MAX_ROWS))
 
 
 def pair_blocks(case_ids: Sequence[str], indices: Sequence[int], rows: int) -> list[pa.Table]:

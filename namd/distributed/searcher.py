@@ -4,15 +4,15 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from namd.distributed.conductor import Conductor
+from namd.distributed.study_controller import StudyController
 
 
 class LedgerSearcher(Searcher):
     """Hands Tune the next trial of a study. Holds no state: nothing is ever restored from it."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, controller: StudyController) -> None:
         super().__init__()
-        self._conductor = conductor
+        self._controller = controller
 
     def __getstate__(self) -> dict[str, Any]:
         """Tuner pickles what it is given, for a restoration that never happens."""
@@ -20,10 +20,10 @@ class LedgerSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return a trial's word, None: wait, or that the study is over."""
-        word = self._conductor.suggest(trial_id)
+        word = self._controller.suggest(trial_id)
         if word is not None:
             return {"run": word}
-        return Searcher.FINISHED if self._conductor.is_over else None
+        return Searcher.FINISHED if self._controller.is_over else None
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

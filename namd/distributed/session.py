@@ -175,7 +175,7 @@ def _trial_resources() -> dict[str, float]:
     """Return what one trial driver reserves: next to nothing, and no accelerator.
 
     Without a unit made for it that is some memory, which it does use. Any sliver of a core would
-    cost its node a builder that wants whole cores.
+    cost its node a stage worker that wants whole cores.
     """
     if ray.cluster_resources().get(DRIVER_RESOURCE, 0.0) > 0:
         return {DRIVER_RESOURCE: 1.0}

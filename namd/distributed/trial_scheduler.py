@@ -7,16 +7,16 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.stopper import Stopper
 
-from namd.distributed.conductor import Conductor
-from namd.distributed.trial import NEWS
+from namd.distributed.study_controller import StudyController
+from namd.distributed.trial import EVENTS
 
 
 class LedgerScheduler(FIFOScheduler):
     """Writes down what trials report, and answers whether they go on."""
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, controller: StudyController) -> None:
         super().__init__()
-        self._conductor = conductor
+        self._controller = controller
 
     def __getstate__(self) -> dict[str, Any]:
         """Tuner pickles what it is given, for a restoration that never happens."""
@@ -24,23 +24,23 @@ class LedgerScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ANN401, ARG002 - Tune's interface
         """Return STOP once the trial is over or pruned."""
-        goes_on = self._conductor.result(trial.trial_id, result[NEWS])
+        goes_on = self._controller.result(trial.trial_id, result[EVENTS])
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ANN401, ARG002
         """Take in that a trial's process died."""
-        self._conductor.lost(trial.trial_id)
+        self._controller.lost(trial.trial_id)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ANN401, ARG002
         """Take in that Tune ended a trial by itself."""
-        self._conductor.lost(trial.trial_id)
+        self._controller.lost(trial.trial_id)
 
 
-class Pulse(Callback):
-    """Gives the conductor a turn at every step of Tune's loop."""
+class PollCallback(Callback):
+    """Gives the study controller a turn at every step of Tune's loop."""
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
+    def __init__(self, controller: StudyController) -> None:
+        self._controller = controller
 
     def __getstate__(self) -> dict[str, Any]:
         """Tuner pickles what it is given, for a restoration that never happens."""
@@ -48,14 +48,14 @@ class Pulse(Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401, ARG002 - Tune's interface
         """Forward news, look for requests."""
-        self._conductor.tick()
+        self._controller.tick()
 
 
-class Impatience(Stopper):
+class StopTimeout(Stopper):
     """Ends Tune's loop where trials do not answer a stop in time."""
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
+    def __init__(self, controller: StudyController) -> None:
+        self._controller = controller
 
     def __getstate__(self) -> dict[str, Any]:
         """Tuner pickles what it is given, for a restoration that never happens."""
@@ -67,4 +67,4 @@ class Impatience(Stopper):
 
     def stop_all(self) -> bool:
         """Whether to wait no longer."""
-        return self._conductor.is_impatient
+        return self._controller.stop_timed_out

@@ -1,4 +1,4 @@
-"""What workshop and builders hand each other: plain values, no Ray and no torch."""
+"""What stage scheduler and stage workers hand each other: plain values, no Ray and no torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ from namd.pipeline.run_configuration import RunConfiguration
 from namd.storage.errors import StoreError, storage_problem
 from namd.study.spec import StageResources
 
-Manner = Literal["alone", "gang", "drawing"]
-"""How nodes are built: in the builder's own process, by a Train gang, by Ray Data pools."""
+Manner = Literal["alone", "worker_group", "drawing"]
+"""In the stage worker's own process, by a worker group of Ray Train, or by Ray Data pools."""
 
 Relay = Callable[[str, str, Step], None]
 
@@ -26,7 +26,7 @@ class Parts:
 
     Attributes:
         tabulate: Forms the rows of a run.
-        world: Makes the description of a lone builder's worker; None: torch looks for a GPU.
+        world: Makes the description of a lone stage worker's worker; None: torch looks for a GPU.
         cohort_digest: Replaces the cohort's own fingerprint.
     """
 
@@ -37,7 +37,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where builders of a study work.
+    """Where stage workers of a study work.
 
     Attributes:
         study: Its name, which goes into manifests.
@@ -56,10 +56,10 @@ class Bench:
 
 @dataclass(frozen=True)
 class Work:
-    """One order to a builder.
+    """One order to a stage worker.
 
     Attributes:
-        number: Of this order; a builder asks with it whether it shall stop.
+        number: Of this order; a stage worker asks with it whether it shall stop.
         nodes: To build; members of a family side by side.
         manner: How.
         resources: What the stage's workers reserve.
@@ -101,13 +101,13 @@ class RunRows:
     state: Literal["failed", "unusable"] = "failed"
 
 
-class BuilderLost(Exception):  # noqa: N818 - an event, not a mistake
-    """A builder's process or node is gone."""
+class StageWorkerLost(Exception):  # noqa: N818 - an event, not a mistake
+    """A stage worker's process or node is gone."""
 
 
 @runtime_checkable
-class BuilderPort(Protocol):
-    """A builder as the workshop sees it. Every call may raise BuilderLost."""
+class StageWorkerPort(Protocol):
+    """A stage worker as the stage scheduler sees it. Every call may raise StageWorkerLost."""
 
     async def build(self, work: Work) -> Outcome:
         """Build and publish nodes."""
@@ -115,7 +115,7 @@ class BuilderPort(Protocol):
     async def evaluate(self, configuration: RunConfiguration, nodes: Sequence[Node]) -> RunRows:
         """Form the rows of a finished run and record them."""
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """End its process; only while it has no order."""
 
 

@@ -190,8 +190,8 @@ class StageDone(OfTrial):
         seconds: Wall seconds of the building; 0 if cached.
         device_seconds: Wall seconds times workers times what each reserves: accelerators, or
             cores without any.
-        reserved: Device seconds for which its builder held its resources for it, start and waits
-            included; 0 if cached.
+        reserved: Device seconds for which its stage worker held its resources for it, start and
+            waits included; 0 if cached.
         artifact: Which attempt at the key counts; another one was executed after a removal.
     """
 

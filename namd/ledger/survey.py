@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 
 from namd.ledger import schema
 from namd.ledger.damage import LedgerDamaged
-from namd.ledger.holds import parse_hold
 from namd.ledger.lease import parse_holder
+from namd.ledger.pins import parse_pin
 from namd.ledger.reading import decode_record, list_records, read_record, read_segment
 from namd.ledger.requests import parse_request
 from namd.ledger.schema import Event, Place, Span, event_name, study_folder
 from namd.ledger.validation import RecordDamaged, read_json
 from namd.storage.base import Storage
 
-FOLDERS = ("events", "segments", "leases", "holds", "requests")
+FOLDERS = ("events", "segments", "leases", "pins", "requests")
 _PARSERS: dict[str, Callable[[bytes], object]] = {
     "leases": parse_holder,
-    "holds": parse_hold,
+    "pins": parse_pin,
     "requests": parse_request,
 }
 _LOOKS = 4
 _LEASE = re.compile(r"\d{8}\.(json|beat)")
 _LOST = {
     "leases": "who held the study last",
-    "holds": "what a trial that ran needed; `namd store gc` can remove it",
+    "pins": "what a trial that ran needed; `namd store gc` can remove it",
     "requests": "who asked the study to stop, and why",
 }
 
@@ -71,7 +71,7 @@ def survey(storage: Storage, study: str) -> list[Damage]:
         return blocked
     records = _look_again(storage, study)
     found = [*blocked, *records.damages, *_holes(records)]
-    for folder in ("leases", "holds", "requests"):
+    for folder in ("leases", "pins", "requests"):
         if folder not in stopped:
             found += _look_at(storage, study, folder)
     return found

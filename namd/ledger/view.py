@@ -147,7 +147,7 @@ class TrialView:
         """What it sets on the base; empty if that is lost."""
         return {} if self.queued is None else self.queued.overrides
 
-    def fold(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take in one record of this trial."""
         self.take(event.identity, event.content)
 
@@ -225,15 +225,15 @@ class StudyView:
     _device_seconds: float = 0.0
     _counts: Counter[str] = field(default_factory=Counter)
 
-    def fold(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take in one record."""
         self.num_events += 1
         self.last_time = max(self.last_time, event.time)
         self.cursor = event.place
         if event.identity.trial is not None:
-            self._fold_trial(event.identity, event.identity.trial, event.content)
+            self._apply_trial(event.identity, event.identity.trial, event.content)
         else:
-            self._fold_study(event.identity, event.content)
+            self._apply_study(event.identity, event.content)
 
     def counts(self) -> dict[str, int]:
         """Return the number of trials in each state, all states named."""
@@ -276,7 +276,7 @@ class StudyView:
         """Return what building its stages has cost so far."""
         return self._device_seconds
 
-    def _fold_trial(self, identity: Identity, trial: str, content: Body) -> None:
+    def _apply_trial(self, identity: Identity, trial: str, content: Body) -> None:
         view = self.trials.get(trial)
         if view is None:
             view = self.trials[trial] = TrialView(trial, len(self.trials))
@@ -295,7 +295,7 @@ class StudyView:
             self._counts[before] -= 1
             self._counts[view.state] += 1
 
-    def _fold_study(self, identity: Identity, content: Body) -> None:
+    def _apply_study(self, identity: Identity, content: Body) -> None:
         if isinstance(content, Opened):
             self._open(identity.attempt, content)
         elif isinstance(content, Proposed):
@@ -333,13 +333,13 @@ def read_view(storage: Storage, study: str, *, detailed: bool = True) -> StudyVi
     """Return what a study's ledger says; one segment is in memory at a time."""
     view = StudyView(study, detailed=detailed)
     for event in read_events(storage, study):
-        view.fold(event)
+        view.apply(event)
     return view
 
 
-def fold_events(study: str, events: Iterable[Event]) -> StudyView:
+def reduce_events(study: str, events: Iterable[Event]) -> StudyView:
     """Return the view of a sequence of records."""
     view = StudyView(study)
     for event in events:
-        view.fold(event)
+        view.apply(event)
     return view

@@ -1,4 +1,4 @@
-"""Finding the weights of others on this disk and judging whether they may be read.
+"""Finding the pretrained weights on this disk and judging whether they may be read.
 
 Nothing is downloaded here and nothing is loaded: this module imports neither torch nor a model
 library, so that a run can say at its start what it will miss.

@@ -1,4 +1,4 @@
-"""Which weights of others the project can use, as a table; finding them is in `weights`."""
+"""Which pretrained weights the project can use, as a table; finding them is in `weights`."""
 
 from dataclasses import dataclass
 from typing import Literal

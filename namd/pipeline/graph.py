@@ -63,7 +63,7 @@ class Plan:
 
     Attributes:
         nodes: In that order.
-        missing: Weights of others that are not on this disk; the keys are then provisional, and
+        missing: Pretrained weights that are not on this disk; the keys are then provisional, and
             nothing can be built under them.
     """
 

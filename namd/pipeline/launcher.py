@@ -28,7 +28,7 @@ POLL_S = 0.5
 """How often a waiter looks whether another process has finished."""
 
 
-Carry = Callable[[Sequence[Node], StageContext], Generator[Step, None, None]]
+Execute = Callable[[Sequence[Node], StageContext], Generator[Step, None, None]]
 
 
 class LeaseLost(Exception):  # noqa: N818 - an event, not a mistake
@@ -82,7 +82,7 @@ class Launcher:
             torch to see whether there is a GPU.
         made_for: Name of the study that pays; goes into the manifests, so that a driver that was
             killed before it wrote an execution down can tell later that it was its own.
-        carry: Runs the body of some nodes; the default runs it in this process.
+        execute: Runs the body of some nodes; the default runs it in this process.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Launcher:
         reporter: Reporter,
         world: Callable[[], World] | None = None,
         made_for: str = "",
-        carry: Carry | None = None,
+        execute: Execute | None = None,
     ) -> None:
         self.store = store
         self.cohort = cohort
@@ -100,7 +100,7 @@ class Launcher:
         self.made_for = made_for
         self._make_world = world or _local_world
         self._world: World | None = None
-        self._carry = carry or _in_this_process
+        self._execute = execute or _in_this_process
 
     def build(self, plan: Plan) -> tuple[list[StageResult], dict[str, Artifact]]:
         """Build what is missing; return how each node came, and the artifacts by label.
@@ -192,7 +192,7 @@ class Launcher:
             with explained(self.store.backend.name, self.store.backend.folder):
                 context, warnings = self._context(tasks)
                 watch = LeaseWatch(self.store.leases.timing.heartbeat_s)
-                body = self._carry(nodes, context)
+                body = self._execute(nodes, context)
                 with closing(body):
                     for step in body:
                         self._note(step, nodes, open_tasks)

@@ -18,13 +18,13 @@ class Metric:
         title: What people call it.
         low: Least value that it can take.
         high: Greatest.
-        fewer_is_better: Whether it is a distance; None: neither way is better by itself.
+        lower_is_better: Whether it is a distance; None: neither way is better by itself.
     """
 
     title: str
     low: float = -math.inf
     high: float = math.inf
-    fewer_is_better: bool | None = False
+    lower_is_better: bool | None = False
 
 
 _RANKING = {
@@ -34,21 +34,21 @@ _RANKING = {
     "auprc_per_draw": Metric("AUPRC per draw", 0, 1),
 }
 _IMAGES = {
-    "lpips": Metric("LPIPS", 0, fewer_is_better=True),
+    "lpips": Metric("LPIPS", 0, lower_is_better=True),
     "ssim": Metric("SSIM", -1, 1),
     "psnr": Metric("PSNR, dB"),
 }
 # The unbiased estimate of a kernel distance may be negative.
 _SETS = {
-    "fid": Metric("FID", 0, fewer_is_better=True),
-    "kid": Metric("KID", fewer_is_better=True),
-    "fid_judge": Metric("Frechet distance of judge features", 0, fewer_is_better=True),
-    "kid_judge": Metric("kernel distance of judge features", fewer_is_better=True),
+    "fid": Metric("FID", 0, lower_is_better=True),
+    "kid": Metric("KID", lower_is_better=True),
+    "fid_judge": Metric("Frechet distance of judge features", 0, lower_is_better=True),
+    "kid_judge": Metric("kernel distance of judge features", lower_is_better=True),
 }
 _OTHERS = {
     "gap_recovered": Metric("share of the follow-up's gain"),
     "gap_recovered_per_draw": Metric("share of the follow-up's gain per draw"),
-    "mean_probability": Metric("mean probability", 0, 1, fewer_is_better=None),
+    "mean_probability": Metric("mean probability", 0, 1, lower_is_better=None),
 }
 
 RANKING = tuple(_RANKING)
@@ -66,9 +66,9 @@ def title_of(metric: str) -> str:
     return METRICS[metric].title if metric in METRICS else metric
 
 
-def fewer_is_better(metric: str) -> bool:
+def lower_is_better(metric: str) -> bool:
     """Return whether a metric is a distance; an unknown one is taken for none."""
-    return metric in METRICS and bool(METRICS[metric].fewer_is_better)
+    return metric in METRICS and bool(METRICS[metric].lower_is_better)
 
 
 def within_range(metric: str, value: float) -> float:

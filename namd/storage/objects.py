@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from s3fs import S3FileSystem
 
 CACHE_VARIABLE = "NAMD_STORE_CACHE"
-"""Folder for local copies; a shared one lets the workers of a gang see one another's files."""
+"""Folder for local copies; the ranks of a worker group see one another's files in a shared one."""
 
 
 class ObjectStorage:
@@ -162,7 +162,7 @@ class ObjectStorage:
             except FileNotFoundError:
                 if (self.folder / place).exists():
                     raise
-                # A gang goes on meanwhile: this checkpoint has just given way to the next.
+                # A worker group goes on meanwhile: this checkpoint has just given way to the next.
                 del states[place]
         for place in set(self._objects(path)) - set(states):
             self._patiently(self._filesystem.rm_file, self._key(place))

@@ -64,7 +64,7 @@ def calibrate(
 ) -> dict[str, float]:
     """Return the seconds that one worker takes for one artifact of each stage of a configuration.
 
-    What they are charged follows from what a worker reserves (see namd.study.gangs).
+    What they are charged follows from what a worker reserves (see namd.study.worker_groups).
 
     Args:
         configuration: What will be run at full length.

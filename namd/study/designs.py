@@ -197,16 +197,16 @@ def _smallest(num_factors: int, resolution: int) -> tuple[tuple[int, ...], int]:
 
     Raises ConfigError where it is too large, or takes too long to find.
     """
-    most_base = MAXIMUM_RUNS.bit_length() - 1
+    max_base = MAXIMUM_RUNS.bit_length() - 1
     asked = f"ablation.resolution={resolution}: {num_factors} toggles"
     way = "take fewer toggles or a lower resolution, or use leave-one-out"
-    if num_factors > most_base + MAXIMUM_GENERATORS:
+    if num_factors > max_base + MAXIMUM_GENERATORS:
         raise ConfigError(
-            f"{asked}, a fraction has at most {most_base + MAXIMUM_GENERATORS}; use leave-one-out"
+            f"{asked}, a fraction has at most {max_base + MAXIMUM_GENERATORS}; use leave-one-out"
         )
     least = min(resolution, num_factors + 1)
     tries = itertools.count(1)
-    for num_base in range(1, min(num_factors, most_base) + 1):
+    for num_base in range(1, min(num_factors, max_base) + 1):
         try:
             columns = _columns(num_base, num_factors, least, tries)
         except _TooManyTries as error:

@@ -46,7 +46,8 @@ class Build:
     def seconds(self) -> float | None:
         """What all of it takes at its own pace; None: not seen for long enough.
 
-        Members of a family have none: one builder makes them in turn, each is heard of when done.
+        Members of a family have none: one stage worker makes them in turn, each is heard of when
+        done.
         """
         steps, elapsed = self.index - self.first, self.heard - self.began
         if _name(self.label) != self.label or steps <= 0 or elapsed < PACED_S:
@@ -61,8 +62,8 @@ class Eta:
     A stage costs the mean of what was measured under its name: of those that are built, and of
     those under way at their pace. One not yet seen costs what the plan knows, as far off as the
     plan was with those measured; else the mean of its kind. All that is left is shared among as
-    many builders as the plan has at once, but a trial builds one thing after the other: the end is
-    no nearer than that of the one with the longest way to go.
+    many stage workers as the plan has at once, but a trial builds one thing after the other: the
+    end is no nearer than that of the one with the longest way to go.
 
     Attributes:
         to_build: Stages that the plan had to build.

@@ -21,7 +21,7 @@ def ledger_importance(
     state = StudyState(parse_study(view.specification))
     try:
         for event in read_events(storage, view.study):
-            state.fold(event)
+            state.apply(event)
     except ProposalLost as error:
         return {}, (f"importances are left out: {error}",)
     return importances(state), ()

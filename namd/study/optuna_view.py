@@ -19,7 +19,7 @@ from namd.study.state import StudyState
 PROPOSAL = "namd_proposal"
 TRIALS = "namd_trials"
 
-LEAST_FOR_IMPORTANCE = 8
+MIN_FOR_IMPORTANCE = 8
 """Completed proposals below which shares would be noise."""
 
 
@@ -70,7 +70,7 @@ def importances(state: StudyState) -> dict[str, dict[str, float]]:
     if search is None:
         raise InputError(f"study {state.spec.name} is an ablation: it has no space")
     completed = [n for n, outcome in state.engine.outcomes.items() if outcome.state == "completed"]
-    if len(completed) < LEAST_FOR_IMPORTANCE:
+    if len(completed) < MIN_FOR_IMPORTANCE:
         return {}
     storage = InMemoryStorage()
     publish_to_optuna(state, storage)

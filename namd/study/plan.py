@@ -21,13 +21,6 @@ from namd.pipeline.store import Store
 from namd.storage.errors import StoreError
 from namd.study.designs import Fraction
 from namd.study.engine import Engine, Exhausted, Outcome
-from namd.study.gangs import (
-    batch_refusal,
-    device_seconds,
-    devices_of_worker,
-    num_workers,
-    occupied,
-)
 from namd.study.spec import ResourcesSpec, StageResources, StudySpec
 from namd.study.trials import (
     Configurator,
@@ -36,6 +29,13 @@ from namd.study.trials import (
     ablation_trials,
     confirmation_seeds,
     proposal_trials,
+)
+from namd.study.worker_groups import (
+    batch_refusal,
+    device_seconds,
+    devices_of_worker,
+    num_workers,
+    occupied,
 )
 
 SECONDS_PER_HOUR = 3600.0
@@ -286,7 +286,7 @@ def make_study_plan(
     remaining = sum(estimate.seconds for estimate in estimates) / SECONDS_PER_HOUR
     firsts = [(name, keys[0]) for name, keys in families.items()]
     refused = (
-        gang_refusal((nodes[place].stage for place in firsts), resources, cluster)
+        worker_group_refusal((nodes[place].stage for place in firsts), resources, cluster)
         or batch_refusal(missing, resources)
         or _over_budget(spent, remaining, budget)
     )
@@ -342,8 +342,10 @@ def _counted(items: Sequence[_Item], what: str, say: Say | None) -> Iterator[_It
         yield item
 
 
-def gang_refusal(stages: Iterable[Stage], resources: ResourcesSpec, cluster: Cluster) -> str | None:
-    """Return why a stage's smallest gang can never be placed, or None."""
+def worker_group_refusal(
+    stages: Iterable[Stage], resources: ResourcesSpec, cluster: Cluster
+) -> str | None:
+    """Return why a stage's smallest worker group can never be placed, or None."""
     for stage in stages:
         need = occupied(stage, resources.of(stage.name, stage.family))
         for word, per_worker, whole, node in (

@@ -366,14 +366,14 @@ def open_study(
     live = False
     promised: list[Sequence[Mapping[str, Any]]] = []
 
-    def fold(event: Event) -> None:
-        state.fold(event)
+    def apply(event: Event) -> None:
+        state.apply(event)
         if event.identity.kind == schema.OPENED and schema.WARM in event.body:
             promised.append(event.body[schema.WARM])
         if live and listener is not None:
             listener(event, state.view)
 
-    writer = open_writer(storage, spec.name, listener=fold, timing=timing)
+    writer = open_writer(storage, spec.name, listener=apply, timing=timing)
     live = True
     try:
         if state.view.specification:

@@ -247,12 +247,12 @@ class BudgetSpec:
 
 @dataclass(frozen=True)
 class StageResources:
-    """What a builder of one stage reserves.
+    """What a stage worker of one stage reserves.
 
     Attributes:
-        workers: Size of the gang of a training stage and of the pools that draw; every other
-            stage is built by one.
-        minimum_workers: An elastic gang may shrink to so many; None: it may not.
+        workers: Size of the worker group of a training stage and of the pools that draw; every
+            other stage is built by one.
+        minimum_workers: An elastic worker group may shrink to so many; None: it may not.
         cpus: Cores per worker; None: the configuration's `num_threads`.
         gpus: Accelerators per worker; a fraction where several stages fit on one.
     """
@@ -263,7 +263,7 @@ class StageResources:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        """Reject gangs of nobody and nothing."""
+        """Reject worker groups of nobody and nothing."""
         if self.workers < 1:
             raise ValueError(f"workers is 1 or more, not {self.workers}")
         if self.minimum_workers is not None and not 1 <= self.minimum_workers <= self.workers:
@@ -277,7 +277,7 @@ class StageResources:
 
     @property
     def least(self) -> int:
-        """The smallest gang it runs with."""
+        """The smallest worker group it runs with."""
         return self.minimum_workers or self.workers
 
     @property
@@ -292,7 +292,7 @@ class StageResources:
 
 @dataclass(frozen=True)
 class ResourcesSpec:
-    """What builders reserve, by stage. None of it enters a key.
+    """What stage workers reserve, by stage. None of it enters a key.
 
     Attributes:
         default: Of every stage that is not named.
@@ -311,7 +311,7 @@ class ResourcesSpec:
             raise ValueError(f"concurrency is 1 or more, not {self.concurrency}")
 
     def of(self, stage: str, family: str) -> StageResources:
-        """Return what a stage's builder reserves: by its name, else its family's."""
+        """Return what a stage's stage worker reserves: by its name, else its family's."""
         return self.stages.get(stage, self.stages.get(family, self.default))
 
     def for_threads(self, num_threads: int) -> "ResourcesSpec":
@@ -344,7 +344,7 @@ class StudySpec:
         search: or this.
         evaluate: How each trial is judged.
         budget: None: no limit.
-        resources: What builders reserve.
+        resources: What stage workers reserve.
         tracking: What W&B gets.
     """
 

@@ -45,21 +45,21 @@ class StudyState:
             self._engine = Engine(self._search, self._warm)
         return self._engine
 
-    def fold(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
         """Take in one record."""
         rungs_before = len(self.view.rung_order)
-        self.view.fold(event)
+        self.view.apply(event)
         identity = event.identity
         if self.spec.search is None:
             return
         content = event.content
         if isinstance(content, Warm):
-            self._fold_warm(content)
+            self._apply_warm(content)
         elif isinstance(content, Proposed):
-            self._fold_proposal(int(identity.name), content)
+            self._apply_proposal(int(identity.name), content)
         elif identity.trial is not None:
             if isinstance(content, RungValue) and len(self.view.rung_order) > rungs_before:
-                self._fold_rung(identity.trial, identity.name, content)
+                self._apply_rung(identity.trial, identity.name, content)
             if identity.kind in schema.ENDINGS:
                 self._settle(self._proposals_of.get(identity.trial, ()))
 
@@ -91,11 +91,11 @@ class StudyState:
     def _first_proposal(self, trial: str) -> int:
         return min(self._proposals_of[trial])
 
-    def _fold_warm(self, warm: Warm) -> None:
+    def _apply_warm(self, warm: Warm) -> None:
         if self._engine is None:
             self._warm.append(WarmTrial(warm.point, tuple(warm.values)))
 
-    def _fold_proposal(self, number: int, body: Proposed) -> None:
+    def _apply_proposal(self, number: int, body: Proposed) -> None:
         if number > len(self.engine.proposals):
             raise ProposalLost(
                 f"study {self.spec.name}: proposal {len(self.engine.proposals)} is lost from its "
@@ -109,7 +109,7 @@ class StudyState:
         # Its trials may be those of an earlier proposal, and over already.
         self._settle([number])
 
-    def _fold_rung(self, trial: str, rung: str, told: RungValue) -> None:
+    def _apply_rung(self, trial: str, rung: str, told: RungValue) -> None:
         if trial in self._proposals_of:
             record = RungRecord(trial, rung, float(told.value), self._first_proposal(trial))
             self.rungs.append(record)
@@ -176,7 +176,7 @@ def replay(spec: StudySpec, events: Iterable[Event]) -> list[Mismatch]:
                 decision = state.decide_rung(identity.trial, rung, float(content.value))
                 if decision != content.decision:
                     found.append(Mismatch(identity.transition, content.decision, decision))
-        state.fold(event)
+        state.apply(event)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from namd.ledger.schema import CONFIRM
 from namd.ledger.view import StudyView
-from namd.statistics.metrics import fewer_is_better
+from namd.statistics.metrics import lower_is_better
 from namd.statistics.pareto import pareto_front
 from namd.statistics.seed_intervals import SEEDS, mean_over_seeds
 
@@ -34,7 +34,7 @@ def objectives(specification: Mapping[str, Any]) -> list[Objective]:
     search = specification.get("search")
     if search is None:
         primary = str(specification.get("evaluate", {}).get("primary", "auroc"))
-        return [Objective(primary, not fewer_is_better(primary))]
+        return [Objective(primary, not lower_is_better(primary))]
     named = search["objective"]
     several = named if isinstance(named, list | tuple) else [named]
     return [Objective(str(o["metric"]), o.get("mode", "max") == "max") for o in several]

@@ -34,7 +34,7 @@ MEASURED_BY = {
     "fid": ("evaluate.fid", "inception"),
     "kid": ("evaluate.fid", "inception"),
 }
-"""Metrics that need weights of others: the setting that switches each on, and to what."""
+"""Metrics that need pretrained weights: the setting that switches each on, and to what."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +158,14 @@ class Configurator:
 
     def resources(self) -> ResourcesSpec:
         """Return what stages reserve: a core for each thread if the file does not say."""
-        return self.spec.resources.for_threads(self._most_threads())
+        return self.spec.resources.for_threads(self._max_threads())
 
-    def _most_threads(self) -> int:
+    def _max_threads(self) -> int:
         return max(num_threads(each.config) for each in self._each_alone())
 
     def _require_cores(self) -> None:
         """Refuse threads that would share cores. Raises ConfigError."""
-        threads, resources = self._most_threads(), self.spec.resources
+        threads, resources = self._max_threads(), self.spec.resources
         named = {"default": resources.default}
         named |= {f"stages.{name}": each for name, each in resources.stages.items()}
         for name, each in named.items():
@@ -360,7 +360,7 @@ def _require_metrics(spec: StudySpec) -> None:
         if name not in METRICS:
             raise ConfigError(f"{place}: no such metric{nearest(name, METRICS)}")
     for objective in spec.search.objectives if spec.search is not None else ():
-        fewer = METRICS[objective.metric].fewer_is_better
+        fewer = METRICS[objective.metric].lower_is_better
         better = "min" if fewer else "max"
         if fewer is not None and objective.mode != better:
             raise ConfigError(

@@ -134,7 +134,7 @@ class StudyRuns:
         event = Event(Place(1, len(self._known) + 1), identity, 0.0, "", body)
         if identity not in self._known:
             self._known.add(identity)
-            self._view.fold(event)
+            self._view.apply(event)
         if trial is None or identity.kind not in ENDINGS:
             return None
         known = self._view.trials[trial]

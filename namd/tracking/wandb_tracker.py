@@ -22,9 +22,9 @@ StepsOfKey = Callable[[str, str], Iterable[Mapping[str, Any]]]
 ImagesOfKey = Callable[[str, str], Sequence[tuple[str, bytes]]]
 """From a stage's label and key to (caption, PNG) of a few pictures; often none."""
 
-MOST_IMAGES = 8
-MOST_OPEN = 8
-MOST_BUFFERED = 64
+MAX_IMAGES = 8
+MAX_OPEN = 8
+MAX_BUFFERED = 64
 """Per stage; stages shown while they are built; stages whose steps are kept meanwhile."""
 
 
@@ -144,7 +144,7 @@ class WandbTracker:
         content = replace(content, tags=("found" if body.get("cached") else "built",))
         images: list[tuple[str, bytes]] = []
         if self._runs.images and self._images_of_key is not None:
-            found = self._images_of_key(label, key)[:MOST_IMAGES]
+            found = self._images_of_key(label, key)[:MAX_IMAGES]
             images = [(clean_text(caption), png) for caption, png in found]
         if building.shown is not None:
             building.shown.finish(replace(content, summary=summary), images=images)
@@ -167,7 +167,7 @@ class WandbTracker:
         self, label: str, key: str, building: _Building, index: int, measured: Mapping[str, float]
     ) -> None:
         if building.shown is None:
-            if sum(b.shown is not None for b in self._building.values()) >= MOST_OPEN:
+            if sum(b.shown is not None for b in self._building.values()) >= MAX_OPEN:
                 return
             building.shown = self._writer.open(self._runs.stage_run(label, key))
             lines = building.history.lines
@@ -182,5 +182,5 @@ class WandbTracker:
     def _make_room(self) -> None:
         """Forget the steps of a stage that nobody published, beyond a number."""
         hidden = [key for key, building in self._building.items() if building.shown is None]
-        if len(hidden) >= MOST_BUFFERED:
+        if len(hidden) >= MAX_BUFFERED:
             del self._building[hidden[0]]

@@ -1,6 +1,6 @@
-"""Batch norm over the global batch of a gang.
+"""Batch norm over the global batch of a worker group.
 
-Own code: torch's SyncBatchNorm refuses tensors on a CPU, and a gang on CPUs must give one
+Own code: torch's SyncBatchNorm refuses tensors on a CPU, and a worker group on CPUs must give one
 worker's result too.
 """
 

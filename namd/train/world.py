@@ -1,4 +1,4 @@
-"""Who trains: one process, or a gang joined by torch.distributed. Starting the gang is not ours."""
+"""The ranks of a training: one process, or a worker group that torch.distributed has joined."""
 
 import os
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class LocalWorld:
 
     @property
     def leads(self) -> bool:
-        """Whether this worker writes what the gang writes once."""
+        """Whether this worker writes what the worker group writes once."""
         return self.rank == 0
 
 

@@ -391,7 +391,7 @@ def test_the_report_gives_effects_signs_and_aliases_in_words(half, tmp_path):
     lines = list(csv.DictReader(io.StringIO(effects_csv(report.table))))
     line = next(r for r in lines if (r["effect"], r["metric"]) == ("predict", "auroc"))
     assert float(line["low"]) == report.table.effect("predict")["estimate"]["low"]
-    assert line["cannot_be_told_from"] == f"align{TIMES}ehr"
+    assert line["aliased_with"] == f"align{TIMES}ehr"
     assert (tmp_path / "effects.csv").read_bytes().decode() == effects_csv(report.table)
     assert json.loads((tmp_path / "effects.json").read_text())[1]["effect"] == "predict"
 

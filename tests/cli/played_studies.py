@@ -35,7 +35,7 @@ ROWS_S = 4.0
 """A trial's table, once its stages are there."""
 
 START_S = 8.0
-"""Until the first builder is up."""
+"""Until the first stage worker is up."""
 
 NUM_STEPS = 20
 

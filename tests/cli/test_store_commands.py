@@ -10,7 +10,7 @@ from toy_run import cohort_digest, configure, toy_run
 
 from namd.cli.main import main
 from namd.cli.progress import PlainReporter, RichReporter, forecast
-from namd.ledger.holds import hold
+from namd.ledger.pins import pin
 from namd.pipeline.estimate import estimator
 from namd.pipeline.graph import make_plan
 from namd.storage.local import LocalStorage
@@ -142,7 +142,7 @@ def test_gc_unused_keeps_what_was_held_or_published_while_it_waited(call, toy_st
         def sleep(_seconds):
             live.enter_context(toys.opened(folder, parse_study(toys.ABLATION)))
             place = ("encode", result.artifacts["encode"].key)
-            hold(LocalStorage(folder), "parts", "one", [place])
+            pin(LocalStorage(folder), "parts", "one", [place])
             attempt = store.open_attempt("late", OTHER)
             store.publish(attempt)
             lease.release()

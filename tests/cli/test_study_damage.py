@@ -12,8 +12,8 @@ from ledger_damage import EVENTS, FIELDS, HARMLESS, LEASES, SEGMENTS, event_file
 from analysis.study_report import make_report
 from namd.cli import main as front
 from namd.config.errors import InputError
-from namd.ledger.holds import held
 from namd.ledger.lease import StudyBusy
+from namd.ledger.pins import pinned
 from namd.ledger.reading import read_events
 from namd.ledger.repair import repair
 from namd.ledger.requests import stop_requested
@@ -315,15 +315,15 @@ def test_a_lost_last_proposal_is_made_again(folder):
 def test_a_damaged_hold_stops_a_collection_and_a_damaged_request_stops_a_study(folder):
     storage, spec = LocalStorage(folder), parse_study({**ABLATION})
     place = folder / "studies" / NAME
-    (place / "holds").mkdir()
+    (place / "pins").mkdir()
     (place / "requests").mkdir()
     (place / "requests" / "stop-2").write_bytes(b"{")
     with toys.opened(folder, spec):
-        assert held(storage) == set()
-        (place / "holds" / "trial").write_text('[["vae", "ab"]]')
-        assert held(storage) == {("vae", "ab")}
-        (place / "holds" / "trial").write_text('[["vae"]]')
-        with pytest.raises(InputError, match=f"{NAME}/holds/trial .*namd study repair"):
-            held(storage)
+        assert pinned(storage) == set()
+        (place / "pins" / "trial").write_text('[["vae", "ab"]]')
+        assert pinned(storage) == {("vae", "ab")}
+        (place / "pins" / "trial").write_text('[["vae"]]')
+        with pytest.raises(InputError, match=f"{NAME}/pins/trial .*namd study repair"):
+            pinned(storage)
         assert "cannot be read" in stop_requested(storage, NAME, 2)
         assert stop_requested(storage, NAME, 3) is None

@@ -17,7 +17,7 @@ def estimate(stage, number=6, in_store=2, seconds=None, role="train"):
     return StageEstimate(stage, number, in_store, seconds, source, role=role)
 
 
-def pace(*stages, trials=4, at_once=2):
+def eta(*stages, trials=4, at_once=2):
     found = Eta()
     found.plan(StudyPlan("parts", {}, trials, stages, 24, at_once, 0.0, None, False, None))
     return found
@@ -29,24 +29,24 @@ def build(label, index, total=100, elapsed=50.0, first=0):
 
 def test_nothing_is_told_before_there_is_a_plan_or_when_nothing_is_to_build():
     assert Eta().left({}, 1) is None
-    assert pace(estimate("vae", 6, 6, 0.0)).left({}, 4) is None
+    assert eta(estimate("vae", 6, 6, 0.0)).left({}, 4) is None
 
 
 def test_the_plans_costs_are_told_until_one_is_measured():
-    found = pace(estimate("vae", seconds=100.0))
+    found = eta(estimate("vae", seconds=100.0))
     assert found.left({}, 4) == pytest.approx(4 * 100 / 2)
     found.finish("vae", 300.0)
     assert found.left({}, 4) == pytest.approx(3 * 300 / 2)
 
 
 def test_a_plan_is_as_wrong_of_the_rest_as_of_what_was_measured():
-    found = pace(estimate("vae", seconds=100.0), estimate("draws", seconds=10.0, role="map"))
+    found = eta(estimate("vae", seconds=100.0), estimate("draws", seconds=10.0, role="map"))
     found.finish("vae", 300.0)
     assert found.left({}, 4) == pytest.approx((3 * 300 + 4 * 30) / 2)
 
 
 def test_a_name_not_yet_seen_costs_what_its_kind_does():
-    found = pace(estimate("vae"), estimate("latents", role="map"), estimate("draws", role="map"))
+    found = eta(estimate("vae"), estimate("latents", role="map"), estimate("draws", role="map"))
     assert found.left({}, 4) is None
     found.finish("vae", 60.0)
     # Nothing tells yet what a mapping stage takes, certainly not a training.
@@ -58,7 +58,7 @@ def test_a_name_not_yet_seen_costs_what_its_kind_does():
 
 
 def test_a_build_under_way_tells_its_cost_by_its_own_pace():
-    found = pace(estimate("vae"))
+    found = eta(estimate("vae"))
     # Half of it was there, a quarter took 50 s: 200 s each.
     assert found.left(build("vae", 75, first=50), 4) == pytest.approx(3.25 * 200 / 2)
 
@@ -73,19 +73,19 @@ def test_a_build_under_way_tells_its_cost_by_its_own_pace():
     ids=["too short a look", "no step since", "member of a family"],
 )
 def test_a_build_that_shows_no_pace_tells_no_cost(builds):
-    assert pace(estimate("vae")).left(builds, 4) is None
-    assert pace(estimate("vae")).left(build("vae", 25), 4) is not None
+    assert eta(estimate("vae")).left(builds, 4) is None
+    assert eta(estimate("vae")).left(build("vae", 25), 4) is not None
 
 
 def test_the_last_trial_builds_one_stage_at_a_time():
-    found = pace(estimate("vae", 4, 0, 60.0), estimate("judge", 1, 0, 80.0))
+    found = eta(estimate("vae", 4, 0, 60.0), estimate("judge", 1, 0, 80.0))
     for trial in "abc":
         found.finish("vae", 60.0)
         found.has(trial, "vae")
     found.finish("judge", 80.0)
     assert found.left({}, 4) == pytest.approx(60)
-    # Twin: two that lack theirs have a builder each.
-    found = pace(estimate("vae", 4, 0, 60.0))
+    # Twin: two that lack theirs have a stage worker each.
+    found = eta(estimate("vae", 4, 0, 60.0))
     for trial in "ab":
         found.finish("vae", 60.0)
         found.has(trial, "vae")
@@ -93,7 +93,7 @@ def test_the_last_trial_builds_one_stage_at_a_time():
 
 
 def test_a_trial_that_has_not_begun_waits_for_one_to_end():
-    found = pace(estimate("vae", 3, 0, 60.0), estimate("finetune", 3, 0, 30.0), trials=3)
+    found = eta(estimate("vae", 3, 0, 60.0), estimate("finetune", 3, 0, 30.0), trials=3)
     for trial in "ab":
         found.begin(trial)
         found.finish("vae", 60.0)
@@ -105,7 +105,7 @@ def test_a_trial_that_has_not_begun_waits_for_one_to_end():
 
 
 def test_what_pruned_trials_did_not_come_to_is_not_waited_for():
-    found = pace(estimate("vae", 8, 0, 10.0), estimate("finetune", 8, 0, 50.0), trials=8)
+    found = eta(estimate("vae", 8, 0, 10.0), estimate("finetune", 8, 0, 50.0), trials=8)
     for trial in "abcdef":
         found.finish("vae", 10.0)
         found.has(trial, "vae")
@@ -114,7 +114,7 @@ def test_what_pruned_trials_did_not_come_to_is_not_waited_for():
 
 
 def test_a_resumed_study_counts_the_trials_that_are_left():
-    found = pace(estimate("vae", 8, 6, 60.0), trials=8)
+    found = eta(estimate("vae", 8, 6, 60.0), trials=8)
     found.open(2)
     assert found.left({}, 2) == pytest.approx(2 * 60 / 2)
 

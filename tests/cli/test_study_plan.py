@@ -79,13 +79,13 @@ def test_what_no_cluster_can_place_is_refused_with_numbers(
     studies, cohort, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(study_plan, "cluster_at", lambda _address: Cluster(4.0, 2.0))
-    gang = {"stages": {"finetune": {"workers": 4, "gpus": 1}}}
-    words = words_for(tmp_path, studies, resources=gang)
+    worker_group = {"stages": {"finetune": {"workers": 4, "gpus": 1}}}
+    words = words_for(tmp_path, studies, resources=worker_group)
     code, told, _ = planned(capsys, *words, "--no-calibration")
     assert code == 2
     assert told["refused"] == ("stage finetune needs 4 workers x 1 GPUs = 4, the cluster has 2")
-    gang["stages"]["finetune"]["workers"] = 2
-    words = words_for(tmp_path, studies, resources=gang)
+    worker_group["stages"]["finetune"]["workers"] = 2
+    words = words_for(tmp_path, studies, resources=worker_group)
     assert planned(capsys, *words, "--no-calibration")[0] == 0
 
 
@@ -93,14 +93,14 @@ def test_a_batch_that_workers_cannot_share_is_refused_before_anything_starts(
     studies, cohort, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(study_plan, "cluster_at", lambda _address: Cluster(64.0))
-    gang = {"stages": {"vae": {"workers": 7}}}
-    words = words_for(tmp_path, studies, resources=gang)
+    worker_group = {"stages": {"vae": {"workers": 7}}}
+    words = words_for(tmp_path, studies, resources=worker_group)
     code, told, err = planned(capsys, *words, "--no-calibration")
     assert code == 2
     assert "cannot be shared equally by 7 workers" in told["refused"]
     assert "refused: " in err
-    gang["stages"]["vae"]["minimum_workers"] = 1
-    words = words_for(tmp_path, studies, resources=gang)
+    worker_group["stages"]["vae"]["minimum_workers"] = 1
+    words = words_for(tmp_path, studies, resources=worker_group)
     assert planned(capsys, *words, "--no-calibration")[0] == 0
 
 

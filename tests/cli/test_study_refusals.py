@@ -134,8 +134,8 @@ def test_a_file_that_is_no_study_is_named_with_the_line(text, message, studies, 
 
 
 def test_a_plan_that_is_refused_names_the_file(studies, cohort, capsys, tmp_path):
-    gang = {"stages": {"finetune": {"workers": 64, "gpus": 1}}}
-    file = toys.write_file(tmp_path, toys.ABLATION, resources=gang)
+    worker_group = {"stages": {"finetune": {"workers": 64, "gpus": 1}}}
+    file = toys.write_file(tmp_path, toys.ABLATION, resources=worker_group)
     words = ["study", "plan", str(file), "--store", str(studies), "--cohort", "x"]
     assert front.main([*words, "--no-calibration"]) == 2
     assert f"refused: {file}: stage finetune needs 64 workers" in capsys.readouterr().err

@@ -106,7 +106,7 @@ def test_a_failed_trial_is_named_as_logs_take_it(studies, capsys):
 
 def test_an_ambiguous_trial_is_refused(studies, capsys, monkeypatch):
     toys.told_study(studies)
-    monkeypatch.setattr("namd.cli.study_trials.LEAST_OF_ID", 0)
+    monkeypatch.setattr("namd.cli.study_trials.MIN_OF_ID", 0)
     assert front.main(["study", "logs", "parts", "", "--store", str(studies)]) == 2
     assert "6 match" in capsys.readouterr().err
 
@@ -134,7 +134,7 @@ def test_the_best_arm_is_the_one_with_the_highest_primary(studies, capsys):
     assert (told["overrides"], told["seed"]) == ({"finetune.report.include": []}, 1)
 
 
-def test_fewer_is_better_for_a_distance(studies, capsys):
+def test_lower_is_better_for_a_distance(studies, capsys):
     changed = {**toys.ABLATION, "evaluate": {"primary": "lpips"}}
 
     def values(trial):

@@ -1,6 +1,7 @@
-"""Plays a study in this process: conductor and workshop as they are, Tune and Ray's actors played.
+"""Plays a study in this process: study controller and stage scheduler as they are, Tune and Ray's
+actors played.
 
-A thread runs the workshop's event loop, as its actor does; builders are threads.
+A thread runs the stage scheduler's event loop, as its actor does; stage workers are threads.
 """
 
 import asyncio
@@ -12,20 +13,20 @@ from pathlib import Path
 import toy_study as toy
 
 from namd.config.errors import InputError, NotFiniteError, StageError
-from namd.distributed.conductor import Conductor
 from namd.distributed.driver import _conclude
 from namd.distributed.rows import run_values
+from namd.distributed.stage_scheduler import Patience, StageScheduler
+from namd.distributed.study_controller import StudyController
 from namd.distributed.work import (
     Bench,
-    BuilderLost,
     Outcome,
     Parts,
     RunRows,
+    StageWorkerLost,
     ended,
     no_rows,
     one_line,
 )
-from namd.distributed.workshop import Patience, Workshop
 from namd.pipeline.graph import Plan, make_plan
 from namd.pipeline.launcher import Launcher
 from namd.pipeline.reporting import SilentReporter
@@ -64,29 +65,29 @@ class Recorder(SilentStudyReporter):
         self.notes.append(line)
 
 
-class LocalBuilder(SilentReporter):
-    """A builder in a thread. `deaths` counts down: an order then ends as a killed process's."""
+class LocalStageWorker(SilentReporter):
+    """A stage worker in a thread. `deaths` counts the orders that end like a killed process's."""
 
     def __init__(self, theatre: "Theatre") -> None:
         self.theatre = theatre
-        self.dismissed = False
+        self.stopped = False
         self._stop = False
 
     async def build(self, work) -> Outcome:
         if self.theatre.deaths > 0:
             self.theatre.deaths -= 1
-            raise BuilderLost("killed")
+            raise StageWorkerLost("killed")
         self._stop = False
         watch = asyncio.create_task(self._watch(work.number))
         try:
-            return await asyncio.to_thread(self._carry, work)
+            return await asyncio.to_thread(self._execute, work)
         finally:
             watch.cancel()
 
     async def _watch(self, number: int) -> None:
-        self._stop = await self.theatre.workshop.asked_to_stop(number)
+        self._stop = await self.theatre.stage_scheduler.asked_to_stop(number)
 
-    def _carry(self, work) -> Outcome:
+    def _execute(self, work) -> Outcome:
         self.work = work
         try:
             store = open_store(str(self.theatre.folder), TIMING, create=False, answered=True)
@@ -103,7 +104,7 @@ class LocalBuilder(SilentReporter):
 
     def stepped(self, nodes, step) -> None:
         loop = self.theatre.loop
-        told = self.theatre.workshop.relay([(nodes[0].label, nodes[0].key, step)])
+        told = self.theatre.stage_scheduler.relay([(nodes[0].label, nodes[0].key, step)])
         asyncio.run_coroutine_threadsafe(told, loop).result()
         if self._stop:
             raise SystemExit(143)
@@ -117,8 +118,8 @@ class LocalBuilder(SilentReporter):
         except (StageError, InputError, OSError) as error:
             return no_rows(error)
 
-    def dismiss(self) -> None:
-        self.dismissed = True
+    def stop(self) -> None:
+        self.stopped = True
 
 
 class Theatre:
@@ -142,7 +143,7 @@ class Theatre:
         store = open_store(str(folder), TIMING)
         store.backend.working_folder("cache")
         self.storage = open_storage(str(folder))
-        self.builders: list[LocalBuilder] = []
+        self.stage_workers: list[LocalStageWorker] = []
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
@@ -150,8 +151,10 @@ class Theatre:
         if spec.search is not None and spec.search.stop_early is not None:
             rungs = spec.search.stop_early.asha.rungs
         bench = Bench(spec.name, str(folder), Path("none"), PARTS)
-        self.workshop = Workshop(bench, self._hire, spec.resources, rungs, Cluster(cpus), patience)
-        self.conductor: Conductor | None = None
+        self.stage_scheduler = StageScheduler(
+            bench, self._start_worker, spec.resources, rungs, Cluster(cpus), patience
+        )
+        self.controller: StudyController | None = None
         self.lost_drivers = 0
 
     def play(self, retry_failed: bool = False):
@@ -172,12 +175,14 @@ class Theatre:
             ) as record:
                 if retry_failed:
                     record.retry_failed()
-                self.conductor = Conductor(record, self.storage, Port(self), _plan, self.reporter)
+                self.controller = StudyController(
+                    record, self.storage, Port(self), _plan, self.reporter
+                )
                 self._tune()
-                self.conductor.abandon("the play is over")
-                self.idle = self._ask(self.workshop.close())
-                self.conductor.account(self.idle)
-                _conclude(self.conductor, self.storage)
+                self.controller.abandon("the play is over")
+                self.idle = self._ask(self.stage_scheduler.close())
+                self.controller.account(self.idle)
+                _conclude(self.controller, self.storage)
                 return record.view
         finally:
             self.loop.call_soon_threadsafe(self.loop.stop)
@@ -188,33 +193,33 @@ class Theatre:
         live: dict[str, tuple[str, int, object]] = {}
         number = 0
         while True:
-            self.conductor.tick()
+            self.controller.tick()
             while len(live) < self.drivers:
                 number += 1
-                word = self.conductor.suggest(f"tune{number}")
+                word = self.controller.suggest(f"tune{number}")
                 if word is None:
                     break
-                live[f"tune{number}"] = (word, 0, self._send(self.workshop.advance(word, 0)))
-            if not live and self.conductor.is_over:
+                live[f"tune{number}"] = (word, 0, self._send(self.stage_scheduler.advance(word, 0)))
+            if not live and self.controller.is_over:
                 return
             for handle, (word, seen, asked) in list(live.items()):
                 if self.lost_drivers > 0:
                     self.lost_drivers -= 1
                     del live[handle]
-                    self.conductor.lost(handle)
+                    self.controller.lost(handle)
                 elif asked.done():
                     entries = asked.result()
                     cursor = seen + len(entries)
-                    if self.conductor.result(handle, entries):
-                        again = self._send(self.workshop.advance(word, cursor))
+                    if self.controller.result(handle, entries):
+                        again = self._send(self.stage_scheduler.advance(word, cursor))
                         live[handle] = (word, cursor, again)
                     else:
                         del live[handle]
             time.sleep(0.002)
 
-    def _hire(self, shape) -> LocalBuilder:
-        self.builders.append(LocalBuilder(self))
-        return self.builders[-1]
+    def _start_worker(self, shape) -> LocalStageWorker:
+        self.stage_workers.append(LocalStageWorker(self))
+        return self.stage_workers[-1]
 
     def _send(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
@@ -224,25 +229,25 @@ class Theatre:
 
 
 class Port:
-    """The workshop as the conductor sees it."""
+    """The stage scheduler as the study controller sees it."""
 
     def __init__(self, theatre: Theatre) -> None:
         self._theatre = theatre
 
     def admit(self, run, plan, configuration) -> None:
-        self._theatre._ask(self._theatre.workshop.admit(run, plan, configuration))
+        self._theatre._ask(self._theatre.stage_scheduler.admit(run, plan, configuration))
 
     def withdraw(self, run, reason) -> None:
-        self._theatre._ask(self._theatre.workshop.withdraw(run, reason))
+        self._theatre._ask(self._theatre.stage_scheduler.withdraw(run, reason))
 
     def forget(self, run) -> None:
-        self._theatre._ask(self._theatre.workshop.forget(run))
+        self._theatre._ask(self._theatre.stage_scheduler.forget(run))
 
     def stop(self, reason) -> None:
-        self._theatre._ask(self._theatre.workshop.stop(reason))
+        self._theatre._ask(self._theatre.stage_scheduler.stop(reason))
 
-    def news(self):
-        return self._theatre._ask(self._theatre.workshop.drain(0))
+    def poll(self):
+        return self._theatre._ask(self._theatre.stage_scheduler.drain(0))
 
 
 def _plan(configuration) -> Plan:

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from namd.distributed import gang_worker
+from namd.distributed import worker_group_rank
 
 
 def work(rank: int, folder: Path) -> None:
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=3)
-    inside = gang_worker._regrouped(2, "gloo")
+    inside = worker_group_rank._regrouped(2, "gloo")
     number = torch.tensor(1.0)
     if inside:
         dist.all_reduce(number)

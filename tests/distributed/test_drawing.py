@@ -15,7 +15,7 @@ import pytest
 from namd.config.errors import StageError
 from namd.distributed import drawing
 from namd.distributed.draw_files import DrawnFiles
-from namd.distributed.draw_workers import MOST_TRIES, DrawWorker, Work
+from namd.distributed.draw_workers import MAX_TRIES, DrawWorker, Work
 from namd.distributed.drawing import counted_tries, draw_and_score, stream
 from namd.distributed.pairs import Coverage, pair_blocks
 from namd.pipeline.graph import Plan, make_plan
@@ -92,7 +92,7 @@ def test_a_block_that_ends_every_worker_is_given_up_by_name(ray_cluster):
             return batch
 
     pairs = pair_blocks(IDS, [0, 1], ROWS)
-    named = rf"4 pairs from \(case case04, k=1\) ended the process of {MOST_TRIES} workers"
+    named = rf"4 pairs from \(case case04, k=1\) ended the process of {MAX_TRIES} workers"
     with counted_tries() as tries, pytest.raises(StageError, match=named):
         list(stream(pairs, [(Step, {"tries": tries})], ROWS, StageResources()))
 

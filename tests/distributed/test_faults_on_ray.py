@@ -1,4 +1,5 @@
-"""One SIGKILL each of a builder, a trial driver, the study driver and the head, while training.
+"""One SIGKILL each of a stage worker, a trial driver, the study driver and the head, while
+training.
 
 And what ends it in peace: SIGTERM, and the SIGHUP of a terminal to all of its processes.
 
@@ -63,7 +64,7 @@ def await_that(condition: Callable[[], object], what: str) -> object:
 
 
 def training(folder: Path) -> int | None:
-    """The process id of a builder that is past its first checkpoint of `finetune`."""
+    """The process id of a stage worker that is past its first checkpoint of `finetune`."""
     begun: dict[str, str] = {}
     for line in toy.read_diary(folder):
         words = line.split()
@@ -83,11 +84,12 @@ def named(process: subprocess.Popen, word: str) -> psutil.Process:
 
 
 def trial_driver(process: subprocess.Popen) -> psutil.Process | None:
-    """The process of a trial: Ray's, and neither builder nor workshop nor waiting for work.
+    """The process of a trial: Ray's, and neither stage worker nor stage scheduler nor waiting for
+    work.
 
     A trial is built for before its process is there.
     """
-    others = ("Builder", "Workshop", "IDLE", "Agent")
+    others = ("StageWorker", "StageScheduler", "IDLE", "Agent")
     titles = {p: " ".join(p.cmdline()) for p in descendants(process)}
     found = (
         p
@@ -136,16 +138,16 @@ def check_words(folder: Path, ray_folder: Path, victim: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "victim", ["builder", "trial_driver", "study_driver", "head", "sigterm", "terminal"]
+    "victim", ["stage_worker", "trial_driver", "study_driver", "head", "sigterm", "terminal"]
 )
 def test_a_kill_costs_at_most_a_checkpoint_interval(tmp_path, ray_folder, victim):
     folder = tmp_path / "store"
     process = start(folder)
     try:
-        builder = await_that(lambda: training(folder), "a checkpoint")
+        stage_worker = await_that(lambda: training(folder), "a checkpoint")
         processes = descendants(process)
-        if victim == "builder":
-            os.kill(builder, signal.SIGKILL)
+        if victim == "stage_worker":
+            os.kill(stage_worker, signal.SIGKILL)
         elif victim == "trial_driver":
             await_that(lambda: trial_driver(process), "a trial's process").kill()
         elif victim == "head":
@@ -157,7 +159,7 @@ def test_a_kill_costs_at_most_a_checkpoint_interval(tmp_path, ray_folder, victim
         else:
             process.terminate()
         code = process.wait(PATIENCE_S)
-        expected = {"builder": 0, "trial_driver": 0, "study_driver": -9}
+        expected = {"stage_worker": 0, "trial_driver": 0, "study_driver": -9}
         expected |= {"sigterm": 143, "terminal": 143}
         assert code == expected.get(victim, code)
         check_words(folder, ray_folder, victim)

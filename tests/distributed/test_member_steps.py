@@ -1,8 +1,8 @@
-"""How far a stage is, as its builder tells it: of a family, member by member."""
+"""How far a stage is, as its stage worker tells it: of a family, member by member."""
 
 from types import SimpleNamespace
 
-from namd.distributed.builder import member_step
+from namd.distributed.stage_worker import member_step
 from namd.methods.base import Stage, Step
 from namd.pipeline.graph import Node
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from namd.config.errors import StageError
 from namd.distributed.draw_files import DrawnFiles
-from namd.distributed.pairs import MOST_ROWS, Coverage, block_rows, pair_blocks
+from namd.distributed.pairs import MAX_ROWS, Coverage, block_rows, pair_blocks
 
 CASES = ["a", "b", "c"]
 PAIRS = [(case, k) for k in (0, 5) for case in CASES]
@@ -62,7 +62,7 @@ def test_blocks_hold_every_pair_once_and_stay_small(num_cases, num_draws):
     ids = [f"case{number}" for number in range(num_cases)]
     rows = block_rows(num_cases)
     blocks = pair_blocks(ids, range(num_draws), rows)
-    assert max(map(len, blocks)) <= rows <= MOST_ROWS
+    assert max(map(len, blocks)) <= rows <= MAX_ROWS
     coverage = Coverage("draws", ids, range(num_draws))
     for block in blocks:
         coverage.add(block["case_id"].to_pylist(), block["k"].to_pylist())

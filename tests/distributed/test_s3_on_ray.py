@@ -1,7 +1,8 @@
 """The S3 of a real study on Ray goes away: one line, and the same command continues it later.
 
 Everything is as a user has it: the command line in a process of its own, preset tiny, real stages
-in Ray's builders. Only the server is this machine's, behind a line that the test cuts or stops.
+in Ray's stage workers. Only the server is this machine's, behind a line that the test cuts or
+stops.
 """
 
 import json

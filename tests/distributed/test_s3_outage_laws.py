@@ -108,7 +108,8 @@ def test_an_outage_for_good_ends_in_one_line_and_the_study_goes_on_later(
 
     with pytest.raises(StageError, match="does not answer") as caught:
         Theatre(s3_url, spec(), reporter=AtRecord(after, out)).play()
-    # The limit, a try of each process at its begin and its end, and what builders have to save.
+    # The limit, a try of each process at its begin and its end, and what stage workers have to
+    # save.
     assert time.monotonic() - gone[0] < LIMIT_S + 40
     assert s3_url in str(caught.value)
     assert "--resume" in str(caught.value)

@@ -10,11 +10,11 @@ from ray.exceptions import RayError
 
 from namd.config.errors import InputError, StageError
 from namd.config.search_path import ROOT
-from namd.distributed import builder
-from namd.distributed.builder import Builder
+from namd.distributed import stage_worker
 from namd.distributed.drawing import _told
 from namd.distributed.source_identity import SourceError, own_source, require_same_source
 from namd.distributed.source_probe import require_answer
+from namd.distributed.stage_worker import StageWorker
 from namd.distributed.work import Bench, Parts, Work, ended
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Store
@@ -77,18 +77,18 @@ def test_other_source_is_refused_with_both_files_and_hashes(driver, elsewhere, c
 
 
 @pytest.mark.parametrize("same", [False, True])
-def test_a_builder_with_other_source_builds_nothing_and_says_so(
+def test_a_stage_worker_with_other_source_builds_nothing_and_says_so(
     tmp_path, driver, monkeypatch, same
 ):
     source = own_source() if same else driver
     bench = Bench("toys", str(tmp_path / "s"), Path("none"), Parts(), source)
-    hired = Builder(bench, Mock(spec=ActorHandle))
-    monkeypatch.setattr(Builder, "_carry", lambda *_: None)
-    monkeypatch.setattr(builder, "_stoppable", lambda *_: nullcontext())
-    monkeypatch.setattr(builder, "run_values", lambda *_: {"auroc": 0.5})
-    monkeypatch.setattr(Builder, "_open", lambda _: Mock(spec=Store))
-    built = hired.build(Work(1, (), "alone", StageResources()))
-    rows = hired.evaluate(Mock(spec=RunConfiguration), ())
+    started = StageWorker(bench, Mock(spec=ActorHandle))
+    monkeypatch.setattr(StageWorker, "_execute", lambda *_: None)
+    monkeypatch.setattr(stage_worker, "_stoppable", lambda *_: nullcontext())
+    monkeypatch.setattr(stage_worker, "run_values", lambda *_: {"auroc": 0.5})
+    monkeypatch.setattr(StageWorker, "_open", lambda _: Mock(spec=Store))
+    built = started.build(Work(1, (), "alone", StageResources()))
+    rows = started.evaluate(Mock(spec=RunConfiguration), ())
     if same:
         assert (built.state, rows.values) == ("built", {"auroc": 0.5})
     else:

@@ -13,7 +13,7 @@ from play import TIMING, Recorder, Theatre
 
 from namd.cli.main import main
 from namd.config.errors import StageError
-from namd.ledger.holds import held
+from namd.ledger.pins import pinned
 from namd.ledger.reading import read_events
 from namd.ledger.requests import request_stop
 from namd.ledger.view import read_view
@@ -47,7 +47,7 @@ def test_each_key_is_executed_and_counted_once(tmp_path):
     # Two arms share the VAE of their seed: 6 trials, 4 of them.
     vaes = {s.key for t in view.trials.values() for s in t.stages if s.name == "vae"}
     assert len(vaes) == 4
-    assert all(builder.dismissed for builder in theatre.builders)
+    assert all(stage_worker.stopped for stage_worker in theatre.stage_workers)
 
 
 def test_reserved_seconds_cover_what_was_built_and_little_more(tmp_path):
@@ -176,15 +176,15 @@ def test_a_loss_that_is_not_finite_is_diverged_and_never_retried(tmp_path):
     assert len(begun) == 2
 
 
-def test_a_lost_builder_costs_a_retry_and_no_trial(tmp_path):
+def test_a_lost_stage_worker_costs_a_retry_and_no_trial(tmp_path):
     theatre = Theatre(tmp_path, toy.ablation(), deaths=3)
     view = theatre.play()
     assert view.counts()["completed"] == 6
     assert set(view.executions().values()) == {1}
-    assert len([n for n in theatre.reporter.notes if "its builder is gone" in n]) == 3
+    assert len([n for n in theatre.reporter.notes if "its stage worker is gone" in n]) == 3
 
 
-def test_a_key_that_kills_every_builder_fails(tmp_path):
+def test_a_key_that_kills_every_stage_worker_fails(tmp_path):
     view = Theatre(tmp_path, toy.ablation(seeds=1), deaths=1000).play()
     assert view.counts()["failed"] == 3
 
@@ -206,7 +206,7 @@ def test_a_pruned_trial_withdraws_and_a_shared_build_goes_on(tmp_path):
     withdrawn = []
 
     def withdraw() -> None:
-        theatre._ask(theatre.workshop.withdraw(f"{withdrawn[0]}/1", "pruned here"))
+        theatre._ask(theatre.stage_scheduler.withdraw(f"{withdrawn[0]}/1", "pruned here"))
 
     def on_event(trial, transition, body, view):
         if transition == "started":
@@ -229,7 +229,7 @@ def test_a_build_that_nobody_wants_stops_at_a_checkpoint(tmp_path):
     def on_event(trial, transition, body, view):
         if transition == "stage/probe":
             threading.Timer(
-                0.5, theatre._ask, [theatre.workshop.withdraw(f"{trial}/1", "x")]
+                0.5, theatre._ask, [theatre.stage_scheduler.withdraw(f"{trial}/1", "x")]
             ).start()
 
     theatre.reporter._on_event = on_event
@@ -272,7 +272,7 @@ def test_a_request_stops_and_resume_ends_alike(tmp_path):
 
     def on_event(trial, transition, body, view):
         if transition == "completed":
-            theatre.conductor.ask_to_stop("enough for today")
+            theatre.controller.ask_to_stop("enough for today")
 
     theatre.reporter._on_event = on_event
     view = theatre.play()
@@ -296,7 +296,7 @@ def test_a_stop_request_in_the_ledger_is_heard(tmp_path):
     assert Theatre(tmp_path, spec).play().counts()["completed"] == 6
 
 
-def test_a_full_disk_under_a_builder_ends_with_one_line_and_blames_no_trial(tmp_path):
+def test_a_full_disk_under_a_stage_worker_ends_with_one_line_and_blames_no_trial(tmp_path):
     spec = toy.ablation(base={"encoder.fault": "full-once"})
     with pytest.raises(StageError, match=r"disk|space") as caught:
         Theatre(tmp_path, spec).play()
@@ -336,12 +336,12 @@ def test_live_studies_hold_what_their_trials_need(tmp_path):
 
     def on_event(trial, transition, body, view):
         if transition == "started":
-            seen.append(held(open_storage(str(tmp_path))))
+            seen.append(pinned(open_storage(str(tmp_path))))
 
     view = Theatre(tmp_path, toy.ablation(seeds=1), reporter=Recorder(on_event)).play()
     needed = {(s.name.partition("[")[0], s.key) for t in view.trials.values() for s in t.stages}
     assert seen[-1] == needed
-    assert held(open_storage(str(tmp_path))) == set()
+    assert pinned(open_storage(str(tmp_path))) == set()
 
 
 def test_a_store_that_cannot_be_written_ends_with_one_line(tmp_path, monkeypatch):
@@ -351,7 +351,7 @@ def test_a_store_that_cannot_be_written_ends_with_one_line(tmp_path, monkeypatch
     create = LocalStorage.create
 
     def full(self, name, data, durable=True):
-        if "events" in name and theatre.conductor and theatre.conductor.running > 1:
+        if "events" in name and theatre.controller and theatre.controller.running > 1:
             raise OSError(28, "No space left on device", name)
         return create(self, name, data, durable)
 

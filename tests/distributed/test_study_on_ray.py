@@ -1,4 +1,4 @@
-"""A study through Tune, workshop and builders as they are, on a real cluster."""
+"""A study through Tune, stage scheduler and stage workers as they are, on a real cluster."""
 
 from pathlib import Path
 

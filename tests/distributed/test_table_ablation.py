@@ -30,5 +30,5 @@ def test_each_stage_of_the_table_ablation_is_executed_once(ray_cluster, tmp_path
     shared = together(spec, cohort, tmp_path / "store")
     sys.stdout.write(json.dumps(asdict(shared)) + "\n")
     assert shared.trials == 18
-    assert shared.most_executions == 1
+    assert shared.max_executions == 1
     assert shared.stages_executed < shared.stages_needed

@@ -163,7 +163,7 @@ def test_two_different_runs_share_nothing_they_should_not(tmp_path, diary, start
     assert read_diary(diary).count("train from 0") == 2
 
 
-def test_a_waiter_takes_over_from_a_killed_builder(tmp_path, diary, start):
+def test_a_waiter_takes_over_from_a_killed_stage_worker(tmp_path, diary, start):
     store = tmp_path / "store"
     first = start(store, DRAWS, "train.pause_s=0.3")
     wait_for(lambda: "train step 5" in read_diary(diary))
@@ -177,7 +177,7 @@ def test_a_waiter_takes_over_from_a_killed_builder(tmp_path, diary, start):
     assert lines.count("train step 12") == 1
 
 
-def test_a_builder_that_slept_too_long_loses_and_nothing_is_doubled(tmp_path, diary, start):
+def test_a_stage_worker_that_slept_too_long_loses_and_nothing_is_doubled(tmp_path, diary, start):
     store = tmp_path / "store"
     first = start(store, DRAWS, "train.pause_s=0.1")
     wait_for(lambda: "train step 5" in read_diary(diary))

@@ -9,7 +9,7 @@ import pytest
 
 from namd.ledger.reading import encode_segment, read_events
 from namd.ledger.schema import Event, Identity, Place, Span
-from namd.ledger.view import fold_events, read_view
+from namd.ledger.view import read_view, reduce_events
 from namd.storage.local import LocalStorage
 
 STUDY = "many"
@@ -59,7 +59,7 @@ def write_segments(folder: Path, num_trials: int) -> int:
 def test_a_view_holds_what_was_told():
     opened = (Identity(None, 1, "opened"), {"specification": {"name": STUDY}})
     message = (Identity(None, 1, "message/1"), {"text": "LPIPS falls back"})
-    view = fold_events(STUDY, place_all([opened, *trial_events(7), message]))
+    view = reduce_events(STUDY, place_all([opened, *trial_events(7), message]))
     (trial,) = view.trials.values()
     assert (trial.state, trial.attempt, trial.values) == ("completed", 1, {"auroc": 7e-5})
     assert [s.name for s in trial.stages if s.cached] == ["vae"]
@@ -75,15 +75,15 @@ def test_the_cohort_is_the_last_that_an_opening_told():
     told = {"cohort": "/c", "cohort_fingerprint": "aa", "host": "one"}
     openings = [told, {"host": "two"}, {"cohort": "/moved"}]
     events = [(Identity(None, n, "opened"), about) for n, about in enumerate(openings, start=1)]
-    about = fold_events(STUDY, place_all(events[:2])).about
+    about = reduce_events(STUDY, place_all(events[:2])).about
     assert about == {"cohort": "/c", "cohort_fingerprint": "aa", "host": "two"}
-    about = fold_events(STUDY, place_all(events)).about
+    about = reduce_events(STUDY, place_all(events)).about
     assert about == {"cohort": "/moved", "cohort_fingerprint": "aa"}
 
 
 @pytest.mark.parametrize("ending", ["completed", "pruned", "failed", "diverged"])
 def test_each_ending_is_told_as_what_it_is(ending):
-    view = fold_events(STUDY, place_all(trial_events(0, ending)))
+    view = reduce_events(STUDY, place_all(trial_events(0, ending)))
     assert view.counts()[ending] == 1
     assert sum(view.counts().values()) == 1
 
@@ -93,9 +93,9 @@ def test_the_latest_attempt_counts():
     trial = events[1][0].trial
     again = [(Identity(trial, 2, "started"), {}), (Identity(trial, 2, "completed"), {"values": {}})]
     late = [(Identity(trial, 1, "interrupted"), {})]
-    assert fold_events(STUDY, place_all(events + again)).counts()["completed"] == 1
-    assert fold_events(STUDY, place_all(events + again + late)).counts()["completed"] == 1
-    assert fold_events(STUDY, place_all(events + late)).counts()["pending"] == 1
+    assert reduce_events(STUDY, place_all(events + again)).counts()["completed"] == 1
+    assert reduce_events(STUDY, place_all(events + again + late)).counts()["completed"] == 1
+    assert reduce_events(STUDY, place_all(events + late)).counts()["pending"] == 1
 
 
 def test_the_status_agrees_with_the_view(tmp_path):

@@ -74,7 +74,7 @@ def test_it_is_refused_with_path_and_value_and_its_neighbour_is_taken(wrong, mes
 @pytest.mark.parametrize("total", [7, 10])
 def test_the_most_steps_are_those_that_the_sampler_takes(spacing, total):
     settings = NoiseScheduleSettings(total, timestep_spacing=spacing)
-    most = settings.most_inference_steps
+    most = settings.max_inference_steps
     for steps in range(1, most + 1):
         assert len(inference_timesteps(settings, steps)) == steps
     with pytest.raises(ValueError, match=f"{most + 1} steps"):

@@ -20,7 +20,7 @@ from namd.train.checkpoints import Checkpoints
 from namd.train.loop import DivergedError
 from namd.train.order import CaseOrder
 from namd.train.world import LocalWorld, current_world
-from tests.parity import gang_bodies as bodies
+from tests.parity import worker_group_bodies as bodies
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAIRS = {
@@ -63,7 +63,7 @@ def place(tmp_path_factory) -> Place:
     bodies.make_cohort(found.cohort)
     bodies.make_perceptual(found.perceptual)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    gang = subprocess.Popen(
+    worker_group = subprocess.Popen(
         [sys.executable, "-m", "tests.parity.test_workers", str(found.folder)],
         cwd=REPOSITORY,
         env=environment,
@@ -72,8 +72,8 @@ def place(tmp_path_factory) -> Place:
     )
     for name in PAIRS:
         found.run(name, LocalWorld())
-    _, errors = gang.communicate(timeout=300)
-    assert gang.returncode == 0, errors
+    _, errors = worker_group.communicate(timeout=300)
+    assert worker_group.returncode == 0, errors
     return found
 
 
@@ -85,7 +85,7 @@ def test_two_workers_train_the_parameters_of_one(place, name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_a_gang_with_its_exchange_broken_is_found_out(place, name):
+def test_a_worker_group_with_its_exchange_broken_is_found_out(place, name):
     assert bodies.furthest(place.result(PAIRS[name], 2), place.result(name, 1)) > 1e-4
 
 
@@ -100,7 +100,7 @@ def test_labels_and_features_are_missing_unevenly_over_ranks(place):
         assert (first != second).mean() > 0.5
 
 
-def test_checkpoints_of_a_gang_are_whole(place):
+def test_checkpoints_of_a_worker_group_are_whole(place):
     names = {path.name for path in (place.folder / "sgd_vae-2" / "checkpoints").glob("*.pt")}
     assert names == {f"{who}-{at}.pt" for who in ("shared", "rank0", "rank1") for at in (15, 20)}
 

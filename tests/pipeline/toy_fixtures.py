@@ -25,10 +25,10 @@ def start(diary):
     running = []
 
     def launch(store, *overrides, crash=None):
-        from toy_run import carry
+        from toy_run import execute
 
         process = multiprocessing.get_context("fork").Process(
-            target=carry, args=(str(store), overrides, crash)
+            target=execute, args=(str(store), overrides, crash)
         )
         process.start()
         running.append(process)

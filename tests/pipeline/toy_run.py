@@ -124,7 +124,7 @@ def install(crash: Crash) -> None:
     runs.record = record
 
 
-def carry(store: str, overrides: tuple[str, ...], crash: str | None) -> None:
+def execute(store: str, overrides: tuple[str, ...], crash: str | None) -> None:
     """Run in a process of its own, which dies at the crash point, if one is named."""
     if crash is not None:
         install(Crash(crash))

@@ -33,7 +33,7 @@ def finished(folder, num_trials: int = 4, **more) -> StudyState:
                     record.complete(trial.trial, toy.rows(trial))
     state = StudyState(spec)
     for event in read_events(storage, spec.name):
-        state.fold(event)
+        state.apply(event)
     return state
 
 

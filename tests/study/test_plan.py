@@ -189,7 +189,7 @@ def test_a_plan_promises_what_the_run_will_charge():
         ({"stages": {"vae": {"gpus": 2, "workers": 1}}}, "2 GPUs for one worker, .* has 1"),
     ],
 )
-def test_a_gang_larger_than_the_cluster_is_refused(resources, message):
+def test_a_worker_group_larger_than_the_cluster_is_refused(resources, message):
     cluster = Cluster(cpus=8, gpus=2, node_gpus=1)
     refused = plan(spec(resources=resources), cluster=cluster).refused
     assert refused is not None
@@ -212,7 +212,7 @@ def planned_training(space, **finetune):
     search = {"space": space, "num_trials": 4, "objective": {"metric": "auroc"}, "sampler": "grid"}
     study = parse_study(
         {
-            "name": "gangs",
+            "name": "worker_groups",
             "base": {"method": "namd", "preset": "tiny"},
             "search": search,
             "resources": {"stages": {"finetune": finetune}},
@@ -222,7 +222,7 @@ def planned_training(space, **finetune):
     return make_study_plan(study, Configurator(study), cluster, cohort_digest=str)
 
 
-def test_a_gang_that_cannot_share_a_batch_is_refused_with_the_numbers():
+def test_a_worker_group_that_cannot_share_a_batch_is_refused_with_the_numbers():
     """Each distinct training is looked at: here the second choice's."""
     space = {"finetune.batch_size": {"choice": [8, 6]}}
     refused = planned_training(space, workers=4).refused

@@ -204,11 +204,11 @@ def test_an_arm_of_a_factorial_is_shortened_as_a_job_type_and_whole_in_the_confi
         f"no_{toggle}_at_all" for toggle in ("align", "predict", "prompts", "ehr", "pre")
     )
     assert len(arm) > 64
-    fold = StudyRuns()
-    fold.event(None, 1, "opened", {"specification": {"name": "toys"}})
-    fold.event("t", 0, "queued", {"arm": arm, "proposal": None, "seed": 0, "overrides": {}})
-    fold.event("t", 1, "started", {})
-    run = fold.event("t", 1, "completed", {"values": {"auroc": 0.5}})
+    reducer = StudyRuns()
+    reducer.event(None, 1, "opened", {"specification": {"name": "toys"}})
+    reducer.event("t", 0, "queued", {"arm": arm, "proposal": None, "seed": 0, "overrides": {}})
+    reducer.event("t", 1, "started", {})
+    run = reducer.event("t", 1, "completed", {"values": {"auroc": 0.5}})
     assert run.config["arm"] == arm
     assert run.job_type == shortened(arm, 64) != arm
     assert Path(run.job_type).name == run.job_type

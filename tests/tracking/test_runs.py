@@ -21,7 +21,7 @@ from namd.tracking.privacy import clean, clean_text
 from namd.tracking.protocol import Tracker
 from namd.tracking.publishing import publish
 from namd.tracking.runs import History, StudyRuns, flat_row
-from namd.tracking.wandb_tracker import MOST_BUFFERED, WandbTracker
+from namd.tracking.wandb_tracker import MAX_BUFFERED, WandbTracker
 
 ROWS = [
     {"arm": "full", "auroc": {"mean": 0.8, "low": 0.7}, "difference": None, "case_id": "case-0817"},
@@ -35,11 +35,11 @@ class MemoryWriter:
     def __init__(self, streaming: bool = False) -> None:
         self.streaming = streaming
         self.runs = {}
-        self.open_now = self.most_open = 0
+        self.open_now = self.max_open = 0
 
     def open(self, content):
         self.open_now += 1
-        self.most_open = max(self.most_open, self.open_now)
+        self.max_open = max(self.max_open, self.open_now)
         return MemoryRun(self, content)
 
     def close(self):
@@ -193,10 +193,10 @@ def test_a_trial_that_failed_over_a_case_does_not_name_it(case):
     with pytest.raises(StageError) as told:
         coverage.require()
     assert case in str(told.value)
-    fold = StudyRuns()
-    fold.event("t", 0, "queued", {"arm": "full", "proposal": None, "seed": 0, "overrides": {}})
-    fold.event("t", 1, "started", {})
-    content = fold.event("t", 1, "failed", {"reason": str(told.value)})
+    reducer = StudyRuns()
+    reducer.event("t", 0, "queued", {"arm": "full", "proposal": None, "seed": 0, "overrides": {}})
+    reducer.event("t", 1, "started", {})
+    content = reducer.event("t", 1, "failed", {"reason": str(told.value)})
     assert content.summary["reason"] == (
         "draws-test: pairs (a case, k=0), (a case, k=12), (a case, k=12) did not return"
     )
@@ -222,9 +222,9 @@ def test_a_history_is_bounded_ordered_and_replaced_where_a_body_resumed():
 
 def test_steps_of_stages_that_nobody_publishes_do_not_pile_up():
     tracker = WandbTracker(MemoryWriter())
-    for number in range(3 * MOST_BUFFERED):
+    for number in range(3 * MAX_BUFFERED):
         tracker.step("vae", f"key{number}", 1, 1, {"loss": 1.0})
-    assert len(tracker._building) == MOST_BUFFERED
+    assert len(tracker._building) == MAX_BUFFERED
 
 
 def test_pictures_only_where_the_study_file_asks(tmp_path):

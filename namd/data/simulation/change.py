@@ -75,14 +75,14 @@ def draw(
     # A nodule wider than the limit from the start must not shrink because of it.
     most = max(settings.largest_mm / (nodule.outline.widest_px * nodule.spacing_mm), 1.0)
     shown = uniform[1] < (sign.sensitivity if label == 1 else sign.false_rate)
-    fewest, most_spicules = sign.num_spicules
+    fewest, max_spicules = sign.num_spicules
     return Change(
         growth_quantile=float(uniform[0]),
         growth_ratio=min(ratio, most),
         sign=float(shown and sign.strength > 0),
         core_offset=float(0.6 * uniform[2]),
         core_angle=float(2 * np.pi * uniform[3]),
-        num_spicules=float(fewest + int(uniform[4] * (most_spicules - fewest + 1))),
+        num_spicules=float(fewest + int(uniform[4] * (max_spicules - fewest + 1))),
         spicule_mm=_between(sign.spicule_mm, uniform[5]),
         spicule_phase=float(2 * np.pi * uniform[6]),
         noise_hu=_between(scan.noise_hu, uniform[7]),

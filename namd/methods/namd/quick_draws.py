@@ -72,7 +72,7 @@ class QuickDraws:
         """
         if not len(self.cases):
             return {}
-        steps = min(STEPS, self.schedule.settings.most_inference_steps)
+        steps = min(STEPS, self.schedule.settings.max_inference_steps)
         settings = DDIMSettings(num_inference_steps=steps)
         with autocast(self.precision, self.device):
             states = self.states_of(self.cases)

@@ -105,7 +105,7 @@ class NAMDConfig(MethodConfig):
                 f"image.size {self.image.size} is not a multiple of the VAE's factor "
                 f"{self.vae.architecture.downsampling}"
             )
-        steps, most = self.draws.ddim.num_inference_steps, self.noise_schedule.most_inference_steps
+        steps, most = self.draws.ddim.num_inference_steps, self.noise_schedule.max_inference_steps
         if steps > most:
             raise ValueError(
                 f"draws.ddim.num_inference_steps {steps} is more than the {most} steps that "

@@ -1,11 +1,11 @@
-"""Step throughput of a Ray Train gang of one worker against the bare loop, in one run.
+"""Step throughput of a Ray Train worker group of one worker against the bare loop, in one run.
 
 Both run the same stage body: the VAE of a preset's shapes, trained by namd.train's loop on random
-crops. The bare loop runs in this process before and after the gang, whose worker has as many
-threads. The body takes the time between two of its measurements, so a gang's relay to its builder
-counts; starts, imports and the first intervals do not.
+crops. The bare loop runs in this process before and after the worker group, whose worker has as
+many threads. The body takes the time between two of its measurements, so a worker group's relay to
+its stage worker counts; starts, imports and the first intervals do not.
 
-    python -m experiments.benchmarks.gang_throughput --preset small --steps 400 --json
+    python -m experiments.benchmarks.worker_group_throughput --preset small --steps 400 --json
 """
 
 import argparse
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import parse
 from namd.config.seeding import generator
-from namd.distributed.gang import build_with_gang
+from namd.distributed.worker_group import build_with_worker_group
 from namd.losses.kl import kl_loss
 from namd.losses.reconstruction import reconstruction_loss
 from namd.losses.total import LossTerm, StepOutput, weighted_sum
@@ -43,25 +43,25 @@ from namd.train.fit import fit
 from namd.train.loop import TrainState
 from namd.train.world import LocalWorld
 
-PURPOSE = "benchmark-gang"
+PURPOSE = "benchmark-worker group"
 TIMES = "times.json"
 WARM_INTERVALS = 2
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Warm steps per second, and the gang's share of the bare loop's.
+    """Warm steps per second, and the worker group's share of the bare loop's.
 
     Attributes:
         bare: Of the bare loop, both runs together.
-        gang: Of the gang of one.
-        ratio: gang / bare.
+        worker_group: Of the worker group of one.
+        ratio: worker group / bare.
         threads: Of each.
-        intervals: Intervals of 25 steps that were counted, bare and gang.
+        intervals: Intervals of 25 steps that were counted, bare and worker group.
     """
 
     bare: float
-    gang: float
+    worker_group: float
     ratio: float
     threads: int
     intervals: tuple[int, int]
@@ -128,15 +128,19 @@ def measure(preset: str, num_steps: int, threads: int) -> Throughput:
     with tempfile.TemporaryDirectory() as place:
         _say(f"bare loop, {num_steps} steps, 1 of 2")
         bare = _bare(settings, Path(place) / "before")
-        _say(f"gang of one, {num_steps} steps; bare loop {1 / statistics.median(bare):.2f} steps/s")
-        gang = _gang(settings, Path(place) / "store", threads)
         _say(
-            f"bare loop, {num_steps} steps, 2 of 2; gang {1 / statistics.median(gang):.2f} steps/s"
+            f"worker group of one, {num_steps} steps; "
+            f"bare loop {1 / statistics.median(bare):.2f} steps/s"
+        )
+        worker_group = _worker_group(settings, Path(place) / "store", threads)
+        _say(
+            f"bare loop, {num_steps} steps, 2 of 2; "
+            f"worker group {1 / statistics.median(worker_group):.2f} steps/s"
         )
         bare += _bare(settings, Path(place) / "after")
     # Others' work on the machine only ever adds time, so the middle of the intervals is compared.
-    own, other = (1 / statistics.median(seconds) for seconds in (bare, gang))
-    return Throughput(own, other, other / own, threads, (len(bare), len(gang)))
+    own, other = (1 / statistics.median(seconds) for seconds in (bare, worker_group))
+    return Throughput(own, other, other / own, threads, (len(bare), len(worker_group)))
 
 
 def _say(line: str) -> None:
@@ -161,8 +165,8 @@ def _bare(settings: SimpleNamespace, place: Path) -> list[float]:
     return _seconds_per_step(payload)
 
 
-def _gang(settings: SimpleNamespace, place: Path, threads: int) -> list[float]:
-    stage = Stage(PURPOSE, 1, "train", "experiments.benchmarks.gang_throughput:body")
+def _worker_group(settings: SimpleNamespace, place: Path, threads: int) -> list[float]:
+    stage = Stage(PURPOSE, 1, "train", "experiments.benchmarks.worker_group_throughput:body")
     node = Node(stage, fingerprint(PURPOSE), {}, {}, settings)
     ray.init(
         num_cpus=max(2, threads),
@@ -172,7 +176,7 @@ def _gang(settings: SimpleNamespace, place: Path, threads: int) -> list[float]:
         logging_level="error",
     )
     try:
-        build_with_gang(
+        build_with_worker_group(
             [node],
             store_url=str(place),
             cohort=place,
@@ -184,7 +188,7 @@ def _gang(settings: SimpleNamespace, place: Path, threads: int) -> list[float]:
         ray.shutdown()
     artifact = open_store(str(place)).find(stage.name, node.key)
     if artifact is None:
-        raise FileNotFoundError(f"{place}: the gang left no artifact")
+        raise FileNotFoundError(f"{place}: the worker group left no artifact")
     return _seconds_per_step(artifact.payload, threads)
 
 
@@ -193,7 +197,7 @@ def _seconds_per_step(payload: Path, threads: int | None = None) -> list[float]:
     times, found = json.loads((payload / TIMES).read_text())
     if threads is not None and found != threads:
         raise ValueError(
-            f"the gang's worker ran with {found} threads, the bare loop with {threads}"
+            f"the worker group's worker ran with {found} threads, the bare loop with {threads}"
         )
     pairs = list(itertools.pairwise(times))[WARM_INTERVALS:]
     return [(end - begin) / (last - first) for (first, begin), (last, end) in pairs]
@@ -212,7 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(asdict(found)))
     else:
         print(
-            f"bare loop {found.bare:.2f} steps/s, gang of one {found.gang:.2f} steps/s, "
+            f"bare loop {found.bare:.2f} steps/s, "
+            f"worker group of one {found.worker_group:.2f} steps/s, "
             f"ratio {found.ratio:.3f} ({found.threads} threads each)"
         )
     return 0

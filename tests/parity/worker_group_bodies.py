@@ -1,4 +1,4 @@
-"""Training bodies with SGD, whose parameters one worker and a gang must agree on.
+"""Training bodies with SGD, whose parameters one worker and a worker group must agree on.
 
 AdamW divides each gradient by its own size: where a gradient is rounding noise, its step is noise
 of full size, and no comparison to 1e-5 holds. The bodies themselves are the real ones.
@@ -113,7 +113,7 @@ def interrupted_vae(context: StageContext) -> Iterator[Step]:
 
 
 def elastic_vae(context: StageContext) -> Iterator[Step]:
-    """Once with two workers and once alone, it waits in its 14th step for the gang to change."""
+    """Wait in the 14th step for the worker group to change: once with two workers, once alone."""
     size = context.world.size
     marker = context.checkpoints / WAITING_AS.format(size)
     waits = not marker.exists()
@@ -249,7 +249,7 @@ def settings() -> SimpleNamespace:
 
 def make_cohort(folder: Path, size: int = 24) -> Path:
     """Write a made-up cohort in which labels and attributes are missing here and there."""
-    random = generator("gang-cohort")
+    random = generator("worker group-cohort")
     count = 60
     label = (random.random(count) < 0.4).astype(float)
     split = np.where(np.arange(count) % 3 == 2, "validation", "train")
@@ -293,7 +293,7 @@ def make_cohort(folder: Path, size: int = 24) -> Path:
 def make_perceptual(folder: Path) -> Path:
     """Write the artifact of a perceptual encoder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with initialised_from("gang-perceptual", 0):
+    with initialised_from("worker group-perceptual", 0):
         save_encoder(RotationEncoder(CHANNELS), folder)
     return folder
 

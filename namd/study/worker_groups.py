@@ -1,4 +1,4 @@
-"""What a stage's builder occupies: workers, devices, their seconds, and shares of a batch.
+"""What a stage's stage worker occupies: workers, devices, their seconds, and shares of a batch.
 
 The one place that says what a stage is charged, for plan, budget and ledger. No Ray in here.
 """
@@ -16,7 +16,7 @@ TOGETHER = ("train", "draw")
 
 
 def num_workers(stage: Stage, resources: StageResources) -> int:
-    """Return how many workers build a stage: gangs train and pools draw, all else is done alone."""
+    """Return how many workers build a stage: more than one only for training and drawing."""
     return resources.workers if stage.role in TOGETHER else 1
 
 
@@ -72,7 +72,7 @@ def shareable(label: str, batch: int | None, resources: StageResources) -> int:
 
 
 def batch_refusal(nodes: Iterable[Node], resources: ResourcesSpec) -> str | None:
-    """Return why a gang cannot share the batch of one of the nodes to build, or None."""
+    """Return why a worker group cannot share the batch of one of the nodes to build, or None."""
     for node in nodes:
         need = resources.of(node.stage.name, node.stage.family)
         if node.stage.role == "train" and need.workers > 1:

@@ -1,7 +1,8 @@
-"""Gangs: one training stage carried by several workers of Ray Train, published like any other.
+"""Worker groups: one training stage on several workers of Ray Train, published like any other.
 
-The builder holds the lease, writes the metrics log and publishes, through the launcher; all ranks
-run the stage's body. How the numbers stay one worker's is namd.train's and namd.losses' matter.
+The stage worker holds the lease, writes the metrics log and publishes, through the launcher; all
+ranks run the stage's body. How the numbers stay one worker's is namd.train's and namd.losses'
+matter.
 """
 
 import math
@@ -17,29 +18,29 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from namd.config.errors import InputError, StageError
-from namd.distributed.gang_host import GangHost, GangOrder, Outcome
+from namd.distributed.worker_group_host import Outcome, WorkerGroupHost, WorkerGroupOrder
 from namd.methods.base import StageContext, Step
 from namd.pipeline.graph import Node, Plan
 from namd.pipeline.launcher import Launcher
 from namd.pipeline.reporting import SilentReporter
 from namd.pipeline.store import open_store
-from namd.study.gangs import global_batch, shareable
 from namd.study.spec import StageResources
+from namd.study.worker_groups import global_batch, shareable
 from namd.train.stopping import stop_requests
 
 Relay = Callable[[str, str, Step], None]
 
 
 @dataclass(frozen=True)
-class GangPatience:
-    """How often and how long a gang is tried.
+class WorkerGroupPatience:
+    """How often and how long a worker group is tried.
 
     Attributes:
         worker_failures: Restarts after lost workers, and as many after preempted nodes.
         start_failures: Starts that found no place; Ray Train waits a minute for each.
-        silent_s: Seconds without a worker after which the gang counts as starved. An elastic one
-            would wait for ever.
-        leave_s: Seconds that a gang has to save a checkpoint when its builder must go.
+        silent_s: Seconds without a worker after which the worker group counts as starved. An
+            elastic one would wait for ever.
+        leave_s: Seconds that a worker group has to save a checkpoint when its stage worker must go.
     """
 
     worker_failures: int = 3
@@ -48,13 +49,13 @@ class GangPatience:
     leave_s: float = 25.0
 
 
-class GangError(StageError):
-    """A gang found no place, or lost its workers too often; another time it may do better."""
+class WorkerGroupError(StageError):
+    """A worker group was never placed, or lost its workers too often; it may be tried again."""
 
 
 @dataclass(frozen=True)
-class GangWorld:
-    """The gang as its manifest tells of it."""
+class WorkerGroupWorld:
+    """The worker group as its manifest tells of it."""
 
     rank: int
     size: int
@@ -73,7 +74,7 @@ class _RelayReporter(SilentReporter):
             self.relay(node.label, node.key, step)
 
 
-def build_with_gang(
+def build_with_worker_group(
     nodes: Sequence[Node],
     *,
     store_url: str,
@@ -82,23 +83,23 @@ def build_with_gang(
     relay: Relay,
     name: str,
     made_for: str = "",
-    patience: GangPatience | None = None,
+    patience: WorkerGroupPatience | None = None,
 ) -> None:
-    """Build one training stage with a gang and publish it; blocks until it is in the store.
+    """Build one training stage with a worker group and publish it; blocks until it is in the store.
 
     Args:
         nodes: The stage's node.
         store_url: A place that all nodes of the cluster see.
         cohort: Likewise.
-        resources: Size of the gang and what each worker reserves.
+        resources: Size of the worker group and what each worker reserves.
         relay: Told label, key and step, once per logged step of rank 0.
         name: Of the study, for Ray's lists.
         made_for: Name of the study that pays, for the manifest.
-        patience: How often and how long the gang is tried.
+        patience: How often and how long the worker group is tried.
 
     Raises:
-        InputError: The cluster or the batch cannot carry such a gang; says the numbers.
-        GangError: The gang was starved, or lost its workers too often.
+        InputError: The cluster or the batch cannot carry such a worker group; says the numbers.
+        WorkerGroupError: The worker group was starved, or lost its workers too often.
         StageError: The body cannot go on; DivergedError among others, as itself.
         SystemExit: SIGTERM came; a checkpoint was saved where the body can.
     """
@@ -109,27 +110,27 @@ def build_with_gang(
         for node in nodes:
             shareable(node.label, global_batch(node), resources)
             require_room(node.label, resources)
-    gang = _Gang(resources, name, patience or GangPatience())
+    worker_group = _WorkerGroup(resources, name, patience or WorkerGroupPatience())
     Launcher(
         store,
         Path(cohort).absolute(),
         _RelayReporter(relay),
-        world=lambda: GangWorld(0, resources.workers, device),
+        world=lambda: WorkerGroupWorld(0, resources.workers, device),
         made_for=made_for,
-        carry=gang.carry,
+        execute=worker_group.execute,
     ).build(plan)
 
 
-class _Gang:
-    """Runs a body as a gang."""
+class _WorkerGroup:
+    """Runs a body as a worker group."""
 
-    def __init__(self, resources: StageResources, name: str, patience: GangPatience) -> None:
+    def __init__(self, resources: StageResources, name: str, patience: WorkerGroupPatience) -> None:
         self.resources = resources
         self.name = name
         self.patience = patience
 
-    def carry(self, nodes: Sequence[Node], context: StageContext) -> Generator[Step, None, None]:
-        """Yield the steps of rank 0; a restarted gang's repeated ones are left out."""
+    def execute(self, nodes: Sequence[Node], context: StageContext) -> Generator[Step, None, None]:
+        """Yield the steps of rank 0; a restarted worker group's repeated ones are left out."""
         order = self._order(nodes[0], context)
         host = _start_host()
         running = host.fit.remote(order)
@@ -139,13 +140,15 @@ class _Gang:
                 yield from self._steps(order, context, host, running, told_to_stop)
             outcome: Outcome = ray.get(running)
         except RayActorError as error:
-            raise GangError(f"{order.label}: the process that ran the gang died") from error
+            raise WorkerGroupError(
+                f"{order.label}: the process that ran the worker group died"
+            ) from error
         finally:
             # With it go controller and workers, whatever they are about.
             ray.kill(host)
         if outcome.lost is not None:
-            raise GangError(
-                f"{order.label}: no gang of {self._size()} came through "
+            raise WorkerGroupError(
+                f"{order.label}: no worker group of {self._size()} came through "
                 f"({len(outcome.groups)} starts, {self.patience.worker_failures} restarts "
                 f"allowed); last: {outcome.lost}"
             )
@@ -155,7 +158,7 @@ class _Gang:
 
     def _steps(
         self,
-        order: GangOrder,
+        order: WorkerGroupOrder,
         context: StageContext,
         host: Any,  # noqa: ANN401 - an actor handle; ray is untyped
         running: Any,  # noqa: ANN401
@@ -169,22 +172,22 @@ class _Gang:
                 ray.get(host.leave.remote())
             if time.monotonic() > given_up_at:
                 raise SystemExit(143)
-            news = ray.get(host.take.remote(written))
-            for line in news.warnings:
+            events = ray.get(host.poll.remote(written))
+            for line in events.warnings:
                 context.warn(line)
-            for step in news.steps:
+            for step in events.steps:
                 if step.index > newest or step.finished is not None:
                     newest = step.index
                     yield step
                 written += 1
-            if news.failure is not None:
-                raise news.failure
-            if ended and not news.steps:
+            if events.failure is not None:
+                raise events.failure
+            if ended and not events.steps:
                 return
             ended = bool(ray.wait([running], timeout=0)[0])
-            if news.silent_s > self.patience.silent_s:
-                raise GangError(
-                    f"{order.label}: no worker for {news.silent_s:.0f} s; a gang of "
+            if events.silent_s > self.patience.silent_s:
+                raise WorkerGroupError(
+                    f"{order.label}: no worker for {events.silent_s:.0f} s; a worker group of "
                     f"{self._size()} needs {_needs(order)} each and the cluster has free "
                     f"{_listed(ray.available_resources())}"
                 )
@@ -193,10 +196,10 @@ class _Gang:
         least, most = self.resources.least, self.resources.workers
         return f"{most} workers" if least == most else f"{least} to {most} workers"
 
-    def _order(self, node: Node, context: StageContext) -> GangOrder:
+    def _order(self, node: Node, context: StageContext) -> WorkerGroupOrder:
         batch = global_batch(node)
         most = shareable(node.label, batch, self.resources)
-        return GangOrder(
+        return WorkerGroupOrder(
             label=node.label,
             run_name=f"{self.name}-{node.stage.name}-{node.key[:12]}-{uuid.uuid4().hex[:8]}",
             stage=node.stage,
@@ -218,15 +221,15 @@ class _Gang:
 
 
 def require_room(label: str, resources: StageResources) -> None:
-    """Raise InputError where the whole cluster, even if idle, has no room for the least gang."""
+    """Raise InputError if even the idle cluster has no room for the smallest worker group."""
     needs = {"CPU": resources.cores, "GPU": resources.gpus}
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     room = sum(_workers_on(node, needs) for node in alive)
     growth = ray._private.state.state.get_max_resources_from_cluster_config() or {}
     if max(room, _workers_on(growth, needs)) < resources.least:
         raise InputError(
-            f"{label}: a gang of at least {resources.least} workers with {_needs(resources)} each "
-            f"cannot be placed; the cluster's {len(alive)} nodes have "
+            f"{label}: a worker group of at least {resources.least} workers with "
+            f"{_needs(resources)} each cannot be placed; the cluster's {len(alive)} nodes have "
             f"{_listed(ray.cluster_resources())}, room for {room}"
         )
 
@@ -238,7 +241,7 @@ def _workers_on(resources: Mapping[str, float], needs: Mapping[str, float]) -> i
     return min(counts)
 
 
-def _needs(worker: StageResources | GangOrder) -> str:
+def _needs(worker: StageResources | WorkerGroupOrder) -> str:
     return f"{worker.cores:g} CPU" + (f" and {worker.gpus:g} GPU" if worker.gpus else "")
 
 
@@ -247,27 +250,27 @@ def _listed(resources: Mapping[str, float]) -> str:
 
 
 def _start_host() -> Any:  # noqa: ANN401
-    """Start the gang's process on this node, so that it dies with its builder and with no other.
+    """Start the worker group's process on this node, so that it ends with its stage worker.
 
     A soft affinity put it on another node although this one had room.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(num_cpus=0, max_concurrency=16)(GangHost)
+    actor = ray.remote(num_cpus=0, max_concurrency=16)(WorkerGroupHost)
     return actor.options(scheduling_strategy=here).remote()
 
 
-def _record(outcome: Outcome, order: GangOrder, context: StageContext) -> None:
+def _record(outcome: Outcome, order: WorkerGroupOrder, context: StageContext) -> None:
     """Tell the manifest how many workers there were, and of every restart."""
     ends = [*(group.began for group in outcome.groups[1:]), outcome.ended]
     seconds = [end - group.began for end, group in zip(ends, outcome.groups, strict=True)]
     sizes = [group.workers for group in outcome.groups]
     last = outcome.groups[-1]
-    context.world = GangWorld(0, last.workers, last.device)
+    context.world = WorkerGroupWorld(0, last.workers, last.device)
     if len(set(sizes)) > 1:
         weighed = sum(n * s for n, s in zip(sizes, seconds, strict=True))
         context.workers = weighed / max(sum(seconds), 1e-9)
     context.notes |= outcome.notes
-    context.notes["gang"] = {
+    context.notes["worker_group"] = {
         "backend": order.backend,
         "restarts": len(outcome.groups) - 1,
         "groups": [

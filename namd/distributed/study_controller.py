@@ -1,4 +1,4 @@
-"""What a study's driver decides, from the ledger; Tune and the workshop are told, never asked.
+"""What a study's driver decides, from the ledger alone; Tune and the stage scheduler execute it.
 
 Everything here runs in the driver's main thread. Whatever Tune calls its trials is forgotten with
 it: a trial is known by its id in the ledger and the number of its attempt.
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from namd.config.errors import InputError, StageError
-from namd.ledger.holds import hold
 from namd.ledger.lease import LeaseLost
+from namd.ledger.pins import pin
 from namd.ledger.requests import stop_requested
 from namd.pipeline.graph import Plan
 from namd.pipeline.run_configuration import RunConfiguration
@@ -34,8 +34,8 @@ DRIVER_LOSSES = 3
 
 
 @runtime_checkable
-class WorkshopPort(Protocol):
-    """The workshop as the driver sees it; no call waits."""
+class StageSchedulerPort(Protocol):
+    """The stage scheduler as the driver sees it; no call waits."""
 
     def admit(self, run: str, plan: Plan, configuration: RunConfiguration) -> None:
         """Begin an attempt at a trial."""
@@ -49,13 +49,13 @@ class WorkshopPort(Protocol):
     def stop(self, reason: str) -> None:
         """End all attempts as interrupted."""
 
-    def news(self) -> Sequence[tuple[str, Any]]:
+    def poll(self) -> Sequence[tuple[str, Any]]:
         """Return steps and notes that came meanwhile."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One attempt at a trial, under the word by which the workshop knows it."""
+    """One attempt at a trial, under the word by which the stage scheduler knows it."""
 
     trial: str
     attempt: int
@@ -66,13 +66,13 @@ class Run:
         return f"{self.trial}/{self.attempt}"
 
 
-class Conductor:
+class StudyController:
     """Hands out trials, writes down what happens to them, and says which go on.
 
     Args:
         record: The study's ledger, open.
         storage: Where it lies.
-        workshop: Builds.
+        stage_scheduler: Builds.
         plan_of: From a trial's configuration to its plan.
         reporter: Told of steps and notes.
         trackers: Told of steps.
@@ -82,14 +82,14 @@ class Conductor:
         self,
         record: StudyRecord,
         storage: Storage,
-        workshop: WorkshopPort,
+        stage_scheduler: StageSchedulerPort,
         plan_of: Callable[[RunConfiguration], Plan],
         reporter: StudyReporter,
         trackers: Sequence[Tracker] = (),
     ) -> None:
         self.record = record
         self._storage = storage
-        self._workshop = workshop
+        self._stage_scheduler = stage_scheduler
         self._plan_of = plan_of
         self._reporter = reporter
         self._trackers = tuple(trackers)
@@ -124,7 +124,7 @@ class Conductor:
         return bool(self._driver_losses)
 
     @property
-    def is_impatient(self) -> bool:
+    def stop_timed_out(self) -> bool:
         """Whether trials that have not answered a stop by now need not be waited for."""
         return self.stopping is not None and time.monotonic() - self._stopped_at > ANSWER_S
 
@@ -137,10 +137,10 @@ class Conductor:
             for trial in self.record.next_trials(1):
                 plan = self._plan_of(trial.configuration)
                 places = [(node.stage.name, node.key) for node in plan.nodes]
-                hold(self._storage, self.record.spec.name, trial.trial, places)
+                pin(self._storage, self.record.spec.name, trial.trial, places)
                 run = Run(trial.trial, self.record.start(trial.trial))
                 self._runs[handle] = run
-                self._workshop.admit(run.word, plan, trial.configuration)
+                self._stage_scheduler.admit(run.word, plan, trial.configuration)
                 return run.word
         return None
 
@@ -154,7 +154,7 @@ class Conductor:
             goes_on = all(self._take(run, entry) for entry in entries)
         if not goes_on:
             del self._runs[handle]
-            self._workshop.forget(run.word)
+            self._stage_scheduler.forget(run.word)
         return goes_on
 
     def lost(self, handle: str) -> None:
@@ -162,7 +162,7 @@ class Conductor:
         run = self._runs.pop(handle, None)
         if run is None:
             return
-        self._workshop.forget(run.word)
+        self._stage_scheduler.forget(run.word)
         losses = self._driver_losses[run.trial] = self._driver_losses.get(run.trial, 0) + 1
         with self._guarded():
             if self.record.view.trials[run.trial].state != "running":
@@ -174,10 +174,10 @@ class Conductor:
 
     def tick(self) -> None:
         """Forward news, and look for requests to stop."""
-        news: Sequence[tuple[str, Any]] = ()
+        events: Sequence[tuple[str, Any]] = ()
         with self._guarded():
-            news = self._workshop.news()
-        for kind, what in news:
+            events = self._stage_scheduler.poll()
+        for kind, what in events:
             if kind == "note":
                 self._reporter.note(what)
                 continue
@@ -208,13 +208,13 @@ class Conductor:
                     self.record.interrupt(run.trial, reason)
 
     def account(self, idle_device_seconds: float) -> None:
-        """Write down what builders reserved in this opening without building."""
+        """Write down what stage workers reserved in this opening without building."""
         if self.trouble is None:
             with self._guarded():
                 told = round(idle_device_seconds, 3)
                 text = (
-                    f"{told:.0f} device seconds went to builders that started, waited or formed "
-                    "tables; the rest built stages"
+                    f"{told:.0f} device seconds went to stage workers that started, waited or "
+                    "formed tables; the rest built stages"
                 )
                 self.record.message(text, idle_device_seconds=told)
 
@@ -225,7 +225,7 @@ class Conductor:
     def _stop(self, reason: str) -> None:
         if self.stopping is None:
             self.stopping, self._stopped_at = reason, time.monotonic()
-            self._workshop.stop(reason)
+            self._stage_scheduler.stop(reason)
 
     def _take(self, run: Run, entry: Mapping[str, Any]) -> bool:
         """Write one entry down; return whether the trial goes on."""
@@ -278,7 +278,7 @@ class Conductor:
         withdrawn = set(self.record.withdrawn())
         for other in self._runs.values():
             if other.trial in withdrawn:
-                self._workshop.withdraw(other.word, "its proposal was pruned")
+                self._stage_scheduler.withdraw(other.word, "its proposal was pruned")
         return False
 
     def _take_end(self, run: Run, entry: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""The process that runs one Ray Train gang, and the desk between its workers and its builder.
+"""The process that runs one worker group of Ray Train, between its ranks and its stage worker.
 
 `TorchTrainer.fit` hides its controller, which goes on for as long as its owner lives. Here the
 owner is an actor of ours: to kill it is to end controller and workers, at any point. torch and
-ray.train are imported when a gang starts, so builders need neither.
+ray.train are imported when a worker group starts, so stage workers need neither.
 """
 
 import os
@@ -18,27 +18,27 @@ import ray
 from namd.distributed.source_identity import SourceIdentity, own_source
 from namd.methods.base import Stage, Step
 
-TAKE_S = 0.5
-"""Longest wait of a builder's look at the desk."""
+POLL_S = 0.5
+"""Longest wait of one poll by the stage worker."""
 
 ACKNOWLEDGED_S = 60.0
-"""Longest wait of rank 0 for its builder to have written a step down."""
+"""Longest wait of rank 0 for its stage worker to have written a step down."""
 
-POLL_S = "0.5"
+HEALTH_CHECK_S = "0.5"
 """Ray Train's look at its workers, in seconds; its own 2 s are added to every start and end."""
 
 
 @dataclass(frozen=True)
-class GangOrder:
-    """What a gang is to do; crosses process borders.
+class WorkerGroupOrder:
+    """What a worker group is to do; crosses process borders.
 
     Attributes:
         label: Of the stage, for messages.
         run_name: Ray's name of the run.
         stage: Whose body is run.
         settings, values, cohort_path, inputs, outputs, checkpoints: Of the body's context.
-        batch_size: Global batch, which the gang's size must divide; None where unknown.
-        least, most: Bounds of the gang's size.
+        batch_size: Global batch, which the worker group's size must divide; None where unknown.
+        least, most: Bounds of the worker group's size.
         cores, gpus: Of each worker.
         num_threads: Of each operation on the CPU.
         worker_failures: Restarts after lost workers.
@@ -89,8 +89,8 @@ class Group:
 
 
 @dataclass
-class News:
-    """What a builder has not seen yet."""
+class EventBatch:
+    """What a stage worker has not seen yet."""
 
     steps: list[Step] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -100,7 +100,7 @@ class News:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a gang ended.
+    """How a worker group ended.
 
     Attributes:
         left: It was asked to stop, and has saved a checkpoint.
@@ -125,21 +125,21 @@ class WorkerResult:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-class GangHost:
-    """Runs a gang in one thread and answers workers and builder in others."""
+class WorkerGroupHost:
+    """Runs a worker group in one thread and answers workers and stage worker in others."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._news = News()
+        self._events = EventBatch()
         self._said = self._written = 0
         self._groups: list[Group] = []
         self._leaving = False
         self._failure: Exception | None = None
         self._heard = time.monotonic()
 
-    def fit(self, order: GangOrder) -> Outcome:
-        """Run the gang to its end; blocks."""
-        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
+    def fit(self, order: WorkerGroupOrder) -> Outcome:
+        """Run the worker group to its end; blocks."""
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
         if sum(node["Alive"] for node in ray.nodes()) == 1:
             # A process less to start: with the only node goes everything.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -169,14 +169,14 @@ class GangHost:
             return self._leaving
 
     def say(self, step: Step) -> None:
-        """Take a step from rank 0; return when the builder has written it down.
+        """Take a step from rank 0; return when the stage worker has written it down.
 
-        A body saves a checkpoint after its step: were the step still on its way, a builder's death
-        would lose the measurement.
+        A body saves a checkpoint after its step: were the step still on its way, a stage worker's
+        death would lose the measurement.
         """
         with self._changed:
             self._heard = time.monotonic()
-            self._news.steps.append(step)
+            self._events.steps.append(step)
             self._said += 1
             mine = self._said
             self._changed.notify_all()
@@ -185,7 +185,7 @@ class GangHost:
     def warn(self, line: str) -> None:
         """Take a warning from rank 0."""
         with self._changed:
-            self._news.warnings.append(line)
+            self._events.warnings.append(line)
 
     def fail(self, error: Exception) -> None:
         """Take an error that no restart mends; the first counts."""
@@ -193,28 +193,28 @@ class GangHost:
             self._failure = self._failure or error
             self._changed.notify_all()
 
-    def take(self, written: int) -> News:
+    def poll(self, written: int) -> EventBatch:
         """Return the news, at once or when there are some; `written` steps were written so far."""
         with self._changed:
             self._written = written
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._news.steps or self._failure, TAKE_S)
-            news, self._news = self._news, News()
-            news.failure = self._failure
-            news.silent_s = time.monotonic() - self._heard
-            return news
+            self._changed.wait_for(lambda: self._events.steps or self._failure, POLL_S)
+            events, self._events = self._events, EventBatch()
+            events.failure = self._failure
+            events.silent_s = time.monotonic() - self._heard
+            return events
 
     def leave(self) -> None:
-        """Ask the gang to save a checkpoint and end; what it still says is taken as before."""
+        """Ask the worker group to save a checkpoint and end; later messages still count."""
         with self._changed:
             self._leaving = True
 
 
-def _trainer(order: GangOrder, host: Any) -> Any:  # noqa: ANN401 - an actor handle; ray is untyped
+def _trainer(order: WorkerGroupOrder, host: Any) -> Any:  # noqa: ANN401 - an actor handle; ray is untyped
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from namd.distributed.gang_worker import work
+    from namd.distributed.worker_group_rank import work
 
     elastic = order.least < order.most
     needs = {"CPU": order.cores} | ({"GPU": order.gpus} if order.gpus else {})

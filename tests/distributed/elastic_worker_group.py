@@ -1,8 +1,9 @@
-"""A gang of one to two workers on a cluster that loses a node and gets another; run as a program.
+"""A worker group of one to two workers on a cluster that loses a node and gets another; run as a
+program.
 
 Told a folder to work in. The stage waits at step 13 for the cluster to change: with two workers
-until a node is gone, alone until Ray Train has made the gang two again. Leaves a file that tells
-how it went, and how far the parameters lie from one worker's.
+until a node is gone, alone until Ray Train has made the worker group two again. Leaves a file that
+tells how it went, and how far the parameters lie from one worker's.
 """
 
 import json
@@ -15,8 +16,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from namd.study.spec import StageResources
-from tests.distributed.gang_bench import Bench
-from tests.parity import gang_bodies as bodies
+from tests.distributed.worker_group_bench import Bench
+from tests.parity import worker_group_bodies as bodies
 
 ELASTIC = StageResources(workers=2, minimum_workers=1)
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
@@ -44,7 +45,8 @@ def change(cluster: Cluster, lost: object, markers: Path) -> None:
 def main(folder: Path) -> None:
     """Run it all."""
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    # While it is the only one: builder and gang's process must not go with the node that is lost.
+    # While it is the only one: stage worker and worker group's process must not go with the node
+    # that is lost.
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
     lost = cluster.add_node(**NODE)
     try:
@@ -59,7 +61,7 @@ def main(folder: Path) -> None:
         artifact = bench.artifact("elastic_vae")
         manifest = artifact.manifest()
         told = {
-            "gang": manifest["notes"]["gang"],
+            "worker_group": manifest["notes"]["worker_group"],
             "lines": [line["index"] for line in artifact.metrics()],
             "wall_seconds": manifest["wall_seconds"],
             "device_seconds": manifest["device_seconds"],

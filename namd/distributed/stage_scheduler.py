@@ -1,7 +1,8 @@
 """Builds what the trials of a study need: each key once, for as long as somebody wants it.
 
 Trials are walked through their plans here, side by side, in one thread. Nothing in here knows Ray:
-builders come through `hire`, and in a study the whole object lives in an actor of its own.
+stage workers come through `start_worker`, and in a study the whole object lives in an actor of its
+own.
 """
 
 import asyncio
@@ -11,38 +12,38 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from namd.distributed.seats import FOREMAN, Hire, Seats
 from namd.distributed.work import (
     Bench,
-    BuilderLost,
     Manner,
     Outcome,
+    StageWorkerLost,
     Work,
     ended,
 )
+from namd.distributed.worker_pool import WAITING, StartWorker, WorkerPool
 from namd.methods.base import Step
 from namd.pipeline.graph import Node, Plan
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Artifact, Store, open_store
 from namd.storage.artifacts import key_folder
 from namd.study.asha import Rung
-from namd.study.gangs import device_seconds
 from namd.study.plan import Cluster
 from namd.study.spec import ResourcesSpec, StageResources
+from namd.study.worker_groups import device_seconds
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Limits of the workshop.
+    """Limits of the stage scheduler.
 
     Attributes:
         retries: A key whose body failed is built so often again, over all trials of an attempt.
-        losses: So often again after its builder was lost: a machine's death says little about
+        losses: So often again after its stage worker was lost: a machine's death says little about
             the key, but a body that kills its process must not do so for ever.
-        linger_s: An idle builder keeps its resources so long. About what its successor would
+        linger_s: An idle stage worker keeps its resources so long. About what its successor would
             spend on starting and importing: waiting longer may cost more than it saves.
         poll_s: Between two looks at a key that another process builds.
-        grace_s: Between a request to stop and the end of the builders.
+        grace_s: Between a request to stop and the end of the stage workers.
     """
 
     retries: int = 1
@@ -82,7 +83,7 @@ class _Walk:
     plan: Plan
     configuration: RunConfiguration
     entries: list[dict[str, Any]] = field(default_factory=list)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
     asked: int = 0
     asking: asyncio.Event = field(default_factory=asyncio.Event)
     told_rungs: set[str] = field(default_factory=set)
@@ -92,15 +93,15 @@ class _Walk:
     def tell(self, entry: dict[str, Any]) -> None:
         """Add an entry for the trial."""
         self.entries.append(entry)
-        self.news.set()
+        self.changed.set()
 
 
-class Workshop:
-    """The coordinator of a study's builders.
+class StageScheduler:
+    """The coordinator of a study's stage workers.
 
     Args:
-        bench: Where builders work.
-        hire: Starts a builder.
+        bench: Where stage workers work.
+        start_worker: Starts a stage worker.
         resources: What stages reserve.
         rungs: Where trials are compared.
         cluster: What there is to run on.
@@ -110,7 +111,7 @@ class Workshop:
     def __init__(
         self,
         bench: Bench,
-        hire: Hire,
+        start_worker: StartWorker,
         resources: ResourcesSpec,
         rungs: Sequence[Rung],
         cluster: Cluster,
@@ -128,9 +129,11 @@ class Workshop:
         self._retried: dict[str, int] = {}
         self._losses: dict[str, int] = {}
         self._reserved: dict[str, float] = {}
-        self._seats = Seats(hire, cluster, resources.concurrency, self._patience.linger_s)
-        self._news: list[tuple[str, Any]] = []
-        self._has_news = asyncio.Event()
+        self._pool = WorkerPool(
+            start_worker, cluster, resources.concurrency, self._patience.linger_s
+        )
+        self._events: list[tuple[str, Any]] = []
+        self._has_events = asyncio.Event()
         self._stopping: str | None = None
         self._numbers = 0
         self._watched: dict[str, set[str]] = {}
@@ -159,20 +162,20 @@ class Workshop:
     async def drain(self, timeout_s: float) -> list[tuple[str, Any]]:
         """Return steps and notes since the last call, waiting for the first one so long."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._has_news.wait(), timeout_s)
-        self._has_news.clear()
-        news, self._news = self._news, []
-        return news
+            await asyncio.wait_for(self._has_events.wait(), timeout_s)
+        self._has_events.clear()
+        events, self._events = self._events, []
+        return events
 
     async def stop(self, reason: str) -> None:
-        """End all attempts as interrupted; builders save checkpoints."""
+        """End all attempts as interrupted; stage workers save checkpoints."""
         self._stopping = reason
         for run, walk in self._walks.items():
             if walk.task is not None and not walk.task.done():
                 await self.withdraw(run, reason)
 
     async def close(self) -> float:
-        """Wait for the builders to save and end; return device seconds that paid for nothing."""
+        """Wait for the stage workers to save and end; return the idle device seconds."""
         for run in list(self._walks):
             await self.forget(run)
         tasks = [build.task for build in self._orders.values() if build.task is not None]
@@ -180,7 +183,7 @@ class Workshop:
             build.stop.set()
         if tasks:
             await asyncio.wait(tasks, timeout=self._patience.grace_s)
-        return self._seats.close()
+        return self._pool.close()
 
     # What trials ask.
 
@@ -195,11 +198,11 @@ class Workshop:
         walk.asked = max(walk.asked, cursor)
         walk.asking.set()
         while len(walk.entries) <= cursor:
-            walk.news.clear()
-            await walk.news.wait()
+            walk.changed.clear()
+            await walk.changed.wait()
         return walk.entries[cursor:]
 
-    # What builders ask and tell.
+    # What stage workers ask and tell.
 
     async def asked_to_stop(self, number: int) -> bool:
         """Return True when this order shall stop, False when it is over."""
@@ -265,7 +268,7 @@ class Workshop:
             build.wanted_by.discard(run)
             if not build.wanted_by:
                 build.stop.set()
-        self._seats.deal()
+        self._pool.dispatch()
 
     async def _rungs_after(self, walk: _Walk, group: Sequence[Node]) -> None:
         """Tell the values at this stage's rungs, and wait until the trial may go on."""
@@ -340,7 +343,7 @@ class Workshop:
     def _is_own(self, manifest: Mapping[str, Any], paid: float | None) -> bool:
         """Whether an artifact was made for this study, in this opening or an earlier one.
 
-        A builder of ours may have waited for another study's; the manifest knows better.
+        A stage worker of ours may have waited for another study's; the manifest knows better.
         """
         made_for = manifest.get("made_for")
         return made_for == self._bench.study if made_for else paid is not None
@@ -348,19 +351,19 @@ class Workshop:
     async def _rows(self, walk: _Walk) -> dict[str, Any]:
         state, reason = "failed", ""
         for _ in range(1 + self._patience.losses):
-            seat = await self._seats.take(self._resources.default)
-            if seat is None:
+            slot = await self._pool.acquire(self._resources.default)
+            if slot is None:
                 break
             try:
-                found = await seat.port.evaluate(walk.configuration, walk.plan.nodes)
-            except BuilderLost as lost:
+                found = await slot.port.evaluate(walk.configuration, walk.plan.nodes)
+            except StageWorkerLost as lost:
                 reason = str(lost)
-                self._seats.discard(seat, paid_for=False)
+                self._pool.discard(slot, paid_for=False)
                 continue
             except asyncio.CancelledError:
-                self._seats.dismiss(seat)
+                self._pool.stop(slot)
                 raise
-            self._seats.give_back(seat, paid_for=False)
+            self._pool.release(slot, paid_for=False)
             if found.values is not None:
                 return {"kind": "end", "state": "completed", "values": dict(found.values)}
             state, reason = found.state, found.reason
@@ -376,7 +379,7 @@ class Workshop:
         manner: Manner = "alone"
         together = tuple(nodes)
         if resources.workers > 1 and stage.role == "train":
-            manner = "gang"
+            manner = "worker_group"
         elif resources.workers > 1 and stage.role == "draw":
             manner, together = "drawing", self._with_scores(nodes, plan)
         self._numbers += 1
@@ -384,7 +387,7 @@ class Workshop:
         self._orders[build.number] = build
         for node in together:
             self._builds[node.key] = build
-        build.task = asyncio.create_task(self._carry(build))
+        build.task = asyncio.create_task(self._execute(build))
         # Before anybody waits for it: who waits finds its keys lost, and does not begin again.
         build.task.add_done_callback(lambda task: self._broke(build, task))
 
@@ -404,7 +407,7 @@ class Workshop:
         ]
         return (*draws, *readers)
 
-    async def _carry(self, build: _Build) -> None:
+    async def _execute(self, build: _Build) -> None:
         """Build until done, stopped, or out of tries."""
         try:
             while not build.stop.is_set() and self._still_missing(build):
@@ -433,7 +436,7 @@ class Workshop:
         return [node for node in build.nodes if self._find(node) is None]
 
     async def _others(self, build: _Build) -> None:
-        """Wait, without a builder, while processes outside this study build the nodes."""
+        """Wait, without a stage worker, while processes outside this study build the nodes."""
         while not build.stop.is_set():
             missing = self._still_missing(build)
             held = [
@@ -445,20 +448,20 @@ class Workshop:
                 await asyncio.wait_for(build.stop.wait(), self._patience.poll_s)
 
     async def _attempt(self, build: _Build) -> Outcome | None:
-        """Give the order to a builder; None: it was withdrawn before one was free."""
+        """Give the order to a stage worker; None: it was withdrawn before one was free."""
         alone = build.manner == "alone"
-        shape, elsewhere = (build.resources, None) if alone else (FOREMAN, build.resources)
-        seat = await self._seats.take(shape, elsewhere, build.stop)
-        if seat is None:
+        shape, elsewhere = (build.resources, None) if alone else (WAITING, build.resources)
+        slot = await self._pool.acquire(shape, elsewhere, build.stop)
+        if slot is None:
             return None
         work = Work(build.number, tuple(self._still_missing(build)), build.manner, build.resources)
         began = time.monotonic()
         try:
-            outcome = await seat.port.build(work)
-        except BuilderLost as lost:
-            self._pay(build, work, self._seats.discard(seat))
+            outcome = await slot.port.build(work)
+        except StageWorkerLost as lost:
+            self._pay(build, work, self._pool.discard(slot))
             return self._after_loss(work, str(lost))
-        paid = self._seats.give_back(seat)
+        paid = self._pool.release(slot)
         if not alone:
             seconds = (time.monotonic() - began) * build.resources.workers
             paid = device_seconds(seconds, build.resources)
@@ -466,7 +469,7 @@ class Workshop:
         return outcome
 
     def _pay(self, build: _Build, work: Work, reserved: float) -> None:
-        """Share what a builder reserved among the nodes it built, by their seconds."""
+        """Share what a stage worker reserved among the nodes it built, by their seconds."""
         build.reserved += reserved
         built = {n.key: self._find(n) for n in work.nodes}
         seconds = {k: float(a.manifest()["wall_seconds"]) for k, a in built.items() if a}
@@ -482,8 +485,10 @@ class Workshop:
         self._losses[key] = self._losses.get(key, 0) + 1
         label = work.nodes[0].label
         if self._losses[key] > self._patience.losses:
-            return self._lose(work.nodes, "failed", f"{label}: its builder died again ({reason})")
-        self._tell("note", f"{label}: its builder is gone ({reason}); another one goes on")
+            return self._lose(
+                work.nodes, "failed", f"{label}: its stage worker died again ({reason})"
+            )
+        self._tell("note", f"{label}: its stage worker is gone ({reason}); another one goes on")
         return Outcome("stopped", reason)
 
     def _is_settled(self, build: _Build, outcome: Outcome) -> bool:
@@ -520,5 +525,5 @@ class Workshop:
         return self._store.find(node.stage.name, node.key)
 
     def _tell(self, kind: str, what: Any) -> None:  # noqa: ANN401 - plain values
-        self._news.append((kind, what))
-        self._has_news.set()
+        self._events.append((kind, what))
+        self._has_events.set()

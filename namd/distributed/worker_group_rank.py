@@ -1,4 +1,4 @@
-"""What each worker of a gang does: run the stage's body as one rank."""
+"""What each worker of a worker group does: run the stage's body as one rank."""
 
 import os
 import socket
@@ -18,8 +18,8 @@ from ray.train.torch import get_device
 from namd.config.account import complete_account
 from namd.config.errors import InputError, StageError
 from namd.config.threads import fixed_threads
-from namd.distributed.gang_host import GangOrder, WorkerResult
 from namd.distributed.source_identity import require_same_source
+from namd.distributed.worker_group_host import WorkerGroupOrder, WorkerResult
 from namd.methods.base import StageContext
 from namd.train.checkpoints import Checkpoints
 from namd.train.loop import DivergedError
@@ -45,11 +45,11 @@ MISTAKES = (
 def work(config: dict[str, Any]) -> WorkerResult:
     """Run the body; rank 0 relays its steps and fills the real output folders.
 
-    An error that the user or the model caused is told to the host, which ends the gang with it; all
-    others are for Ray Train to retry.
+    An error that the user or the model caused is told to the host, which ends the worker group with
+    it; all others are for Ray Train to retry.
     """
     complete_account()
-    order: GangOrder = config["order"]
+    order: WorkerGroupOrder = config["order"]
     host = config["host"]
     device = str(get_device())
     rank, size = dist.get_rank(), usable_workers(dist.get_world_size(), order)
@@ -65,7 +65,7 @@ def work(config: dict[str, Any]) -> WorkerResult:
     except SystemExit:
         return WorkerResult(left=True)
     except DivergedError as error:
-        # All ranks know, so the gang can end in peace.
+        # All ranks know, so the worker group can end in peace.
         ray.get(host.fail.remote(error))
         return WorkerResult()
     except (InputError, StageError) as error:
@@ -76,14 +76,14 @@ def work(config: dict[str, Any]) -> WorkerResult:
         raise
 
 
-def usable_workers(present: int, order: GangOrder) -> int:
+def usable_workers(present: int, order: WorkerGroupOrder) -> int:
     """Return how many of the workers present can share the global batch equally."""
     if order.batch_size is None:
         return present
     return max(n for n in range(1, present + 1) if order.batch_size % n == 0)
 
 
-def _body(order: GangOrder, host: Any, device: str, stack: ExitStack) -> WorkerResult:  # noqa: ANN401
+def _body(order: WorkerGroupOrder, host: Any, device: str, stack: ExitStack) -> WorkerResult:  # noqa: ANN401
     world = current_world(device)
     outputs: Mapping[int | None, Path] = order.outputs
     if not world.leads:
@@ -113,7 +113,8 @@ def _body(order: GangOrder, host: Any, device: str, stack: ExitStack) -> WorkerR
         for step in order.stage.load_body()(context):
             if world.leads:
                 ray.get(host.say.remote(step))
-            # The builder may be saving the checkpoints elsewhere just now: nobody writes meanwhile.
+            # The stage worker may be saving the checkpoints elsewhere just now: nobody writes
+            # meanwhile.
             wait_for_all(world)
     return WorkerResult(notes=context.notes)
 

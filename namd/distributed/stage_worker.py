@@ -22,9 +22,9 @@ from namd.distributed.rows import run_values
 from namd.distributed.source_identity import SourceError, require_same_source
 from namd.distributed.work import (
     Bench,
-    BuilderLost,
     Outcome,
     RunRows,
+    StageWorkerLost,
     Work,
     ended,
     no_rows,
@@ -43,18 +43,18 @@ RELAY_EVERY_S = 0.5
 """Steps are handed on in bundles: a call to another process per step would cost more than some."""
 
 
-class Builder:
+class StageWorker:
     """The process. An actor of one thread, so that bodies run in the main thread and hear SIGTERM.
 
     Args:
         bench: Where it works.
-        workshop: Told of steps, asked whether to stop.
+        stage_scheduler: Told of steps, asked whether to stop.
     """
 
-    def __init__(self, bench: Bench, workshop: ActorHandle) -> None:
+    def __init__(self, bench: Bench, stage_scheduler: ActorHandle) -> None:
         complete_account()
         self._bench = bench
-        self._workshop = workshop
+        self._stage_scheduler = stage_scheduler
         self._store: Store | None = None
 
     def build(self, work: Work) -> Outcome:
@@ -63,10 +63,10 @@ class Builder:
             require_same_source(self._bench.source)
         except SourceError as error:
             return ended(error)
-        relay = _Relay(self._workshop)
+        relay = _Relay(self._stage_scheduler)
         try:
-            with _stoppable(self._workshop, work.number):
-                self._carry(work, relay)
+            with _stoppable(self._stage_scheduler, work.number):
+                self._execute(work, relay)
         except SystemExit:
             return Outcome("stopped", "told to stop")
         except NotFiniteError as error:
@@ -95,12 +95,12 @@ class Builder:
             return no_rows(error)
         return RunRows(values)
 
-    def _carry(self, work: Work, relay: "_Relay") -> None:
+    def _execute(self, work: Work, relay: "_Relay") -> None:
         bench = self._bench
-        if work.manner == "gang":
-            from namd.distributed.gang import build_with_gang
+        if work.manner == "worker_group":
+            from namd.distributed.worker_group import build_with_worker_group
 
-            build_with_gang(
+            build_with_worker_group(
                 work.nodes,
                 store_url=bench.store_url,
                 cohort=bench.cohort,
@@ -133,8 +133,8 @@ class Builder:
         return self._store
 
 
-class HiredBuilder:
-    """A builder's handle: translates Ray's errors into `BuilderLost`."""
+class RayStageWorker:
+    """A stage worker's handle: translates Ray's errors into `StageWorkerLost`."""
 
     def __init__(self, handle: ActorHandle) -> None:
         self._handle = handle
@@ -146,7 +146,7 @@ class HiredBuilder:
         except RayTaskError as error:
             return Outcome("failed", one_line(error.cause or error))
         except (RayActorError, TaskCancelledError) as error:
-            raise BuilderLost(one_line(error)) from error
+            raise StageWorkerLost(one_line(error)) from error
 
     async def evaluate(self, configuration: RunConfiguration, nodes: Sequence[Node]) -> RunRows:
         """Form the rows of a finished run and record them."""
@@ -155,24 +155,26 @@ class HiredBuilder:
         except RayTaskError as error:
             return RunRows(None, one_line(error.cause or error))
         except (RayActorError, TaskCancelledError) as error:
-            raise BuilderLost(one_line(error)) from error
+            raise StageWorkerLost(one_line(error)) from error
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """End its process."""
         ray.kill(self._handle)
 
 
-def hire(bench: Bench, workshop: ActorHandle, resources: StageResources) -> HiredBuilder:
-    """Start a builder that reserves one worker's resources; returns before it is up."""
-    # Ray counts in ten-thousandths; a foreman's sliver is none of them.
+def start_worker(
+    bench: Bench, stage_scheduler: ActorHandle, resources: StageResources
+) -> RayStageWorker:
+    """Start a stage worker that reserves one worker's resources; returns before it is up."""
+    # Ray counts in ten-thousandths; a waiting worker's sliver is none of them.
     cpus = resources.cores if resources.cores >= RAY_UNIT else 0
-    actor = ray.remote(num_cpus=cpus, num_gpus=resources.gpus)(Builder)
-    return HiredBuilder(actor.remote(bench, workshop))
+    actor = ray.remote(num_cpus=cpus, num_gpus=resources.gpus)(StageWorker)
+    return RayStageWorker(actor.remote(bench, stage_scheduler))
 
 
-def hire_from_here(bench: Bench, resources: StageResources) -> HiredBuilder:
-    """Start a builder that reports to the actor in which this is called."""
-    return hire(bench, ray.get_runtime_context().current_actor, resources)
+def start_worker_here(bench: Bench, resources: StageResources) -> RayStageWorker:
+    """Start a stage worker that reports to the actor in which this is called."""
+    return start_worker(bench, ray.get_runtime_context().current_actor, resources)
 
 
 def member_step(nodes: Sequence[Node], step: Step) -> tuple[Node, Step]:
@@ -188,10 +190,10 @@ def member_step(nodes: Sequence[Node], step: Step) -> tuple[Node, Step]:
 
 
 class _Relay(SilentReporter):
-    """Hands steps and warnings on to the workshop, in bundles."""
+    """Hands steps and warnings on to the stage scheduler, in bundles."""
 
-    def __init__(self, workshop: ActorHandle) -> None:
-        self._workshop = workshop
+    def __init__(self, stage_scheduler: ActorHandle) -> None:
+        self._stage_scheduler = stage_scheduler
         self._bundle: list[tuple[str, str, Step]] = []
         self._sent = time.monotonic()
 
@@ -202,7 +204,7 @@ class _Relay(SilentReporter):
 
     def warned(self, node: Node, line: str) -> None:
         """Hand on a line for the user."""
-        self._workshop.note.remote(f"{node.label}: {line}")
+        self._stage_scheduler.note.remote(f"{node.label}: {line}")
 
     def step(self, label: str, key: str, step: Step) -> None:
         """Keep a step for the next bundle."""
@@ -213,13 +215,13 @@ class _Relay(SilentReporter):
     def flush(self) -> None:
         """Send what is there."""
         if self._bundle:
-            self._workshop.relay.remote(self._bundle)
+            self._stage_scheduler.relay.remote(self._bundle)
         self._bundle, self._sent = [], time.monotonic()
 
 
 @contextmanager
-def _stoppable(workshop: ActorHandle, number: int) -> Iterator[None]:
-    """Turn the workshop's wish to stop this order into SIGTERM, which bodies know how to obey.
+def _stoppable(stage_scheduler: ActorHandle, number: int) -> Iterator[None]:
+    """Send SIGTERM, which bodies handle, when the stage scheduler wants this order stopped.
 
     A thread waits for the wish. Bodies and launcher hear signals in the main thread alone, which
     is where an actor of one thread runs its calls; they save a checkpoint and leave. A signal that
@@ -229,7 +231,7 @@ def _stoppable(workshop: ActorHandle, number: int) -> Iterator[None]:
 
     def wait() -> None:
         try:
-            wanted = ray.get(workshop.asked_to_stop.remote(number))
+            wanted = ray.get(stage_scheduler.asked_to_stop.remote(number))
         except RayActorError:
             wanted = True
         with lock:

@@ -1,4 +1,4 @@
-"""Gangs of Ray Train: what they refuse and hand on, and that they give one worker's result."""
+"""Worker groups of Ray Train: what they refuse and relay, and that they equal one worker."""
 
 import json
 import os
@@ -14,27 +14,27 @@ import pytest
 import torch
 
 from namd.config.errors import InputError, StageError
-from namd.distributed.gang import GangPatience
-from namd.distributed.gang_host import GangHost
+from namd.distributed.worker_group import WorkerGroupPatience
+from namd.distributed.worker_group_host import WorkerGroupHost
 from namd.methods.base import Stage, Step
 from namd.pipeline.graph import Node
 from namd.storage.artifacts import METRICS
-from namd.study.gangs import global_batch
 from namd.study.spec import StageResources
+from namd.study.worker_groups import global_batch
 from namd.train.loop import DivergedError
-from tests.distributed.gang_bench import Bench
-from tests.parity import gang_bodies as bodies
+from tests.distributed.worker_group_bench import Bench
+from tests.parity import worker_group_bodies as bodies
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TWO = StageResources(workers=2, cpus=1.0)
 
-# Mostly starts of processes: on cores that others use, two gangs have taken ten minutes.
+# Mostly starts of processes: on cores that others use, two worker groups have taken ten minutes.
 pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory) -> Bench:
-    return Bench(tmp_path_factory.mktemp("gang"))
+    return Bench(tmp_path_factory.mktemp("worker_group"))
 
 
 def gpus() -> int:
@@ -45,25 +45,25 @@ def gpus() -> int:
 
 
 def test_rank_0_waits_until_its_step_is_written_down():
-    host = GangHost()
+    host = WorkerGroupHost()
     said = threading.Thread(target=host.say, args=(Step(1, 2),))
     said.start()
-    assert host.take(0).steps == [Step(1, 2)]
+    assert host.poll(0).steps == [Step(1, 2)]
     said.join(0.1)
     assert said.is_alive()
-    assert host.take(1).steps == []
+    assert host.poll(1).steps == []
     said.join(5)
     assert not said.is_alive()
 
 
-def test_a_gang_told_to_leave_or_broken_for_good_does_not_start_again():
-    host = GangHost()
+def test_a_worker_group_told_to_leave_or_broken_for_good_does_not_start_again():
+    host = WorkerGroupHost()
     assert host.begin(0, 2, "cpu", 0)
     host.fail(InputError("first"))
     host.fail(InputError("second"))
     assert not host.begin(0, 2, "cpu", 5)
-    assert str(host.take(0).failure) == "first"
-    leaving = GangHost()
+    assert str(host.poll(0).failure) == "first"
+    leaving = WorkerGroupHost()
     assert leaving.alive() is False
     leaving.leave()
     assert leaving.alive() is True
@@ -106,7 +106,7 @@ def test_surplus_workers_leave_the_group_and_the_rest_go_on(tmp_path):
         (StageResources(workers=3), "batch of 8 cannot be shared equally by 3 workers"),
     ],
 )
-def test_a_gang_without_room_is_refused_with_numbers(bench, resources, words):
+def test_a_worker_group_without_room_is_refused_with_numbers(bench, resources, words):
     begun = time.monotonic()
     with pytest.raises(InputError, match=words):
         bench.build("sgd_vae", resources)
@@ -117,7 +117,7 @@ def test_a_gang_without_room_is_refused_with_numbers(bench, resources, words):
 
 @pytest.fixture(scope="module")
 def tuned(bench, ray_cluster) -> Bench:
-    """The stage built by a gang of two inside a Tune trial."""
+    """The stage built by a worker group of two inside a Tune trial."""
     from ray import tune
 
     def trial(_config):
@@ -140,12 +140,12 @@ def test_a_tune_trial_with_two_workers_trains_the_parameters_of_one(tuned):
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_the_manifest_tells_of_the_gang(tuned):
+def test_the_manifest_tells_of_the_worker_group(tuned):
     artifact = tuned.artifact("sgd_vae")
     manifest = artifact.manifest()
     assert manifest["world"] == {"size": 2, "device": "cpu"}
     assert manifest["device_seconds"] == pytest.approx(2 * manifest["wall_seconds"], abs=0.01)
-    assert manifest["notes"]["gang"]["restarts"] == 0
+    assert manifest["notes"]["worker_group"]["restarts"] == 0
     lines = [line["index"] for line in artifact.metrics()]
     assert lines == [0, 10, 20]
     assert (artifact.folder / METRICS).is_file()
@@ -163,9 +163,9 @@ def test_a_detached_gather_is_found_out(tuned):
 @pytest.mark.ray
 def test_a_killed_worker_costs_less_than_a_checkpoint_interval_and_changes_nothing(tuned):
     tuned.build("killed_vae", TWO)
-    gang = tuned.artifact("killed_vae").manifest()["notes"]["gang"]
-    assert gang["restarts"] == 1
-    resumed_from = gang["groups"][1]["resumed_from"]
+    worker_group = tuned.artifact("killed_vae").manifest()["notes"]["worker_group"]
+    assert worker_group["restarts"] == 1
+    resumed_from = worker_group["groups"][1]["resumed_from"]
     assert 0 < bodies.KILLED_AT - resumed_from <= bodies.CHECKPOINT_EVERY
     assert [step.index for _, _, step in tuned.relayed] == [0, 10, 20]
     ours, unkilled = tuned.parameters("killed_vae"), tuned.parameters("sgd_vae")
@@ -174,7 +174,7 @@ def test_a_killed_worker_costs_less_than_a_checkpoint_interval_and_changes_nothi
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_gang_told_to_go_saves_a_checkpoint_and_goes_on_later_with_the_same_bits(tuned):
+def test_a_worker_group_told_to_go_saves_a_checkpoint_and_goes_on_later_with_the_same_bits(tuned):
     def tell(step: Step) -> None:
         if step.index == bodies.STEPS // 2:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -184,22 +184,22 @@ def test_a_gang_told_to_go_saves_a_checkpoint_and_goes_on_later_with_the_same_bi
     assert left.value.code == 143
     assert tuned.artifact("interrupted_vae") is None
     tuned.build("interrupted_vae", TWO)
-    gang = tuned.artifact("interrupted_vae").manifest()["notes"]["gang"]
+    worker_group = tuned.artifact("interrupted_vae").manifest()["notes"]["worker_group"]
     # The checkpoint is of the step in which it was told, between two of the regular ones.
-    assert [group["resumed_from"] for group in gang["groups"]] == [bodies.KILLED_AT + 1]
+    assert [group["resumed_from"] for group in worker_group["groups"]] == [bodies.KILLED_AT + 1]
     assert [line["index"] for line in tuned.artifact("interrupted_vae").metrics()] == [0, 10, 20]
     ours, unbroken = tuned.parameters("interrupted_vae"), tuned.parameters("sgd_vae")
     assert all(torch.equal(ours[name], unbroken[name]) for name in unbroken)
 
 
 @pytest.mark.slow
-def test_an_elastic_gang_shrinks_with_its_cluster_and_grows_again(tmp_path):
-    command = [sys.executable, "-m", "tests.distributed.elastic_gang", str(tmp_path)]
+def test_an_elastic_worker_group_shrinks_with_its_cluster_and_grows_again(tmp_path):
+    command = [sys.executable, "-m", "tests.distributed.elastic_worker_group", str(tmp_path)]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=1500)
     told = json.loads((tmp_path / "told.json").read_text())
-    sizes = [group["workers"] for group in told["gang"]["groups"]]
+    sizes = [group["workers"] for group in told["worker_group"]["groups"]]
     assert (sizes[0], min(sizes), sizes[-1]) == (2, 1, 2)
-    for group in told["gang"]["groups"][1:]:
+    for group in told["worker_group"]["groups"][1:]:
         assert 0 <= bodies.KILLED_AT - group["resumed_from"] <= bodies.CHECKPOINT_EVERY
     assert told["lines"] == [0, 10, 20]
     assert told["furthest"] < 1e-5
@@ -210,7 +210,7 @@ def test_an_elastic_gang_shrinks_with_its_cluster_and_grows_again(tmp_path):
 @pytest.mark.ray
 def test_workers_that_die_every_time_end_within_the_budget(tuned, monkeypatch):
     with pytest.raises(StageError, match=r"2 starts, 1 restarts allowed"):
-        tuned.build("dying_vae", TWO, patience=GangPatience(worker_failures=1))
+        tuned.build("dying_vae", TWO, patience=WorkerGroupPatience(worker_failures=1))
     assert tuned.artifact("dying_vae") is None
 
 
@@ -225,7 +225,7 @@ def test_a_diverged_loss_is_not_tried_again(tuned):
 @pytest.mark.gpu
 @pytest.mark.ray
 @pytest.mark.skipif(not gpus(), reason="needs a CUDA device: torch sees none")
-def test_a_gang_on_all_gpus_trains_the_parameters_of_one_cpu_worker(bench, ray_cluster):
+def test_a_worker_group_on_all_gpus_trains_the_parameters_of_one_cpu_worker(bench, ray_cluster):
     resources = StageResources(workers=gpus(), gpus=1)
     bench.build("sgd_vae", resources)
     assert bodies.furthest(bench.parameters("sgd_vae"), bench.alone()) < 1e-4

@@ -1,16 +1,16 @@
-"""What tests of gangs build: the bodies of tests.parity.gang_bodies, as stages of a real store."""
+"""The bodies of tests.parity.worker_group_bodies as stages of a real store."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from namd.config.fingerprint import fingerprint
-from namd.distributed.gang import build_with_gang
+from namd.distributed.worker_group import build_with_worker_group
 from namd.methods.base import Stage, Step
 from namd.pipeline.graph import Node
 from namd.pipeline.store import open_store
 from namd.study.spec import StageResources
 from namd.train.world import LocalWorld
-from tests.parity import gang_bodies as bodies
+from tests.parity import worker_group_bodies as bodies
 
 
 class Bench:
@@ -27,7 +27,7 @@ class Bench:
         self.relayed: list[tuple[str, str, Step]] = []
 
     def node(self, body: str) -> Node:
-        stage = Stage("vae", 1, "train", f"tests.parity.gang_bodies:{body}")
+        stage = Stage("vae", 1, "train", f"tests.parity.worker_group_bodies:{body}")
         inputs = {"perceptual": ("perceptual", fingerprint("perceptual"))}
         return Node(stage, fingerprint(body), {}, inputs, bodies.settings())
 
@@ -38,14 +38,14 @@ class Bench:
         seeing: Callable[[Step], None] = lambda _step: None,
         **more,
     ) -> None:
-        """Build the stage; `seeing` is told each step as the builder relays it."""
+        """Build the stage; `seeing` is told each step as the stage worker relays it."""
         self.relayed = []
 
         def relay(*told) -> None:
             self.relayed.append(told)
             seeing(told[2])
 
-        build_with_gang(
+        build_with_worker_group(
             [self.node(body)],
             store_url=self.url,
             cohort=self.cohort,
