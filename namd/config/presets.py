@@ -28,24 +28,37 @@ def preset_description(name: str, folder: Path) -> str:
 
 
 def load_preset(name: str, folder: Path) -> dict[str, Any]:
-    """Return a preset's mapping, laid over the preset that it `extends`, if any.
+    """Return a preset's mapping, laid over the presets that it `extends`, if any.
 
-    Raises ConfigError if the name is unknown or presets extend each other in a ring.
+    `extends` names one preset or a list, each laid over those before it: the name of a preset of
+    the same folder, or a path relative to that folder, such as `../../shared/presets/base`.
+
+    Raises ConfigError if a name is unknown or presets extend each other in a ring.
     """
     return _load(name, folder, ())
 
 
-def _load(name: str, folder: Path, seen: tuple[str, ...]) -> dict[str, Any]:
+def _load(name: str, folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     mapping = _read(name, folder)
     mapping.pop(ABOUT, None)
-    if name in seen:
-        raise ConfigError(f"presets extend each other in a ring: {' -> '.join((*seen, name))}")
-    parent = mapping.pop("extends", None)
-    if parent is None:
-        return mapping
-    if not isinstance(parent, str):
-        raise ConfigError(f"preset {name}: extends={shown(parent)}: expected the name of a preset")
-    return merge(_load(parent, folder, (*seen, name)), mapping)
+    place = (folder / name).resolve()
+    if place in seen:
+        ring = " -> ".join(known.name for known in (*seen, place))
+        raise ConfigError(f"presets extend each other in a ring: {ring}")
+    extended: dict[str, Any] = {}
+    for parent in _parents(name, mapping.pop("extends", [])):
+        *way, last = parent.split("/")
+        extended = merge(extended, _load(last, folder.joinpath(*way), (*seen, place)))
+    return merge(extended, mapping)
+
+
+def _parents(name: str, extends: object) -> list[str]:
+    parents = [extends] if isinstance(extends, str) else extends
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise ConfigError(
+            f"preset {name}: extends={shown(extends)}: expected the name of a preset, or a list"
+        )
+    return parents
 
 
 def _read(name: str, folder: Path) -> dict[str, Any]:

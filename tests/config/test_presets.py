@@ -13,13 +13,22 @@ def folder(tmp_path):
     (tmp_path / "small.yaml").write_text("extends: base\nvae: {steps: 2}\n")
     (tmp_path / "one.yaml").write_text("extends: two\n")
     (tmp_path / "two.yaml").write_text("extends: one\n")
-    (tmp_path / "bad.yaml").write_text("extends: [base]\n")
+    (tmp_path / "bad.yaml").write_text("extends: [base, 2]\n")
+    (tmp_path / "both.yaml").write_text("extends: [base, ../other/judge]\nvae: {steps: 1}\n")
+    other = tmp_path.parent / "other"
+    other.mkdir(exist_ok=True)
+    (other / "judge.yaml").write_text("judge: {steps: 3}\nvae: {weight: 4}\n")
     return tmp_path
 
 
 def test_a_preset_is_laid_over_the_one_it_extends(folder):
-    assert preset_names(folder) == ["bad", "base", "one", "small", "two"]
+    assert preset_names(folder) == ["bad", "base", "both", "one", "small", "two"]
     assert load_preset("small", folder) == {"method": "namd", "vae": {"weight": 1, "steps": 2}}
+
+
+def test_a_preset_is_laid_over_several_the_later_one_first_and_from_another_folder(folder):
+    found = load_preset("both", folder)
+    assert found == {"method": "namd", "vae": {"weight": 4, "steps": 1}, "judge": {"steps": 3}}
 
 
 @pytest.mark.parametrize(

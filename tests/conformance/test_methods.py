@@ -29,6 +29,10 @@ REPORT_ONLY = {f"evaluate.{n}" for n in ("coverage", "interval", "num_bootstrap"
 OWNERS = {"perceptual", "trunks"}
 """Sections whose stage or weights a preset may do without (its loss reads real weights, say)."""
 
+SHARED = {"judge", "reference", "ideal"}
+OWN_JUDGE = {"paper-authors-code"}
+"""Presets that only one method can have: they repeat its authors' choices."""
+
 
 def test_the_registry_says_what_each_method_is_called():
     assert [method.name for method in ALL.values()] == list(ALL)
@@ -161,3 +165,18 @@ def test_bodies_load_and_reach_neither_the_cluster_nor_the_tracker(method):
         assert not [
             name for name in found if name.startswith(("namd.distributed", "namd.tracking"))
         ]
+
+
+def test_presets_of_one_name_share_the_judge_and_every_row_without_a_model():
+    for preset in dict.fromkeys(name for method in METHODS.values() for name in method.presets):
+        with_it = [method for method in METHODS.values() if preset in method.presets]
+        found = {
+            frozenset(
+                (node.label, node.key)
+                for node in planned(resolve(preset, methods={method.name: method}))
+                if node.stage.family in SHARED
+            )
+            for method in with_it
+            if preset not in OWN_JUDGE
+        }
+        assert len(found) <= 1, preset
