@@ -43,7 +43,7 @@ from namd.train.fit import fit
 from namd.train.loop import TrainState
 from namd.train.world import LocalWorld
 
-PURPOSE = "benchmark-worker group"
+PURPOSE = "benchmark-worker-group"
 TIMES = "times.json"
 WARM_INTERVALS = 2
 

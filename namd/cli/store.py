@@ -188,9 +188,9 @@ def _wanted(store: "Store") -> set[tuple[str, str]]:
     from namd.pipeline.run import recorded_runs
     from namd.storage.opening import open_storage
 
-    # Holds first: a study that ends meanwhile has recorded its runs before it lets go.
-    holds = pinned(open_storage(store.backend.name))
-    return holds | {
+    # Pins first: a study that ends meanwhile has recorded its runs before it lets go.
+    pins = pinned(open_storage(store.backend.name))
+    return pins | {
         (stage["name"].partition("[")[0], stage["key"])
         for record in recorded_runs(store).values()
         for stage in record["stages"]

@@ -201,7 +201,7 @@ def _fraction_line(fraction: "Fraction") -> str:
     if not pairs:
         return f"{line}: no toggle is confounded with another one or with two together"
     more = f", and {len(pairs) - MAX_ALIASES} more" if len(pairs) > MAX_ALIASES else ""
-    return f"{line}; not told apart: {', '.join(pairs[:MAX_ALIASES])}{more}"
+    return f"{line}; aliased: {', '.join(pairs[:MAX_ALIASES])}{more}"
 
 
 def _arm_lines(plan: "StudyPlan", spec: "StudySpec") -> list[str]:

@@ -78,7 +78,7 @@ class PlainStudyReporter:
     ) -> None:
         """Remember how far a stage is; say it all together now and then."""
         if key in self._over:
-            return  # told by its stage worker before the ledger had it, heard after
+            return  # this step arrives after the ledger's record of the finished stage
         now, known = self._clock(), self.builds.get(key)
         if known is None or index < known.index:  # an attempt that was lost begins again
             self.builds[key] = Build(label, index, total, metrics, now, index, now)

@@ -47,7 +47,7 @@ class PollCallback(Callback):
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ANN401, ARG002 - Tune's interface
-        """Forward news, look for requests."""
+        """Forward events, look for requests to stop."""
         self._controller.tick()
 
 

@@ -39,7 +39,7 @@ class WorkerGroupPatience:
         worker_failures: Restarts after lost workers, and as many after preempted nodes.
         start_failures: Starts that found no place; Ray Train waits a minute for each.
         silent_s: Seconds without a worker after which the worker group counts as starved. An
-            elastic one would wait for ever.
+            elastic one would wait without end.
         leave_s: Seconds that a worker group has to save a checkpoint when its stage worker must go.
     """
 

@@ -1,6 +1,6 @@
-"""What the trials of a live study will read, so that nobody clears it away meanwhile.
+"""What the trials of a live study will read, so that `store gc` leaves it alone.
 
-A hold is written before its trial looks into the store, and it counts as long as the study's
+A pin is written before its trial looks into the store, and it counts as long as the study's
 lease is held by a process that may be alive.
 """
 
@@ -14,6 +14,9 @@ from namd.ledger.schema import study_folder
 from namd.ledger.validation import RecordDamaged, read_json
 from namd.storage.base import Storage
 
+PIN_FOLDERS = ("pins", "holds")
+"""A study that an earlier version runs writes to the second."""
+
 
 def pin(storage: Storage, study: str, trial: str, places: Iterable[tuple[str, str]]) -> None:
     """Write down the (stage, key) pairs that a trial needs."""
@@ -22,32 +25,38 @@ def pin(storage: Storage, study: str, trial: str, places: Iterable[tuple[str, st
 
 
 def release_pins(storage: Storage, study: str) -> None:
-    """Forget the holds of a study: nothing of it runs any more."""
-    folder = f"{study_folder(study)}/pins"
-    for name in storage.names(folder):
-        storage.remove(f"{folder}/{name}")
+    """Remove the pins of a study of which nothing runs any more."""
+    for folder in PIN_FOLDERS:
+        for name in storage.names(f"{study_folder(study)}/{folder}"):
+            storage.remove(f"{study_folder(study)}/{folder}/{name}")
 
 
 def pinned(storage: Storage) -> set[tuple[str, str]]:
-    """Return the (stage, key) pairs that live studies hold. Raises LedgerDamaged."""
+    """Return the (stage, key) pairs that live studies have pinned. Raises LedgerDamaged."""
     found: set[tuple[str, str]] = set()
     for study in study_names(storage):
         if live_holder(storage, study) is None:
             continue
-        folder = f"{study_folder(study)}/pins"
-        for name in storage.names(folder):
-            try:
-                found |= parse_pin(storage.read(f"{folder}/{name}"))
-            except FileNotFoundError:
-                continue  # released between the listing and the look
-            except (RecordDamaged, IsADirectoryError) as error:
-                problem = "is a folder" if isinstance(error, OSError) else str(error)
-                raise damaged(storage, study, f"pins/{name}", problem) from error
+        for folder in PIN_FOLDERS:
+            found |= _pinned_in(storage, study, folder)
+    return found
+
+
+def _pinned_in(storage: Storage, study: str, folder: str) -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    for name in storage.names(f"{study_folder(study)}/{folder}"):
+        try:
+            found |= parse_pin(storage.read(f"{study_folder(study)}/{folder}/{name}"))
+        except FileNotFoundError:
+            continue  # released between the listing and the look
+        except (RecordDamaged, IsADirectoryError) as error:
+            problem = "is a folder" if isinstance(error, OSError) else str(error)
+            raise damaged(storage, study, f"{folder}/{name}", problem) from error
     return found
 
 
 def parse_pin(data: bytes) -> set[tuple[str, str]]:
-    """Return the (stage, key) pairs of one hold. Raises RecordDamaged."""
+    """Return the (stage, key) pairs of one pin. Raises RecordDamaged."""
     places = read_json(data)
     if not (isinstance(places, list) and all(map(_is_pair, places))):
         raise RecordDamaged("holds no list of stages and keys")

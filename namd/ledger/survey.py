@@ -9,24 +9,24 @@ from dataclasses import dataclass, field
 from namd.ledger import schema
 from namd.ledger.damage import LedgerDamaged
 from namd.ledger.lease import parse_holder
-from namd.ledger.pins import parse_pin
+from namd.ledger.pins import PIN_FOLDERS, parse_pin
 from namd.ledger.reading import decode_record, list_records, read_record, read_segment
 from namd.ledger.requests import parse_request
 from namd.ledger.schema import Event, Place, Span, event_name, study_folder
 from namd.ledger.validation import RecordDamaged, read_json
 from namd.storage.base import Storage
 
-FOLDERS = ("events", "segments", "leases", "pins", "requests")
+FOLDERS = ("events", "segments", "leases", *PIN_FOLDERS, "requests")
 _PARSERS: dict[str, Callable[[bytes], object]] = {
     "leases": parse_holder,
-    "pins": parse_pin,
+    **dict.fromkeys(PIN_FOLDERS, parse_pin),
     "requests": parse_request,
 }
 _LOOKS = 4
 _LEASE = re.compile(r"\d{8}\.(json|beat)")
 _LOST = {
     "leases": "who held the study last",
-    "pins": "what a trial that ran needed; `namd store gc` can remove it",
+    **dict.fromkeys(PIN_FOLDERS, "what a trial that ran needed; `namd store gc` can remove it"),
     "requests": "who asked the study to stop, and why",
 }
 
@@ -71,7 +71,7 @@ def survey(storage: Storage, study: str) -> list[Damage]:
         return blocked
     records = _look_again(storage, study)
     found = [*blocked, *records.damages, *_holes(records)]
-    for folder in ("leases", "pins", "requests"):
+    for folder in ("leases", *PIN_FOLDERS, "requests"):
         if folder not in stopped:
             found += _look_at(storage, study, folder)
     return found

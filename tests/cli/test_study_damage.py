@@ -13,7 +13,7 @@ from analysis.study_report import make_report
 from namd.cli import main as front
 from namd.config.errors import InputError
 from namd.ledger.lease import StudyBusy
-from namd.ledger.pins import pinned
+from namd.ledger.pins import pinned, release_pins
 from namd.ledger.reading import read_events
 from namd.ledger.repair import repair
 from namd.ledger.requests import stop_requested
@@ -312,7 +312,22 @@ def test_a_lost_last_proposal_is_made_again(folder):
     assert after.proposals[last].point == before.proposals[last].point
 
 
-def test_a_damaged_hold_stops_a_collection_and_a_damaged_request_stops_a_study(folder):
+def test_what_a_live_study_of_an_earlier_version_holds_counts(folder):
+    storage, old = LocalStorage(folder), folder / "studies" / NAME / "holds"
+    old.mkdir()
+    (old / "trial").write_text('[["vae", "ab"]]')
+    assert pinned(storage) == set()  # nothing of it runs
+    with toys.opened(folder, parse_study({**ABLATION})):
+        assert pinned(storage) == {("vae", "ab")}
+        (old / "trial").write_text("{")
+        with pytest.raises(InputError, match=f"{NAME}/holds/trial .*namd study repair"):
+            pinned(storage)
+    assert "holds/trial" in [damage.file for damage in survey(storage, NAME)]
+    release_pins(storage, NAME)
+    assert not list(old.iterdir())
+
+
+def test_a_damaged_pin_stops_a_collection_and_a_damaged_request_stops_a_study(folder):
     storage, spec = LocalStorage(folder), parse_study({**ABLATION})
     place = folder / "studies" / NAME
     (place / "pins").mkdir()

@@ -120,7 +120,7 @@ def test_arms_of_one_configuration_are_merged(studies, cohort, capsys, tmp_path)
 @pytest.mark.parametrize(
     ("count", "resolution", "line"),
     [
-        (3, 3, "2^(3-1) = 4 of 8 combinations, resolution 3; not told apart: t0 = t1 × t2, "),
+        (3, 3, "2^(3-1) = 4 of 8 combinations, resolution 3; aliased: t0 = t1 × t2, "),
         (4, 4, "2^(4-1) = 8 of 16 combinations, resolution 4: no toggle is confounded"),
         (2, 3, "all 2^2 = 4 combinations"),
     ],
