@@ -16,10 +16,18 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum
 UV_VERSION ?= $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements-uv.lock)
 UV := $(VENV)/.uv-$(shell cksum < requirements-uv.lock | cut -d' ' -f1)
 
+# Without bytecode every process that a test starts compiles torch and Ray anew, so a
+# PYTHONDONTWRITEBYTECODE of the environment does not hold here.
 # Small tensors lose more to thread hand-over than they win; float sums depend on the count.
-TEST_ENV := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=$${MKL_NUM_THREADS:-2} \
-	TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
-PYTEST := $(TEST_ENV) $(BIN)/python -m pytest --jaxtyping-packages=namd,tests.typechecking.checked
+TEST_ENV := PYTHONDONTWRITEBYTECODE= TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 WANDB_MODE=offline
+threads = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(1)} MKL_NUM_THREADS=$${MKL_NUM_THREADS:-$(1)}
+PYTEST := $(BIN)/python -m pytest --jaxtyping-packages=namd,tests.typechecking.checked
+
+# Each test that is not slow belongs to exactly one part; tests/test_house.py proves it.
+TEST_WORKERS ?= 2
+PARALLEL_PART := $(TEST_ENV) $(call threads,1) $(PYTEST) -n $(TEST_WORKERS) --dist worksteal \
+	-m "not slow and not ray and not serial"
+SERIAL_PART := $(TEST_ENV) $(call threads,2) $(PYTEST) -m "not slow and (ray or serial)"
 
 .PHONY: help env demo test test-fast test-slow lint format bench lock stages-unchanged cluster-smoke
 
@@ -50,18 +58,13 @@ demo: env ## The phantom cohort, a small alignment ablation on local Ray, and it
 	$(BIN)/namd demo
 
 test: env ## Every test that is not marked slow
-	$(PYTEST) -m "not slow"
+	status=0; $(PARALLEL_PART) || status=$$?; $(SERIAL_PART) || status=$$?; exit $$status
 
-test-fast: env ## The tests without clusters, worker groups, killed processes and whole runs
-	$(PYTEST) -m "not slow and not ray" --ignore=tests/endtoend --ignore=tests/faults \
-		--ignore=tests/distributed --ignore=tests/parity/test_workers.py \
-		--ignore=tests/cli/test_study_damage.py --ignore=tests/cli/test_lost_output.py \
-		--ignore=tests/cli/test_predict_privacy.py --ignore=tests/data/test_dicom_damage.py \
-		--deselect=tests/test_house.py::test_torch_would_be_seen \
-		--deselect=tests/train/test_world.py::test_repeatable_means_deterministic_kernels_and_no_tf32
+test-fast: env ## The tests that can share the machine: no clusters, killed processes, whole runs
+	$(PARALLEL_PART)
 
 test-slow: env ## The tests marked slow: some need 22 GiB of memory
-	$(PYTEST) -m slow
+	$(TEST_ENV) $(call threads,2) $(PYTEST) -m slow
 
 lint: env ## Style, types, import contracts, stage versions
 	$(BIN)/ruff check

@@ -1,6 +1,7 @@
 """The rules of the house that no tool checks, and proof that the import contracts can fail."""
 
 import ast
+import itertools
 import re
 import shutil
 import subprocess
@@ -97,6 +98,48 @@ def test_make_env_is_quiet_and_installs_what_is_pinned():
     assert loud_or_unpinned((REPOSITORY / "Makefile").read_text(encoding="utf-8")) == []
     assert loud_or_unpinned("\tpython -m pip install --quiet uv\n")
     assert loud_or_unpinned("\tuv pip install --require-hashes -r x\n")
+
+
+MARKERS = ("slow", "ray", "serial")
+
+
+def parts(makefile: str) -> dict[str, str]:
+    """Return which marks the parts of the Makefile's tests select, by the part's name."""
+    lines = makefile.replace("\\\n", " ")
+    return dict(re.findall(r'^(\w+_PART) := .*-m "(.+)"$', lines, re.MULTILINE))
+
+
+def times_selected(expressions: list[str], marked: frozenset[str]) -> int:
+    """Return how many of the expressions select a test that has these marks alone."""
+    names = {name: name in marked for name in MARKERS}
+    return sum(eval(expression, {"__builtins__": {}}, names) for expression in expressions)
+
+
+def missed_or_repeated(expressions: list[str]) -> list[set[str]]:
+    """Return the sets of marks that are not selected once, or are slow and selected at all."""
+    chosen = itertools.product((False, True), repeat=len(MARKERS))
+    sets = [frozenset(itertools.compress(MARKERS, flags)) for flags in chosen]
+    return [
+        set(marked)
+        for marked in sets
+        if times_selected(expressions, marked) != ("slow" not in marked)
+    ]
+
+
+def test_every_test_that_is_not_slow_is_run_exactly_once():
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    found = parts(makefile)
+    assert missed_or_repeated(list(found.values())) == []
+    (recipe,) = re.findall(r"^test: .*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert re.findall(r"\$\((\w+_PART)\)", recipe) == ["PARALLEL_PART", "SERIAL_PART"]
+    assert set(found) == {"PARALLEL_PART", "SERIAL_PART"}
+    assert not re.search(r"--(ignore|deselect)", makefile)
+
+
+def test_a_test_that_is_missed_or_repeated_would_be_seen():
+    assert missed_or_repeated(["not slow and not ray and not serial"])
+    assert missed_or_repeated(["not slow and not ray", "not slow and (ray or serial)"])
+    assert missed_or_repeated(["not ray and not serial", "not slow and (ray or serial)"])
 
 
 def test_uv_is_pinned_with_hashes_and_the_image_takes_the_same():

@@ -10,6 +10,8 @@ from namd.pipeline.run_configuration import resolve
 from namd.pipeline.store import open_store
 from tests import throwaway
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunResult]:

@@ -20,6 +20,8 @@ from namd.pipeline.store import Store, open_store
 from namd.sample.draws import draw
 from namd.train.world import LocalWorld
 
+pytestmark = pytest.mark.serial
+
 SERIES = str(Path(__file__).resolve().parents[1] / "data")
 if SERIES not in sys.path:
     sys.path.insert(0, SERIES)

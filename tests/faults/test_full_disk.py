@@ -12,6 +12,8 @@ from namd.pipeline.store import Store, open_store
 from namd.storage.errors import StoreError, explained, storage_problem
 from namd.storage.local import LocalStorage
 
+pytestmark = pytest.mark.serial
+
 ONE = "evaluate.num_draws=1"
 
 

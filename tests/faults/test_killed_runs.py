@@ -12,6 +12,8 @@ from namd.config.fingerprint import file_digest
 from namd.pipeline.run import recorded_runs
 from namd.pipeline.store import open_store
 
+pytestmark = pytest.mark.serial
+
 NODES = 2 + 2 + 2
 DRAWS = "evaluate.num_draws=2"
 

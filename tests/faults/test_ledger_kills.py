@@ -15,6 +15,8 @@ from namd.ledger.writing import open_writer
 from namd.storage.lease import LeaseTiming
 from namd.storage.local import LocalStorage
 
+pytestmark = pytest.mark.serial
+
 # A heartbeat would make the number of disk operations depend on time.
 STILL = LeaseTiming(ttl_s=4000.0, heartbeat_s=1000.0)
 STUDY = "killed"

@@ -16,6 +16,8 @@ from namd.storage.lease import LeaseTiming
 from namd.storage.opening import open_storage
 from namd.storage.s3 import PATIENCE_VARIABLE, S3Away
 
+pytestmark = pytest.mark.serial
+
 QUICK = LeaseTiming(ttl_s=4.0, heartbeat_s=0.2)
 TIMING = LeaseTiming(heartbeat_s=0.2, ttl_s=4.0)
 KEY = "ab" * 32

@@ -22,6 +22,8 @@ from namd.train.order import CaseOrder
 from namd.train.world import LocalWorld, current_world
 from tests.parity import worker_group_bodies as bodies
 
+pytestmark = pytest.mark.serial
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAIRS = {
     "sgd_vae": "detached_vae",
