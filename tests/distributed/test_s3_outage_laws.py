@@ -16,6 +16,8 @@ from namd.storage.objects import cache_folder
 from namd.storage.opening import open_storage
 from namd.storage.s3 import PATIENCE_VARIABLE
 
+pytestmark = pytest.mark.serial  # An outage lasts seconds of the clock.
+
 LIMIT_S = 6
 
 
