@@ -427,7 +427,8 @@ def test_a_full_disk_leaves_neither_a_cohort_nor_its_folders(source):
     files = ["--images", str(source.images), "--table", str(source.csv)]
     words = ["cohort", "build", "crops", *files, "--size", "16", "--seed", "3", "--out", str(out)]
     ended = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, "2000", *words],
+        # -B: Python would cut its own bytecode short too, and read it in the next process.
+        [sys.executable, "-B", "-c", FULL_DISK, "2000", *words],
         capture_output=True,
         text=True,
         check=False,

@@ -4,6 +4,7 @@ import getpass
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -63,6 +64,15 @@ def study(tmp_path_factory):
     return ledger, out, warnings
 
 
+@pytest.fixture(scope="module")
+def published(study, tmp_path_factory):
+    """A copy of these files in which the study was published again: (W&B files, number of runs)."""
+    ledger, shown, _ = study
+    out = shutil.copytree(shown, tmp_path_factory.mktemp("published") / "out")
+    tracker = WandbTracker(SharedService(out))
+    return out, publish(records(ledger, "toys"), steps_of_key, ROWS, tracker, EFFECTS)
+
+
 def test_run_files_say_what_the_ledger_says(study):
     ledger, out, warnings = study
     assert not warnings
@@ -90,14 +100,18 @@ def test_run_files_say_what_the_ledger_says(study):
     assert whole.summary["trials"]["failed"] == 1
 
 
-def test_publishing_replaces_what_was_shown_live_with_the_same(study, tmp_path):
-    ledger, out, _ = study
-    live = {i: r.content for i, r in read_runs(out).items() if r.config.get("stage") != "scores"}
-    writer = SharedService(out)
-    count = publish(records(ledger, "toys"), steps_of_key, ROWS, WandbTracker(writer), EFFECTS)
+def of_all_but_scores(out):
+    """The content of runs by id, without those whose pictures only a live study has."""
+    runs = read_runs(out)
+    return {i: r.content for i, r in runs.items() if r.config.get("stage") != "scores"}
+
+
+def test_publishing_replaces_what_was_shown_live_with_the_same(study, published, tmp_path):
+    ledger, shown, _ = study
+    out, count = published
     assert count == sum(1 for _ in records(ledger, "toys"))
-    again = {i: r.content for i, r in read_runs(out).items() if r.config.get("stage") != "scores"}
-    assert again == live
+    live = of_all_but_scores(shown)
+    assert of_all_but_scores(out) == live
     publish(records(ledger, "toys"), steps_of_key, [], WandbTracker(SharedService(tmp_path)))
     without_table = {i: r.content for i, r in read_runs(tmp_path).items()}
     assert {i for i in live if without_table[i] != live[i]} == {
@@ -105,8 +119,10 @@ def test_publishing_replaces_what_was_shown_live_with_the_same(study, tmp_path):
     }
 
 
-def test_files_hold_no_identifier_and_nothing_of_this_machine(study):
-    ledger, out, _ = study
+@pytest.mark.parametrize("again", [False, True], ids=["live", "published"])
+def test_files_hold_no_identifier_and_nothing_of_this_machine(study, published, again):
+    ledger, shown, _ = study
+    out = published[0] if again else shown
     machine = [socket.gethostname(), getpass.getuser(), str(Path.cwd()), str(Path.home())]
     machine += [str(ledger), "pytest", "python3"]
     # A short word such as `vm` is found in any random id.
@@ -116,7 +132,7 @@ def test_files_hold_no_identifier_and_nothing_of_this_machine(study):
     for path in paths:
         data = path.read_bytes()
         # A staged artifact is named by its place, which `wandb sync` needs and does not send.
-        data = data.replace(str(out).encode(), b"")
+        data = data.replace(str(out).encode(), b"").replace(str(shown).encode(), b"")
         assert not [word for word in words if word.encode() in data], path
     assert {run.host for run in read_runs(out).values()} == {"namd"}
     staged = [path.read_bytes() for path in paths if "staging" in path.parts]
