@@ -38,7 +38,7 @@ class Basis:
 
 
 def arm_mean(name: str, arm: str, basis: Basis) -> dict[str, Any] | None:
-    """Return an arm's mean of a metric over its seeds with interval; None where it has none."""
+    """Return an arm's mean of a metric over its seeds with interval; None if it has none."""
     measured = basis.measured.get(arm, {}).get(name)
     if measured is None or not len(measured.values):
         return None
@@ -58,7 +58,7 @@ def contrast(name: str, weights: Mapping[str, float], basis: Basis) -> dict[str,
         basis: What the arms measured.
 
     Returns:
-        Mean, interval, p and what it rests on, JSON-able; None where an arm lacks the metric or
+        Mean, interval, p and what it rests on, JSON-able; None if an arm lacks the metric or
         no seed is common to all.
     """
     found = {arm: basis.measured.get(arm, {}).get(name) for arm in weights}

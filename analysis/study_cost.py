@@ -25,7 +25,7 @@ class StageCost:
         distinct: Different ones.
         executed: How often one was built in this study.
         device_seconds: What that building took.
-        alone_seconds: What it would have taken had every trial built its own; None where the
+        alone_seconds: What it would have taken had every trial built its own; None if the
             cost of one that was found is not known any more.
     """
 

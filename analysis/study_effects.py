@@ -5,7 +5,7 @@ design is read from what the ledger records, without the code that made it.
 
 With every part on or off in all combinations, the effect of a toggle is the mean over the arms that
 apply it minus the mean over those that do not. An interaction of two toggles is how much the effect
-of one changes where the other is applied too: 0 where effects add up.
+of one changes where the other is applied too: 0 if effects add up.
 """
 
 import itertools
@@ -36,7 +36,7 @@ class Effect:
     Attributes:
         name: `align`, or `align × predict` for an interaction.
         toggles: One or two.
-        weights: Per arm, summing to 0; empty where all combinations come to one configuration.
+        weights: Per arm, summing to 0; empty if all combinations come to one configuration.
         aliases: Interactions that the arms cannot tell from this effect.
         unknown: Combinations of which the ledger names no arm.
     """
@@ -78,7 +78,7 @@ class Effects:
 
 
 def design_effects(view: StudyView) -> Effects | None:
-    """Return the effects of a study's design; None where it is not run for any.
+    """Return the effects of a study's design; None if it is not run for any.
 
     None also for a fraction of which the ledger does not know all arms yet.
     """
@@ -129,7 +129,7 @@ def is_fraction(toggles: Sequence[str], runs: Sequence[Combination]) -> bool:
 def shortest_word(toggles: Sequence[str], runs: Sequence[Combination]) -> int | None:
     """Return a fraction's resolution: the fewest toggles of which all runs apply an even number.
 
-    None where there are none such: all combinations are run.
+    None if there are none such: all combinations are run.
     """
     if len(runs) == 2 ** len(toggles):
         return None
@@ -211,7 +211,7 @@ def _subsets(toggles: Sequence[str], most: int) -> Iterable[Combination]:
 
 
 def _named_after(arm: str, toggles: Sequence[str], reference: str) -> Combination | None:
-    """Return the toggles in an arm's name (`no_align_no_ehr`); None where it names others."""
+    """Return the toggles in an arm's name (`no_align_no_ehr`); None if it names others."""
     if arm == reference:
         return frozenset()
     return next((found for found in _readings(arm, frozenset(toggles))), None)

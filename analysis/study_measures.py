@@ -23,7 +23,7 @@ class Measured:
     Attributes:
         seeds: Training seeds, (S,).
         values: Of each seed, (S,).
-        replicates: Under resampled patients, (S, B); None where cases are not to be resampled.
+        replicates: Under resampled patients, (S, B); None if cases are not to be resampled.
     """
 
     seeds: tuple[int, ...]
@@ -56,7 +56,7 @@ def combine(weighted: Sequence[tuple[float, Measured]]) -> Measured | None:
 def _weighted_sum(
     parts: Sequence[tuple[float, npt.NDArray[np.floating]]],
 ) -> npt.NDArray[np.floating]:
-    """Return the sum; exactly 0 where only rounding is left, which a test would take for a fact."""
+    """Return the sum; exactly 0 if only rounding is left, which a test would take for a fact."""
     total, size = np.zeros_like(parts[0][1]), np.zeros_like(parts[0][1])
     for weight, values in parts:
         total += weight * values

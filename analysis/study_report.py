@@ -55,7 +55,7 @@ class Report:
         costs: Per stage.
         ended: What ended early.
         programs: What made the artifacts.
-        importance: Share per searched parameter, by objective; empty where it was not computed.
+        importance: Share per searched parameter, by objective; empty if it was not computed.
         warnings: Lines that a reader must see first, such as presets whose numbers mean nothing.
     """
 

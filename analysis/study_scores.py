@@ -74,7 +74,7 @@ def stage_keys(trial: TrialView) -> dict[str, str]:
 
 
 def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores | None:
-    """Return a trial's scores of a split; None where a draw of it is not in the store."""
+    """Return a trial's scores of a split; None if a draw of it is not in the store."""
     family = f"scores-{split}"
     frames, sets = [], []
     for label, key in stage_keys(trial).items():
@@ -125,7 +125,7 @@ def find_cases(
     split: str,
     cohort: Path | None = None,
 ) -> Cases | None:
-    """Return the cohort's rows of the scored cases, or None where no cohort on disk has them.
+    """Return the cohort's rows of the scored cases, or None if no cohort on disk has them.
 
     Looked for, in this order: the folder given, the one that the ledger names, the one that the
     study file names, and the cohorts that lie in the store.

@@ -49,12 +49,12 @@ class StudyTable:
         rows: One mapping per arm (of a search: per confirmed winner), JSON-able.
         cases, patients, malignant: On which every row is measured; None without stored scores.
         num_draws: K; None without stored scores.
-        simulated: Whether labels or follow-ups are simulated; None where no cohort was found.
+        simulated: Whether labels or follow-ups are simulated; None if no cohort was found.
         level: Central share of the intervals.
         num_bootstrap: Resamples of patients.
         notes: What a reader must know.
         context: Rows that need no training, on the same cases: row, auroc, auprc.
-        design: What the effects are those of; None where the design is not run for any.
+        design: What the effects are those of; None if the design is not run for any.
         effects: One mapping per effect of a toggle and per interaction of two, JSON-able.
         reference: The arm that the others are compared with.
     """
@@ -80,14 +80,14 @@ class StudyTable:
     reference: str = REFERENCE
 
     def row(self, arm: str) -> dict[str, Any]:
-        """Return the row of an arm. Raises KeyError where there is none."""
+        """Return the row of an arm. Raises KeyError if there is none."""
         for row in self.rows:
             if row["arm"] == arm:
                 return row
         raise KeyError(f"no arm {arm} among {', '.join(row['arm'] for row in self.rows)}")
 
     def effect(self, name: str) -> dict[str, Any]:
-        """Return an effect by name. Raises KeyError where there is none."""
+        """Return an effect by name. Raises KeyError if there is none."""
         for effect in self.effects:
             if effect["effect"] == name:
                 return effect

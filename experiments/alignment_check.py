@@ -83,7 +83,7 @@ def difference(
 
     The interval resamples patients and seeds. With few seeds it is wide for that reason alone.
 
-    Raises ValueError where the seeds cannot be paired.
+    Raises ValueError if the seeds cannot be paired.
     """
     if not ours or len(ours) != len(others):
         raise ValueError(f"seeds are paired one to one, got {len(ours)} and {len(others)}")

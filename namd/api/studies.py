@@ -289,7 +289,7 @@ class Study:
 
 
 def _estimate(name: str, told: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return an estimate's mean, interval and p as columns; None where there is none."""
+    """Return an estimate's mean, interval and p as columns; None if there is none."""
     row = {name: (told or {}).get("mean")}
     row |= {f"{name}_{end}": (told or {}).get(end) for end in INTERVAL}
     if told is not None and "p_holm" in told:

@@ -92,7 +92,7 @@ def build_phantom(arguments: argparse.Namespace) -> int:
 
 
 def check_cohort(arguments: argparse.Namespace) -> int:
-    """Print whether a cohort may be used: 0 where it may, 2 with its problems where not."""
+    """Print whether a cohort may be used: 0 if it may, 2 with its problems where not."""
     from namd.data.checks import check_folder, mask_warnings, spelling_warnings
 
     cohort, problems = check_folder(arguments.folder)

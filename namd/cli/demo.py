@@ -107,7 +107,7 @@ def demo_study() -> "StudySpec":
 def run_demo(spec: "StudySpec", cohort: Path, store: str) -> "StudyView":
     """Return the study's view once nothing is left to do; Ray is started only where something is.
 
-    Raises InputError where this store's demo was begun with another study file.
+    Raises InputError if this store's demo was begun with another study file.
     """
     from namd.cli.study_progress import study_reporter
     from namd.ledger.reading import study_names

@@ -23,7 +23,7 @@ class PlainReporter:
 
     Args:
         estimate: Returns what the missing nodes took when something like them was last built,
-            by label; None where nothing is known.
+            by label; None if nothing is known.
     """
 
     def __init__(self, estimate: Callable[[Sequence[Node]], Estimates]) -> None:

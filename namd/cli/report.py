@@ -32,7 +32,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def report_command(arguments: argparse.Namespace) -> int:
-    """Write the report. Raises InputError where there is no such store or study."""
+    """Write the report. Raises InputError if there is no such store or study."""
     from analysis.terminal_text import to_text
     from namd.api import study_report
 

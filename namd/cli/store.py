@@ -57,7 +57,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def open_named_store(arguments: argparse.Namespace, create: bool = False) -> "Store":
-    """Return the store of `--store`. Raises InputError where none is named or it is unusable."""
+    """Return the store of `--store`. Raises InputError if none is named or it is unusable."""
     from namd.pipeline.store import open_store
 
     if not arguments.store:

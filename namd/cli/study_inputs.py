@@ -66,7 +66,7 @@ def add_store_option(parser: argparse.ArgumentParser) -> None:
 def open_ledger(arguments: argparse.Namespace) -> Ledger:
     """Return the ledger of `arguments.name` under `--store`; a study's file may stand for its name.
 
-    Raises InputError where the store or the study is not there, naming the nearest.
+    Raises InputError if the store or the study is not there, naming the nearest.
     """
     spec = _spec_in_place_of_name(arguments.name)
     with about(arguments.name):
@@ -113,7 +113,7 @@ def find_driver(ledger: Ledger, ended: str) -> Driver:
 def read_spec(word: str, store: str | None) -> "StudySpec":
     """Return a study file, or the study of that name as the ledger last saw its file.
 
-    Raises InputError where there is neither.
+    Raises InputError if there is neither.
     """
     from namd.study.spec import parse_study, read_study
 
@@ -152,7 +152,7 @@ def find_study_cohort(
     `demands` is what the study's configurations ask of it. Without `build` a phantom that is not
     built is not rendered, and its folder does not exist yet.
 
-    Raises InputError where none is named or there is none, ConfigError where the study file names
+    Raises InputError if none is named or there is none, ConfigError where the study file names
     one that is not there.
     """
     from namd.cli.run import find_cohort

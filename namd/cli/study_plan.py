@@ -33,9 +33,9 @@ MAX_ALIASES = 4
 
 
 def plan_command(arguments: argparse.Namespace) -> int:
-    """Print a study's plan: 0 where it can run, 2 with the reason where it cannot.
+    """Print a study's plan: 0 if it can run, 2 with the reason where it cannot.
 
-    Raises InputError where the file, the cohort or the store cannot be used.
+    Raises InputError if the file, the cohort or the store cannot be used.
     """
     from namd.cli.run import announce_weights
     from namd.pipeline.store import view_store
@@ -120,7 +120,7 @@ def cluster_at(address: str | None) -> "Cluster":
 
 
 def past(url: str, name: str) -> "StudyView | None":
-    """Return a study's ledger, or None where it was never started."""
+    """Return a study's ledger, or None if it was never started."""
     from namd.ledger.reading import study_names
     from namd.ledger.view import read_view
     from namd.storage.opening import open_storage

@@ -112,7 +112,7 @@ class PlainStudyReporter:
         return told if left is None else f"{told}, about {duration(left)} left"
 
     def left(self) -> float | None:
-        """Return seconds until the end, or None where nothing tells them."""
+        """Return seconds until the end, or None if nothing tells them."""
         over, total = self._trials_over()
         return self.eta.left(self.builds, total - over)
 

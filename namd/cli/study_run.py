@@ -37,7 +37,7 @@ STOPPED = 143
 def run_command(arguments: argparse.Namespace) -> int:
     """Run a study to its end: 0; 1 where trials failed; 143 where it was stopped.
 
-    Raises InputError where it cannot be begun, before Ray is started.
+    Raises InputError if it cannot be begun, before Ray is started.
     """
     from namd.cli.run import announce_weights
     from namd.cli.study_progress import study_reporter
@@ -125,7 +125,7 @@ def result_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> s
 
 
 def effect_text(table: "StudyTable") -> str:
-    """Return a design's effects as text under a blank line; empty where it has none."""
+    """Return a design's effects as text under a blank line; empty if it has none."""
     from analysis.study_cells import effect_notes, effect_table
 
     if not table.effects:

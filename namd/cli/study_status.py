@@ -28,7 +28,7 @@ SHOWN = 5
 
 
 def status_command(arguments: argparse.Namespace) -> int:
-    """Print how a study stands. Raises InputError where it is unknown."""
+    """Print how a study stands. Raises InputError if it is unknown."""
     ledger = open_ledger(arguments)
     report = report_of(ledger)
     answer(arguments, report, as_text(report))

@@ -19,7 +19,7 @@ TOLD_S = 10.0
 def stop_command(arguments: argparse.Namespace) -> int:
     """Ask a study's driver to stop and wait until it has; 1 where it has not in time.
 
-    Raises InputError where nobody runs the study.
+    Raises InputError if nobody runs the study.
     """
     from namd.ledger.requests import request_stop
 

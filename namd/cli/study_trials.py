@@ -137,7 +137,7 @@ def trial_report(ledger: Ledger, trial: str, lines: int) -> dict[str, Any]:
 
 
 def metrics_place(storage: "Storage", label: str, key: str) -> str | None:
-    """Return where a stage's metrics lie in the store, or None where it is not there any more."""
+    """Return where a stage's metrics lie in the store, or None if it is not there any more."""
     from namd.storage.artifacts import METRICS, attempt_folder, read_commit
 
     stage = label.partition("[")[0]

@@ -20,7 +20,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(arguments: argparse.Namespace) -> int:
     """List the weights; missing ones are no failure, since each has a named fallback.
 
-    Raises InputError where the preset is unknown.
+    Raises InputError if the preset is unknown.
     """
     from namd.config.parsing import to_mapping
     from namd.pipeline.run_configuration import resolve

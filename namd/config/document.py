@@ -189,7 +189,7 @@ def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - a document hold
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file. An empty file is an empty mapping.
 
-    Raises InputError where the file cannot be read and ConfigError where it holds no mapping.
+    Raises InputError if the file cannot be read and ConfigError where it holds no mapping.
     """
     try:
         text = _read(path, MAXIMUM_BYTES).decode("utf-8")
@@ -206,7 +206,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
 def read_json_mapping(path: Path, maximum_bytes: int = 64 * MAXIMUM_BYTES) -> dict[str, Any]:
     """Return the object in a JSON file.
 
-    Raises InputError where the file cannot be read, is too large, is not JSON, repeats a name or
+    Raises InputError if the file cannot be read, is too large, is not JSON, repeats a name or
     holds something other than an object.
     """
     text = _read(path, maximum_bytes)

@@ -115,7 +115,7 @@ def merge(base: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]
 def apply_overrides(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Return the mapping with each `a.b.c=VALUE` laid over it; VALUE is read as YAML.
 
-    Raises ConfigError where an override has no `=`, no path, or leads into a plain value.
+    Raises ConfigError if an override has no `=`, no path, or leads into a plain value.
     """
     result = dict(mapping)
     for override in overrides:
@@ -130,7 +130,7 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dic
 def set_path(mapping: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the mapping with the value at a dotted path replaced.
 
-    The parents are made where absent. Raises ConfigError where a parent is a plain value.
+    The parents are made where absent. Raises ConfigError if a parent is a plain value.
     """
     names = path.split(".")
     result = dict(mapping)
@@ -246,7 +246,7 @@ def _shape_of(value: object) -> str:
 def _of_one_kind(arms: list[Any], value: Mapping[Any, Any], path: str) -> list[Any]:
     """Return the dataclasses that a mapping can mean: by its `Literal` tags, then by its keys.
 
-    Raises ConfigError where a tag that all of them carry names none of them.
+    Raises ConfigError if a tag that all of them carry names none of them.
     """
     if len(arms) < 2 or not all(dataclasses.is_dataclass(arm) for arm in arms):
         return arms

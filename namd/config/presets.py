@@ -19,7 +19,7 @@ def preset_names(folder: Path) -> list[str]:
 def preset_description(name: str, folder: Path) -> str:
     """Return what a preset is for, in one line: its own `about`, never that of what it extends.
 
-    Raises ConfigError where the name is unknown or the preset does not say it.
+    Raises ConfigError if the name is unknown or the preset does not say it.
     """
     about = _read(name, folder).get(ABOUT)
     if not isinstance(about, str) or not about.strip() or len(about.splitlines()) > 1:

@@ -50,7 +50,7 @@ class RefusedCohortError(InputError):
 
 
 def require_sound(cohort: Cohort) -> None:
-    """Raise RefusedCohortError where `find_problems` finds any."""
+    """Raise RefusedCohortError if `find_problems` finds any."""
     problems = find_problems(cohort)
     if problems:
         raise RefusedCohortError(problems)

@@ -271,7 +271,7 @@ def cohort_fingerprint(
 
 
 def read_schema(folder: str | Path) -> pa.Schema:
-    """Return the Arrow schema of a cohort's file. Raises InputError where there is none."""
+    """Return the Arrow schema of a cohort's file. Raises InputError if there is none."""
     path = Path(folder) / CASES_FILE
     try:
         return pq.read_schema(path)
@@ -301,7 +301,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
 
 def refuse_occupied(folder: Path, overwrite: bool = False) -> None:
-    """Raise InputError where a cohort cannot be written because something is there."""
+    """Raise InputError if a cohort cannot be written because something is there."""
     if folder.is_dir() and (overwrite or not any(folder.iterdir())):
         return
     if folder.exists():

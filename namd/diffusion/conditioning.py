@@ -38,7 +38,7 @@ def expand_conv_in(convolution: nn.Conv2d, added_channels: int) -> nn.Conv2d:
 def condition_on_latents(unet: UNet2DConditionModel, added_channels: int) -> UNet2DConditionModel:
     """Widen a U-Net's conv_in in place and in its configuration, and return it.
 
-    Raises ValueError where it is wide already: its second half would be lost among zeros.
+    Raises ValueError if it is wide already: its second half would be lost among zeros.
     """
     if unet.config.in_channels != unet.config.out_channels:
         raise ValueError(

@@ -48,7 +48,7 @@ def inference_timesteps(settings: NoiseScheduleSettings, num_inference_steps: in
     `leading` with n steps: steps_offset + (0, 1, ..., n - 1) T // n, also where n does not divide
     T (n steps, where the original DDIM code would take one more).
 
-    Raises ValueError where T timesteps do not hold so many steps.
+    Raises ValueError if T timesteps do not hold so many steps.
     """
     total = settings.num_train_timesteps
     if num_inference_steps > total:

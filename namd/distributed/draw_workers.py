@@ -212,7 +212,7 @@ class JudgeWorker:
         }
 
     def _real_features(self, places: npt.NDArray[np.intp]) -> Batch:
-        """Return the features of the real follow-ups of some cases; zeros where there is none."""
+        """Return the features of the real follow-ups of some cases; zeros if there is none."""
         scorer = self._scorer
         if self._known is None:
             self._known = ~scorer.has_followup

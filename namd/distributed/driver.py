@@ -307,7 +307,7 @@ def _stage_scheduler(
 
 
 def _close(stage_scheduler: ActorHandle, patience: Patience) -> float:
-    """Let stage workers save and end; return what they reserved for nothing, 0 where unknown."""
+    """Let stage workers save and end; return what they reserved for nothing, 0 if unknown."""
     try:
         return float(ray.get(stage_scheduler.close.remote(), timeout=2 * patience.grace_s))
     except (RayActorError, GetTimeoutError):

@@ -55,7 +55,7 @@ class JobClient(Protocol):
         """Return the details of all jobs that the cluster knows."""
 
     def submit_job(self, **request: Any) -> str:  # noqa: ANN401 - Ray's keywords
-        """Start a job. Raises RuntimeError where its id is taken."""
+        """Start a job. Raises RuntimeError if its id is taken."""
 
     def get_job_info(self, job_id: str) -> Any:  # noqa: ANN401 - Ray's JobDetails
         """Return a job's details."""
@@ -145,7 +145,7 @@ class KnownJob:
         attempt: The number in it.
         status: Ray's word.
         live: Whether it waits or runs.
-        fingerprint: Of what it was asked to run; None where it was not submitted by `namd submit`.
+        fingerprint: Of what it was asked to run; None if it was not submitted by `namd submit`.
         exit_code: None while it lives, or where its process left none.
     """
 
@@ -195,7 +195,7 @@ def parse_submission_id(text: str) -> tuple[str, int] | None:
 def connect(address: str) -> JobSubmissionClient:
     """Return a client of the cluster whose dashboard answers at an http(s) URL.
 
-    Raises InputError where no dashboard answers there, or the token is missing or wrong.
+    Raises InputError if no dashboard answers there, or the token is missing or wrong.
     """
     if not address.startswith(("http://", "https://")):
         raise InputError(
@@ -228,7 +228,7 @@ def decide(request: Request, jobs: Sequence[KnownJob], recorded: int, again: boo
     Args:
         request: What is asked for.
         jobs: The study's attempts that the cluster knows, in order.
-        recorded: How often the ledger says the study was opened; 0 where it cannot be read.
+        recorded: How often the ledger says the study was opened; 0 if it cannot be read.
         again: Also start anew what ended well and was asked for in the same words.
 
     A live job is followed whatever file it was given: one study has one driver.
@@ -282,7 +282,7 @@ def follow(
 ) -> KnownJob:
     """Hand on what a job writes until it is over, across lost connections.
 
-    Raises StageError where the cluster has not answered for LOST_S.
+    Raises StageError if the cluster has not answered for LOST_S.
     """
     log = _Log(write)
     heard = time.monotonic()
@@ -304,7 +304,7 @@ def follow(
 
 
 def recorded_attempts(store: str | None, study: str) -> int:
-    """Return how often a study was opened; 0 where the store is not to be read from here.
+    """Return how often a study was opened; 0 if the store is not to be read from here.
 
     A cluster's store need not be reachable for whoever submits.
     """
@@ -325,7 +325,7 @@ def recorded_attempts(store: str | None, study: str) -> int:
 def requirements_of(project: Path) -> tuple[str, ...]:
     """Return a project's dependencies without those that the nodes' image must bring.
 
-    Raises InputError where its pyproject.toml cannot be read.
+    Raises InputError if its pyproject.toml cannot be read.
     """
     try:
         text = (project / "pyproject.toml").read_text(encoding="utf-8")

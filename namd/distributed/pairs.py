@@ -31,7 +31,7 @@ def evaluated_case_ids(cohort: Path, split: str, settings: SimpleNamespace) -> l
 
     `settings` is the slice of `evaluate` that a stage declares.
 
-    Reads four columns and no image. Raises InputError where the split is empty.
+    Reads four columns and no image. Raises InputError if the split is empty.
     """
     read_schema(cohort)
     table = pq.read_table(

@@ -24,7 +24,7 @@ def run_values(
 
     A run that is recorded is read; another one's rows are formed and recorded.
 
-    Raises InputError where an artifact was removed meanwhile, or the run's record is damaged.
+    Raises InputError if an artifact was removed meanwhile, or the run's record is damaged.
     """
     key = run_key(configuration, plan)
     recorded = store.run_record(key)

@@ -37,7 +37,7 @@ class WorkerGroupOrder:
         run_name: Ray's name of the run.
         stage: Whose body is run.
         settings, values, cohort_path, inputs, outputs, checkpoints: Of the body's context.
-        batch_size: Global batch, which the worker group's size must divide; None where unknown.
+        batch_size: Global batch, which the worker group's size must divide; None if unknown.
         least, most: Bounds of the worker group's size.
         cores, gpus: Of each worker.
         num_threads: Of each operation on the CPU.

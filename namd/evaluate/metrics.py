@@ -44,7 +44,7 @@ def lpips_alex(
     """Return the function from two sets of grey images to LPIPS-Alex per pair.
 
     The lpips package, not torchmetrics' copy of it: that one can only unpickle its trunk.
-    Raises InputError where AlexNet's trunk is not on disk.
+    Raises InputError if AlexNet's trunk is not on disk.
     """
     network = load_lpips("alex", trunk).to(device)
 

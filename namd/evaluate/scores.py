@@ -80,7 +80,7 @@ class Scorer:
         has_followup: Which of them exist, (N,).
         spacing_mm: Pixel size per case.
 
-    Raises InputError where LPIPS or FID is asked for and its trunk is not on disk.
+    Raises InputError if LPIPS or FID is asked for and its trunk is not on disk.
     """
 
     def __init__(

@@ -163,7 +163,7 @@ class ResultTable:
     notes: tuple[str, ...] = ()
 
     def row(self, name: str) -> Row:
-        """Return the row of a name. Raises KeyError where there is none."""
+        """Return the row of a name. Raises KeyError if there is none."""
         for row in self.rows:
             if row.row == name:
                 return row

@@ -54,7 +54,7 @@ def list_records(storage: Storage, study: str) -> Listing:
 def read_events(storage: Storage, study: str, after: Place | None = None) -> Iterator[Event]:
     """Yield the records after a place in order of (epoch, seq), each once.
 
-    One segment is in memory at a time. Raises LedgerDamaged where a number is missing.
+    One segment is in memory at a time. Raises LedgerDamaged if a number is missing.
     """
     cursor = after or Place(0, 0)
     for attempt in range(_LISTINGS):
@@ -75,7 +75,7 @@ def read_events(storage: Storage, study: str, after: Place | None = None) -> Ite
 
 
 def read_segment(storage: Storage, study: str, span: Span) -> Iterator[Event]:
-    """Yield the records of a segment. Raises LedgerDamaged where they are not those of its name."""
+    """Yield the records of a segment. Raises LedgerDamaged if they are not those of its name."""
     file = f"segments/{span.name}"
     try:
         lines = gzip.decompress(_read(storage, study, file)).splitlines()

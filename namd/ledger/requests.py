@@ -12,7 +12,7 @@ from namd.storage.base import Storage
 
 
 def request_stop(storage: Storage, study: str, attempt: int, reason: str) -> bool:
-    """Ask the driver of this attempt to stop; False where somebody has asked already."""
+    """Ask the driver of this attempt to stop; False if somebody has asked already."""
     body = {"reason": reason, "time": time.time()}
     return storage.create(_stop(study, attempt), json.dumps(body).encode() + b"\n")
 

@@ -18,7 +18,7 @@ def perceptual_distance(
     channels and averaged over positions; levels are summed. All channel weights are 1, LPIPS's own
     variant without learned weights, for extractors that come without any.
 
-    Raises ValueError where the two sides have no level, or not equally many.
+    Raises ValueError if the two sides have no level, or not equally many.
     """
     if not features or len(features) != len(references):
         raise ValueError(

@@ -45,7 +45,7 @@ def weighted_sum(terms: Sequence[LossTerm]) -> StepOutput:
 
     A term of weight 0 is neither computed nor logged.
 
-    Raises ValueError where no term is left or two share a name.
+    Raises ValueError if no term is left or two share a name.
     """
     names = [term.name for term in terms]
     if len(set(names)) < len(names):

@@ -114,7 +114,7 @@ class Stage:
         return label_of(self.name, self.index)
 
     def load_body(self) -> Callable[["StageContext"], Generator[Step, None, None]]:
-        """Import the body. Raises ImportError or AttributeError where the path is wrong."""
+        """Import the body. Raises ImportError or AttributeError if the path is wrong."""
         module, _, attribute = self.body.partition(":")
         return getattr(importlib.import_module(module), attribute)
 

@@ -34,7 +34,7 @@ _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionD
 def source_hash(stage: Stage) -> str:
     """Return the SHA-256 (hex) of the project source that the stage's body can reach.
 
-    Raises ModuleNotFoundError where a module that the stage names has no source file.
+    Raises ModuleNotFoundError if a module that the stage names has no source file.
     """
     modules = dict.fromkeys(place.partition(":")[0] for place in code_places(stage))
     hashes = [module_hash(module) for module in modules]

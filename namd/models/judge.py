@@ -80,7 +80,7 @@ def save_judge(judge: Judge, folder: Path) -> None:
 def load_judge(folder: Path, device: str = "cpu") -> Judge:
     """Return a saved judge, frozen and in eval mode.
 
-    Raises InputError where the folder holds no judge.
+    Raises InputError if the folder holds no judge.
     """
     if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder}: no judge here ({CONFIG_FILE} and {WEIGHTS_FILE} make one)")

@@ -51,7 +51,7 @@ def load_language_model(settings: LanguageSettings, folder: Path | None = None) 
         settings: Where the model is and how it is held.
         folder: Artifact of stage `language`; read where the source is `embedded`.
 
-    Raises InputError where there is no readable model, or 4 bits are asked for without
+    Raises InputError if there is no readable model, or 4 bits are asked for without
     bitsandbytes.
     """
     source = _location(settings, folder)
@@ -124,7 +124,7 @@ def load_context(
 ) -> SoftPromptContext:
     """Return the context with the trained prompts (or adapters) of a safetensors file, frozen.
 
-    Raises InputError where the file is not of this context.
+    Raises InputError if the file is not of this context.
     """
     context = build_context(settings, soft_prompt, lora, readout, folder, seed=0)
     try:

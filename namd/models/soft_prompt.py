@@ -20,7 +20,7 @@ class ReportTokens:
     A tokenizer without BOS starts with the prompts; one without pad pads with EOS, which no
     token before it sees. Tokenised texts are remembered: a cohort holds a few thousand.
 
-    Raises ValueError where the tokenizer knows no end of sequence.
+    Raises ValueError if the tokenizer knows no end of sequence.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -140,7 +140,7 @@ class SoftPromptContext(nn.Module):
     def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `adapter_state` returned.
 
-        Raises KeyError or RuntimeError where a name or a shape is not this context's.
+        Raises KeyError or RuntimeError if a name or a shape is not this context's.
         """
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -188,7 +188,7 @@ class SoftPromptContext(nn.Module):
 def with_adapters(model: nn.Module, lora: LoRASettings, seed: int) -> nn.Module:
     """Return the model with low-rank adapters (peft), the only parameters that train.
 
-    Raises ValueError where `target_modules` names no module of the model.
+    Raises ValueError if `target_modules` names no module of the model.
     """
     from peft import LoraConfig, get_peft_model
 

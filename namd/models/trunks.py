@@ -27,7 +27,7 @@ def load_lpips(net: Literal["vgg", "alex"], configured: str | None = None) -> nn
 
     The package's own linear heads stand on the trunk that `trunks.lpips_<net>` names.
 
-    Raises InputError where the trunk is not on disk or is not that network.
+    Raises InputError if the trunk is not on disk or is not that network.
     """
     path = require(f"lpips-{net}", configured)
     state = read_state(path)
@@ -47,7 +47,7 @@ def load_lpips(net: Literal["vgg", "alex"], configured: str | None = None) -> nn
 def load_inception(configured: str | None = None, device: str = "cpu") -> nn.Module:
     """Return FID's Inception: uint8 RGB (B, 3, H, W) to 2,048 features, frozen.
 
-    Raises InputError where it is not on disk or is not that network.
+    Raises InputError if it is not on disk or is not that network.
     """
     path = require("inception", configured)
     state = read_state(path)
@@ -67,7 +67,7 @@ def load_inception(configured: str | None = None, device: str = "cpu") -> nn.Mod
 def read_state(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint; nothing but tensors is read from it.
 
-    Raises InputError where the file holds anything else.
+    Raises InputError if the file holds anything else.
     """
     try:
         if path.suffix == ".safetensors":

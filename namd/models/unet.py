@@ -25,7 +25,7 @@ def build_unet(
     From a folder of weights, only the K/V projections of cross-attention (or the new text
     projection) keep random weights; every other tensor must match.
 
-    Raises InputError where the folder is not a U-Net, ValueError where its shapes do not fit.
+    Raises InputError if the folder is not a U-Net, ValueError where its shapes do not fit.
     """
     if architecture.weights is None:
         arguments = _diffusers_arguments(architecture, in_channels, out_channels, sample_size)

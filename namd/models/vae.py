@@ -76,7 +76,7 @@ class GreyAutoencoder(nn.Module):
 def build_vae(architecture: VAEArchitecture) -> GreyAutoencoder:
     """Return a VAE from its folder of weights, or from configuration with random weights.
 
-    The weights are named by folder or hub name. Raises InputError where there is no diffusers
+    The weights are named by folder or hub name. Raises InputError if there is no diffusers
     VAE in safetensors.
     """
     if architecture.weights is None:

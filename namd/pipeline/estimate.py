@@ -17,7 +17,7 @@ SPAN = 3.0
 def estimator(store: Store) -> Callable[[Sequence[Node]], Mapping[str, float | None]]:
     """Return a function from nodes to the seconds that each will take, by label.
 
-    None where the store holds nothing that is like it.
+    None if the store holds nothing that is like it.
     """
 
     def estimate(nodes: Sequence[Node]) -> Mapping[str, float | None]:
@@ -34,7 +34,7 @@ def nearest_cost(
     manifests: Sequence[Mapping[str, Any]],
     cost: Literal["device_seconds", "wall_seconds"] = "device_seconds",
 ) -> float | None:
-    """Return what the recorded artifacts most like a node cost, or None where none is like it.
+    """Return what the recorded artifacts most like a node cost, or None if none is like it.
 
     Likeness is the number of configuration leaves that differ; the median is taken among the
     most alike, so that one artifact made on a busy machine does not decide. An artifact whose

@@ -20,7 +20,7 @@ class FinishedRun:
         key: Its key.
         configuration: How it was made.
         keys: Stage keys by label.
-        spacing_mm: Of the crops it was trained on; None where its record does not say.
+        spacing_mm: Of the crops it was trained on; None if its record does not say.
         simulated: Whether the follow-ups and labels it learned from were drawn by a program.
     """
 
@@ -39,7 +39,7 @@ class FinishedRun:
 def finished_run(store: Store, key: str) -> FinishedRun:
     """Return the recorded run of a key, or of the start of one.
 
-    Raises InputError where no run, or more than one, is meant.
+    Raises InputError if no run, or more than one, is meant.
     """
     every, damaged = readable_runs(store)
     for name, line in damaged.items():
@@ -69,7 +69,7 @@ def require_drawable(store: Store, run: FinishedRun) -> None:
 
 
 def draw_stage(run: FinishedRun) -> Stage:
-    """Return the stage that draws. Raises InputError where the method has none."""
+    """Return the stage that draws. Raises InputError if the method has none."""
     for stage in run.configuration.stages():
         if stage.role == "draw":
             return stage
@@ -77,7 +77,7 @@ def draw_stage(run: FinishedRun) -> Stage:
 
 
 def find_artifact(store: Store, run: FinishedRun, label: str) -> Artifact:
-    """Return an artifact of the run by its label. Raises InputError where it is gone."""
+    """Return an artifact of the run by its label. Raises InputError if it is gone."""
     key = run.keys.get(label)
     artifact = None if key is None else store.find(label, key)
     if artifact is None:

@@ -344,7 +344,7 @@ class LeaseWatch:
     def look(self, tasks: Iterable[Task]) -> bool:
         """Return whether it was time to look.
 
-        Raises LeaseLost where another process took one of the keys over.
+        Raises LeaseLost if another process took one of the keys over.
         """
         if time.monotonic() - self.last < self.every_s:
             return False

@@ -89,7 +89,7 @@ def plan_run(
 ) -> Plan:
     """Return the plan of a run. The store only lends its memory of digests.
 
-    Raises InputError where weights are missing, unless a provisional plan will do.
+    Raises InputError if weights are missing, unless a provisional plan will do.
     """
     return make_plan(
         configuration.stages(),

@@ -48,7 +48,7 @@ def resolve(
 
     Overrides are texts such as `vae.alignment.weight=0`, or values by dotted path.
 
-    Raises InputError where a file cannot be read and ConfigError for everything inside it.
+    Raises InputError if a file cannot be read and ConfigError for everything inside it.
     """
     mapping = read_yaml_mapping(config_file) if config_file is not None else {}
     if not isinstance(overrides, Mapping):

@@ -49,7 +49,7 @@ def score_table(
 
 
 def _row(artifacts: Mapping[str, Artifact], stage: str, title: str | None) -> RowScores | None:
-    """Join the draws of one row; None where the run has no such stage or it scored nothing."""
+    """Join the draws of one row; None if the run has no such stage or it scored nothing."""
     frames: list[pd.DataFrame] = []
     sets: list[SetMetrics] = []
     for label, artifact in artifacts.items():

@@ -454,7 +454,7 @@ def open_store(
         answered: Whether another process has just used it: then an S3 that does not answer is
             waited for from the first call on, and is not taken for a wrong address.
 
-    Raises StoreError where it is another kind of place, another schema version, not a store,
+    Raises StoreError if it is another kind of place, another schema version, not a store,
     cannot be reached, or fails the probe.
     """
     storage = open_storage(url, answered)

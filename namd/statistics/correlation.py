@@ -8,7 +8,7 @@ from namd.statistics.resampling import Estimate, patient_weights, percentile_int
 
 
 def spearman(x: Num[np.ndarray, " N"], y: Num[np.ndarray, " N"]) -> float:
-    """Spearman's rank correlation, ties by midranks. NaN where either is constant."""
+    """Spearman's rank correlation, ties by midranks. NaN if either is constant."""
     return _pearson(rankdata(x), rankdata(y), np.ones((len(x), 1)))[0]
 
 

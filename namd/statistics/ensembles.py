@@ -13,7 +13,7 @@ def crps(draws: Num[np.ndarray, "N K"], truth: Num[np.ndarray, " N"]) -> Float[n
     """Continuous ranked probability score per case, in the unit of the draws; lower is better.
 
     The fair form, E|X - y| - E|X - X'| / 2 with pairs of different draws, whose mean does not
-    depend on K (Ferro 2014). NaN draws are left out; NaN where no draw or no truth is left. One
+    depend on K (Ferro 2014). NaN draws are left out; NaN if no draw or no truth is left. One
     draw gives the absolute error.
     """
     draws = np.sort(np.asarray(draws, float), axis=1)  # NaN goes last

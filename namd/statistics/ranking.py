@@ -28,7 +28,7 @@ class RankingReplicates:
 def auroc(labels: Shaped[np.ndarray, " N"], scores: Num[np.ndarray, " N"]) -> float:
     """Probability that a positive case scores above a negative one; a tie counts half.
 
-    Raises ValueError where a class is missing or a score is not finite.
+    Raises ValueError if a class is missing or a score is not finite.
     """
     positive = _checked(labels, scores)
     num_positive = int(positive.sum())
@@ -40,7 +40,7 @@ def auroc(labels: Shaped[np.ndarray, " N"], scores: Num[np.ndarray, " N"]) -> fl
 def average_precision(labels: Shaped[np.ndarray, " N"], scores: Num[np.ndarray, " N"]) -> float:
     """Sum over thresholds of (gain in recall) times precision, scikit-learn's definition.
 
-    Raises ValueError where a class is missing or a score is not finite.
+    Raises ValueError if a class is missing or a score is not finite.
     """
     positive = _checked(labels, scores)
     values = np.empty((2, 1))
@@ -55,7 +55,7 @@ def weighted_ranking(
 ) -> RankingReplicates:
     """AUROC and average precision of each row of scores under each column of case weights.
 
-    Raises ValueError where a class is missing altogether or a score is not finite.
+    Raises ValueError if a class is missing altogether or a score is not finite.
     """
     positive = _checked(labels, scores)
     weights = np.asarray(weights, np.float32)
@@ -81,7 +81,7 @@ class _RowPlan:
         positives: Sums the positives at each score.
         below: Sums the negatives between the score before and this one; running sums of it give
             the negatives that score lower.
-        tied: Sums the negatives at each score; None where there are none.
+        tied: Sums the negatives at each score; None if there are none.
         negatives: Sums all negatives.
     """
 

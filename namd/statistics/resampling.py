@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval; the bounds are NaN where no interval could be formed."""
+    """A value with its interval; the bounds are NaN if no interval could be formed."""
 
     value: float
     low: float

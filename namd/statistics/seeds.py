@@ -24,7 +24,7 @@ class SeedMean:
     Attributes:
         value: Mean over seeds.
         per_seed: What each seed gave, (S,).
-        standard_error: Of the mean, patients and seeds both drawn anew; NaN where it cannot be
+        standard_error: Of the mean, patients and seeds both drawn anew; NaN if it cannot be
             told.
         degrees_of_freedom: Of Student's t that `standard_error` stands for.
     """
@@ -50,7 +50,7 @@ class SeedMean:
     def p_value(self) -> float:
         """Two-sided p of a true mean of 0; 1 where every seed gave 0 exactly.
 
-        NaN where no standard error could be formed, or where it is 0 and the value is not.
+        NaN if no standard error could be formed, or where it is 0 and the value is not.
         """
         if not self.per_seed.any() and len(self.per_seed):
             return 1.0

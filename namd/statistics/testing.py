@@ -112,7 +112,7 @@ def sign_flip(
 
 
 def sign_flip_p(differences: Num[np.ndarray, " S"]) -> float | None:
-    """Two-sided exact p of `sign_flip`; None where there are too many differences to list."""
+    """Two-sided exact p of `sign_flip`; None if there are too many differences to list."""
     if not 0 < len(differences) <= EXACT_SIGN_FLIPS_UP_TO:
         return None
     return _exact_sign_flip(np.asarray(differences, float))

@@ -266,7 +266,7 @@ def _rename(partial: Path, folder: Path) -> None:
 
 
 def _state(file: Path) -> tuple[int, int]:
-    """Return what tells a file's content from its earlier ones; zeros where it just went."""
+    """Return what tells a file's content from its earlier ones; zeros if it just went."""
     try:
         status = file.stat()
     except FileNotFoundError:

@@ -195,7 +195,7 @@ def _combine(applied: tuple[str, ...], toggles: Mapping[str, Mapping[str, Any]])
 def _smallest(num_factors: int, resolution: int) -> tuple[tuple[int, ...], int]:
     """Return the columns of the smallest fraction and its number of base factors.
 
-    Raises ConfigError where it is too large, or takes too long to find.
+    Raises ConfigError if it is too large, or takes too long to find.
     """
     max_base = MAXIMUM_RUNS.bit_length() - 1
     asked = f"ablation.resolution={resolution}: {num_factors} toggles"

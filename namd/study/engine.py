@@ -172,7 +172,7 @@ class Engine:
     def tell(self, number: int, outcome: Outcome) -> bool:
         """Take in an outcome; False if it was known. A failure may be replaced by a retry's.
 
-        Raises ValueError where it contradicts what was told, or was never proposed.
+        Raises ValueError if it contradicts what was told, or was never proposed.
         """
         known = self._outcomes.get(number)
         if known == outcome:

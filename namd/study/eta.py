@@ -108,7 +108,7 @@ class Eta:
         self._built.setdefault(_name(label), []).append(seconds)
 
     def left(self, builds: Mapping[str, Build], trials: int) -> float | None:
-        """Return seconds until the end, or None where nothing tells them.
+        """Return seconds until the end, or None if nothing tells them.
 
         Args:
             builds: What is being built, by key.

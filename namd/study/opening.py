@@ -45,7 +45,7 @@ class Ledger:
 def store_url(given: str | None, spec: "StudySpec | None" = None) -> str:
     """Return the store's absolute folder or URL: the command line's, the file's, `$NAMD_STORE`'s.
 
-    Raises InputError where none is named, ConfigError where the study file names a relative folder.
+    Raises InputError if none is named, ConfigError where the study file names a relative folder.
     """
     inside = spec.base.given("store") if spec is not None else None
     if given is None and inside is not None and not _is_absolute(inside):

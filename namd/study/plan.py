@@ -98,7 +98,7 @@ class StageEstimate:
 
     @property
     def seconds(self) -> float:
-        """Device seconds still to spend; 0 where unknown."""
+        """Device seconds still to spend; 0 if unknown."""
         return (self.distinct - self.in_store) * (self.seconds_each or 0.0)
 
 
@@ -193,9 +193,9 @@ class Holdings:
     _recorded: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
 
     def manifest(self, stage: str, key: str) -> Mapping[str, Any] | None:
-        """Return an artifact's manifest, or None where it is not published.
+        """Return an artifact's manifest, or None if it is not published.
 
-        Raises StoreError where it is damaged.
+        Raises StoreError if it is damaged.
         """
         if self.store is None:
             return None

@@ -47,7 +47,7 @@ class BaseSpec:
     set: dict[str, Any] = field(default_factory=dict)
 
     def given(self, name: Literal["cohort", "store"]) -> str | None:
-        """Return the cohort or the store, or None where the file leaves it open."""
+        """Return the cohort or the store, or None if the file leaves it open."""
         value = getattr(self, name)
         return None if value == PLACEHOLDER else value
 
@@ -88,7 +88,7 @@ class AblationSpec:
             raise ValueError(f"resolution is 3 or more, not {self.resolution}")
 
     def arms(self) -> list[Arm]:
-        """Return the arms, the reference first. Raises ConfigError where toggles clash."""
+        """Return the arms, the reference first. Raises ConfigError if toggles clash."""
         return make_arms(self.design, self.toggles, self.resolution, self.reference)
 
     @property

@@ -191,7 +191,7 @@ def _proposed_again(search: SearchSpec, state: StudyState, number: int) -> Propo
 
 
 def rung_of(spec: StudySpec, name: str) -> Rung | None:
-    """Return the rung of a search's ASHA by its name, or None where there is none."""
+    """Return the rung of a search's ASHA by its name, or None if there is none."""
     if spec.search is None or spec.search.stop_early is None:
         return None
     found = [rung for rung in spec.search.stop_early.asha.rungs if rung.name == name]

@@ -301,7 +301,7 @@ def arm_combinations(spec: StudySpec, configurator: Configurator) -> dict[str, l
     """Return, per arm, the sets of applied toggles that come to its configuration, its own first.
 
     What the ledger is told at every opening: an effect is formed from combinations, and those of
-    a merged arm have no trials of their own. Raises ValueError where the study is no ablation.
+    a merged arm have no trials of their own. Raises ValueError if the study is no ablation.
     """
     if spec.ablation is None:
         raise ValueError(f"study {spec.name} is no ablation")

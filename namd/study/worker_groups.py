@@ -43,7 +43,7 @@ def device_seconds(worker_seconds: float, resources: StageResources) -> float:
 
 
 def global_batch(node: Node) -> int | None:
-    """Return the batch size in a training stage's own section; None where it names none."""
+    """Return the batch size in a training stage's own section; None if it names none."""
     section = getattr(node.settings, node.stage.family, None)
     section = getattr(section, "embedded", section)
     size = getattr(section, "batch_size", None)
@@ -53,7 +53,7 @@ def global_batch(node: Node) -> int | None:
 def shareable(label: str, batch: int | None, resources: StageResources) -> int:
     """Return the largest size within the bounds that shares the batch equally.
 
-    Raises InputError where there is none.
+    Raises InputError if there is none.
     """
     sizes = [
         n for n in range(resources.least, resources.workers + 1) if batch is None or batch % n == 0

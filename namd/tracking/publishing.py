@@ -18,7 +18,7 @@ def publish(
 
     Args:
         events: The records, in the ledger's order; they may be read while this goes on.
-        steps_of_key: What a stage measured, one mapping per step with its `index`; empty where
+        steps_of_key: What a stage measured, one mapping per step with its `index`; empty if
             the artifact is gone.
         rows: The final table; empty: none is written.
         tracker: Closed at the end. What it raises is raised here.

@@ -89,7 +89,7 @@ def fit(
 
     Yields Progress at least every `log_every` steps and at every validation.
 
-    Raises DivergedError where a loss, a gradient or `validation_loss` is not finite; the weights
+    Raises DivergedError if a loss, a gradient or `validation_loss` is not finite; the weights
     that came of it are neither saved nor kept.
     """
     checkpoints = Checkpoints(folder, state.world)

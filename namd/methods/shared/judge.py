@@ -74,7 +74,7 @@ def run(context: StageContext) -> Iterator[Step]:
 def _labelled(context: StageContext, split: str) -> tuple[CropSet, Int[np.ndarray, " N"]]:
     """Return a split's crops and the numbers of those whose label is known.
 
-    Raises InputError where a class is missing: nothing could be learnt or validated.
+    Raises InputError if a class is missing: nothing could be learnt or validated.
     """
     crops = CropSet(read_split(context.cohort_path, split), context.settings.image, None)
     known = np.flatnonzero(~np.isnan(crops.labels))
