@@ -20,7 +20,7 @@ import ray
 from namd.config.account import complete_account
 from namd.config.errors import InputError, StageError
 from namd.config.threads import fixed_threads
-from namd.distributed.pairs import pair_in_words
+from namd.distributed.pairs import pair_text
 from namd.distributed.source_identity import SourceIdentity, own_source, require_same_source
 from namd.methods.base import StageContext
 from namd.pipeline.graph import Node
@@ -76,7 +76,7 @@ class Work:
         """Raise StageError if a block has cost too many workers, or this one has another namd."""
         complete_account()
         require_same_source(self.source)
-        first = pair_in_words(str(batch["case_id"][0]), int(batch["k"][0]))
+        first = pair_text(str(batch["case_id"][0]), int(batch["k"][0]))
         name = f"{self.node.stage.name}: {len(batch['k'])} pairs from {first}"
         if ray.get(self.tries.begin.remote(name)) > MAX_TRIES:
             raise StageError(f"{name} ended the process of {MAX_TRIES} workers")

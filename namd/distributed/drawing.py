@@ -284,7 +284,7 @@ def stream(
                 num_gpus=_gpus(resources.gpus, share) or None,
             )
     blocks = iter(dataset.iter_batches(batch_size=None, batch_format="numpy"))
-    with closing(blocks), _told():
+    with closing(blocks), _one_line_errors():
         yield from blocks
 
 
@@ -328,7 +328,7 @@ def _context(resources: StageResources) -> DataContext:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _one_line_errors() -> Iterator[None]:
     """Raise what a worker raised as it was; anything else of Ray's as a StageError of one line."""
     try:
         yield

@@ -1,7 +1,6 @@
-"""Runs a study on Ray: plans it, opens its ledger, lets Tune drive its trials, and leaves nothing.
+"""Runs a study on Ray: plans it, opens its ledger, and lets Tune run its trials.
 
-Tune's own record of the experiment lies in a folder that is thrown away; what a killed driver
-had done is read from the ledger.
+Tune's own files go to a temporary folder; a resumed study is replayed from the ledger.
 """
 
 import os
@@ -27,7 +26,7 @@ from namd.distributed.source_identity import own_source
 from namd.distributed.source_probe import require_same_source_everywhere
 from namd.distributed.stage_scheduler import Patience, StageScheduler
 from namd.distributed.stage_worker import start_worker_here
-from namd.distributed.study_controller import StudyController, trouble_in_words
+from namd.distributed.study_controller import StudyController, trouble_text
 from namd.distributed.trial import follow_trial
 from namd.distributed.trial_scheduler import LedgerScheduler, PollCallback, StopTimeout
 from namd.distributed.work import Bench, Parts
@@ -53,10 +52,10 @@ from namd.study.trials import Configurator
 from namd.tracking.protocol import Tracker
 
 WAITING_DRIVERS = 1
-"""Trials under way beyond those that are to be built at once: one is always ready to go on."""
+"""Running trials beyond the number of concurrent stages, so that one is always ready to continue."""
 
 MAX_DRIVERS = 64
-"""Each is a process of some 100 MB."""
+"""Each is a process of about 100 MB."""
 
 
 def run_study(
@@ -76,30 +75,30 @@ def run_study(
     patience: Patience | None = None,
     timing: LeaseTiming | None = None,
 ) -> StudyView:
-    """Run a study to its end, or take it up where it was left; return what its ledger says.
+    """Run a study to its end, or resume it; return the view of its ledger.
 
-    A finished study whose file asks for more trials or seeds goes on with those.
+    A finished study whose file asks for more trials or seeds continues with those.
 
     Args:
         spec: The study.
         cohort: The cohort's folder.
-        store_url: Where artifacts and ledger lie.
-        address: None or `local`: Ray is started here; `auto` or `host:port`: it is joined.
-        resume: Go on with a study that was started before.
-        retry_failed: Try its failed trials again.
-        warm: What a new search knows from earlier ledgers (see namd.study.record.warm_trials).
-        reporter: Told what happens.
-        trackers: Told what happens, for somewhere else.
+        store_url: The store of artifacts and ledger.
+        address: None or `local`: start Ray here; `auto` or `host:port`: join a cluster.
+        resume: Continue a study that was started before.
+        retry_failed: Retry its failed trials.
+        warm: Trials of earlier ledgers for a new search (see namd.study.record.warm_trials).
+        reporter: Receives all events.
+        trackers: Receive all events, for other services.
         methods: Replaces the registry.
         preset: Replaces the preset's contents.
         parts: Replaces rows, workers or the cohort's fingerprint.
         patience: Limits of retries and waits.
-        timing: How long a silent driver of the study is believed.
+        timing: After which silence another driver of the study counts as dead.
 
     Raises:
         InputError: The study cannot run as it is: one line with the way out.
-        StageError: The store or ledger failed under it; `resume` goes on when that is mended.
-        SystemExit: 143, after SIGTERM and what became one (see namd.pipeline.interruption).
+        StageError: The store or ledger failed; `resume` continues once that is fixed.
+        SystemExit: 143, after SIGTERM or a signal treated as one (see namd.pipeline.interruption).
     """
     store = open_store(store_url)
     storage = open_storage(store_url)
@@ -159,7 +158,7 @@ def _drive(
     trackers: Sequence[Tracker],
     patience: Patience | None,
 ) -> None:
-    """Let Tune drive the trials; end the ledger's attempt as it came out."""
+    """Let Tune run the trials; record how this opening ended."""
     patience = patience or Patience()
     with _stage_scheduler(record.spec, plan.resources, bench, session, patience) as stage_scheduler:
         controller = StudyController(
@@ -179,12 +178,12 @@ def _drive(
             controller.account(_close(stage_scheduler, patience))
             if controller.has_losses:
                 session.files.kept = True
-                reporter.note(f"what Ray says of the process that died: {session.files.log}")
+                reporter.note(f"Ray's log about the process that died: {session.files.log}")
     _conclude(controller, storage)
 
 
 def _conclude(controller: StudyController, storage: Storage) -> None:
-    """Write how this opening of the study ended, and raise what ended it early."""
+    """Record how this opening of the study ended, and raise the error that ended it early."""
     record, trouble = controller.record, controller.trouble
     if isinstance(trouble, LeaseLost):
         raise StageError(f"{trouble}; this driver has stopped") from trouble
@@ -193,14 +192,13 @@ def _conclude(controller: StudyController, storage: Storage) -> None:
             record.close()
             release_pins(storage, record.spec.name)
             return
-        reason = trouble_in_words(trouble) if trouble is not None else controller.stopping
+        reason = trouble_text(trouble) if trouble is not None else controller.stopping
         record.stopped(reason or "the driver ended")
     except OSError as error:
         trouble = trouble or error
     if trouble is not None:
         raise StageError(
-            f"study {record.spec.name}: {trouble_in_words(trouble)}; mend that and run it again "
-            "with --resume"
+            f"study {record.spec.name}: {trouble_text(trouble)}; fix that and continue with --resume"
         ) from trouble
     if controller.stopping == stop_reason():
         raise SystemExit(STOPPED)
@@ -240,7 +238,7 @@ def _fit(
 
 
 class RayStageScheduler:
-    """The stage scheduler's actor as the study controller sees it; no call waits for its reply."""
+    """The stage scheduler's actor as the study controller sees it; no call blocks."""
 
     def __init__(self, actor: ActorHandle) -> None:
         self._actor = actor
@@ -251,7 +249,7 @@ class RayStageScheduler:
         self._actor.admit.remote(run, plan, configuration)
 
     def withdraw(self, run: str, reason: str) -> None:
-        """End an attempt; the trial is told so."""
+        """End an attempt; the trial receives an end entry."""
         self._actor.withdraw.remote(run, reason)
 
     def forget(self, run: str) -> None:
@@ -273,7 +271,7 @@ class RayStageScheduler:
         try:
             events = ray.get(self._drain)
         except RayActorError as error:
-            raise StageError(f"the process that builds for the study died ({error})") from error
+            raise StageError(f"the study's stage scheduler died ({error})") from error
         self._drain = self._actor.drain.remote(_DRAIN_S)
         return events
 
@@ -289,7 +287,7 @@ def _stage_scheduler(
     session: Session,
     patience: Patience,
 ) -> Iterator[ActorHandle]:
-    """Start the stage scheduler; in the end let stage workers save, and end them and it."""
+    """Start the stage scheduler; at the end kill it and its stage workers."""
     search = spec.search
     rungs = search.stop_early.asha.rungs if search is not None and search.stop_early else ()
     actor = (
@@ -302,12 +300,12 @@ def _stage_scheduler(
     try:
         yield actor
     finally:
-        # Stage workers are its children: they end with it, if they have not ended before.
+        # Stage workers are owned by it: Ray ends them with it.
         ray.kill(actor)
 
 
 def _close(stage_scheduler: ActorHandle, patience: Patience) -> float:
-    """Let stage workers save and end; return what they reserved for nothing, 0 if unknown."""
+    """Let stage workers save and stop; return their idle device seconds, 0 if unknown."""
     try:
         return float(ray.get(stage_scheduler.close.remote(), timeout=2 * patience.grace_s))
     except (RayActorError, GetTimeoutError):
@@ -320,7 +318,7 @@ _MAX_CALLS = 10_000
 
 @contextmanager
 def _signals(controller: StudyController) -> Iterator[None]:
-    """Turn SIGTERM, and what became one, into a wish to stop. Only the main thread can listen."""
+    """Turn SIGTERM into a request to stop. Only the main thread can handle signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -348,18 +346,18 @@ def _planner(store: Store, bench: Bench) -> Callable[[RunConfiguration], Plan]:
 
 
 def num_drivers(peak: int, concurrency: int | None) -> int:
-    """Return how many trials are under way at once.
+    """Return how many trials run at once.
 
     Args:
-        peak: Stages that the nodes of now build at once at most.
-        concurrency: Stages that the study file wants built at once. A cluster grows where more
-            waits than it has room for, so that many trials must be there to ask.
+        peak: Stages that the present nodes can build at once.
+        concurrency: Stages that the study file wants built at once. A cluster grows only if
+            requests are pending, and each pending stage needs a trial that waits for it.
     """
     return min(max(peak, concurrency or 1) + WAITING_DRIVERS, MAX_DRIVERS)
 
 
 def _require_resume(storage: Storage, spec: StudySpec, view: StudyView, resume: bool) -> None:
-    """Refuse to go on with a study unless told so. Raises InputError."""
+    """Refuse to continue a study without `resume`. Raises InputError."""
     if resume or not view.attempt:
         return
     holder = live_holder(storage, spec.name)
@@ -369,15 +367,15 @@ def _require_resume(storage: Storage, spec: StudySpec, view: StudyView, resume: 
             f"`namd study stop {spec.name}` ends it"
         )
     raise InputError(
-        f"study {spec.name} was run before in {storage.root}; go on with --resume, or give the "
-        "study file another name"
+        f"study {spec.name} was run before in {storage.root}; continue it with --resume, or give "
+        "the study another name"
     )
 
 
 def _forward(
     reporter: StudyReporter, trackers: Sequence[Tracker], event: Event, view: StudyView
 ) -> None:
-    """Tell listeners of a record that is durable."""
+    """Forward a durable record to reporter and trackers."""
     identity = event.identity
     reporter.event(identity.trial, identity.transition, event.body, view)
     for tracker in trackers:
@@ -389,7 +387,7 @@ def _short_name(trial: Any) -> str:  # noqa: ANN401 - Tune's trial
 
 
 def quiet_tune() -> None:
-    """Switch off what Tune writes for itself: its loggers, its record, its way with Ctrl-C."""
+    """Switch off Tune's own loggers, checkpoints and Ctrl-C handler."""
     for name, value in {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",

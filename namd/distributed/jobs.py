@@ -205,7 +205,7 @@ def connect(address: str) -> JobSubmissionClient:
     # Ray lets these variables win over what it is given; here, what was given wins.
     hidden = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}
     try:
-        with _told(address):
+        with _one_line_errors(address):
             return JobSubmissionClient(address, headers=_token_header())
     except RuntimeError as error:
         # Something answers there, and does not speak as Ray's dashboard does.
@@ -264,12 +264,12 @@ def submit(
     """
     refusal = ""
     for _ in range(_TRIES):
-        with _told(address):
+        with _one_line_errors(address):
             decision = decide(request, known_jobs(client, request.study), recorded, again)
         if decision.found is not None:
             return decision
         try:
-            with _told(address):
+            with _one_line_errors(address):
                 _start(client, request, decision, package)
             return decision
         except RuntimeError as error:
@@ -370,7 +370,7 @@ def _known(details: Any) -> tuple[str, KnownJob] | None:  # noqa: ANN401 - Ray's
 
 
 class _Log:
-    """A job's log, told from its beginning at each connection; what was written stays written."""
+    """A job's log, seen from its beginning at each connection; what was written stays written."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -378,13 +378,13 @@ class _Log:
 
     async def tail(self, client: JobClient, job_id: str) -> None:
         """Write what was not written before, until the log ends or the connection does."""
-        told = 0
+        seen = 0
         async for text in client.tail_job_logs(job_id):
-            fresh = text[max(self._written - told, 0) :]
-            told += len(text)
+            fresh = text[max(self._written - seen, 0) :]
+            seen += len(text)
             if fresh:
                 self._write(fresh)
-                self._written = told
+                self._written = seen
 
 
 def _token_header() -> dict[str, str]:
@@ -414,7 +414,7 @@ _TOKEN_WAY_OUT = (
 
 
 @contextmanager
-def _told(address: str) -> Iterator[None]:
+def _one_line_errors(address: str) -> Iterator[None]:
     """Say in one line why a cluster cannot be used."""
     try:
         yield

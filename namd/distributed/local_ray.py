@@ -1,8 +1,8 @@
-"""What a Ray cluster of this machine alone is given: nothing of it is for others to reach.
+"""The environment of a Ray cluster on this machine only, which no other user can reach.
 
-It listens on loopback, with a token that lies in no file, and keeps its files in a folder of its
-own that is short enough for sockets and needs no home. Its workers import what this process
-imports.
+It listens on loopback, with a token that is stored in no file, and keeps its files in a folder
+whose path is short enough for sockets and which needs no home. Its workers import what this
+process imports.
 """
 
 import os
@@ -26,7 +26,7 @@ SOCKET_PATH = 107
 _LONGEST_SOCKET = "/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 _PREFIX = "namd-"
 RAY_FOLDER = "r"
-"""Ray lets everybody write to its folder, so that lies in one that nobody else may enter."""
+"""Ray makes its folder writable for all users, so it is placed in one that only its owner may enter."""
 
 _FOLDER = f"/{_PREFIX}12345678/{RAY_FOLDER}"
 _ELSEWHERE = ("/tmp", "/var/tmp", "/dev/shm")
@@ -36,29 +36,29 @@ _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 class WorkerImports(JobConfig):
     """A job whose workers import from the driver's folders, never from its current one.
 
-    Of a submitted job the runtime environment says where its sources are.
+    For a submitted job the runtime environment has the sources.
     """
 
     def __init__(self) -> None:
         folders = [] if _SUBMITTED in os.environ else import_folders()
-        # Ray inserts each before those it has inserted.
+        # Ray prepends them one by one.
         super().__init__(_py_driver_sys_path=folders[::-1])
 
     def _runtime_env_has_working_dir(self) -> bool:
-        """Ray asks only whether to add the script's folder and the current one: no."""
+        """Keep Ray from adding the script's folder and the current one."""
         return True
 
 
 @contextmanager
 def private_ray() -> Iterator[None]:
-    """Let a start of Ray within be this user's alone."""
+    """Restrict a Ray cluster that is started within to this user."""
     keeps_loopback = ray_constants.ENABLE_RAY_CLUSTER
     variables = {
         "PYTHONPATH": inherited_python_path() or None,
         "RAY_AUTH_TOKEN": _token(),
         "RAY_AUTH_TOKEN_PATH": None,
         "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),
-        # Ray's own switch for machines that must not be reached: all sockets on 127.0.0.1.
+        # Ray's own switch for isolated machines: all sockets on 127.0.0.1.
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
     }
     try:
@@ -72,12 +72,12 @@ def private_ray() -> Iterator[None]:
 
 
 def short_folder() -> Path:
-    """Make a folder for Ray's files that this user alone may enter.
+    """Make a folder for Ray's files that only this user may enter.
 
-    It lies in $RAY_TMPDIR, else where temporary files go, else in a place with a shorter name.
+    It is in $RAY_TMPDIR, else in the temporary directory, else in one with a shorter path.
 
     Raises:
-        InputError: Every place has too long a name for Ray's sockets, or cannot be written.
+        InputError: Every candidate has too long a path for Ray's sockets, or is not writable.
     """
     named = os.environ.get("RAY_TMPDIR")
     refused = []
@@ -92,7 +92,7 @@ def short_folder() -> Path:
             refused.append(f"{place}: {error.strerror}")
     raise InputError(
         f"no folder for Ray's files ({'; '.join(refused)}); name one with RAY_TMPDIR that is short "
-        "and can be written"
+        "and writable"
     )
 
 
@@ -110,7 +110,7 @@ def _token() -> str:
 
 @contextmanager
 def _environment(variables: dict[str, str | None]) -> Iterator[None]:
-    """Set variables, or unset those that are None, and put everything back."""
+    """Set variables, or unset those that are None, and restore them at the end."""
     before = {name: os.environ.get(name) for name in variables}
     _set(variables)
     try:

@@ -60,7 +60,7 @@ def pair_blocks(case_ids: Sequence[str], indices: Sequence[int], rows: int) -> l
     return [pairs.slice(first, rows) for first in range(0, len(pairs), rows)]
 
 
-def pair_in_words(case: str, k: int) -> str:
+def pair_text(case: str, k: int) -> str:
     """Return what messages call a pair; namd.tracking.privacy knows the form."""
     return f"(case {case}, k={k})"
 
@@ -123,6 +123,6 @@ class Coverage:
 
 
 def _named(pairs: Sequence[tuple[str, int]]) -> str:
-    first = ", ".join(pair_in_words(case, k) for case, k in pairs[:NAMED])
+    first = ", ".join(pair_text(case, k) for case, k in pairs[:NAMED])
     rest = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
     return f"pair{'s' if len(pairs) > 1 else ''} {first}{rest}"

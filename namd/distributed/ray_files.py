@@ -1,6 +1,6 @@
-"""Files that Ray leaves behind a session, and what it says, which is nothing for a terminal.
+"""The files that Ray leaves after a session, and its log, which does not belong on a terminal.
 
-A process that died is a line of ours; Ray's account of it goes to a file.
+A dead process is one line of ours; Ray's messages about it go to a file.
 """
 
 import logging
@@ -23,8 +23,8 @@ class RayFiles:
     """A session's folder, of mode 0700.
 
     Attributes:
-        folder: It goes with the session.
-        kept: Unless somebody may want to read in it.
+        folder: The folder; removed at the end of the session.
+        kept: Whether to keep it for diagnosis.
     """
 
     folder: Path
@@ -32,21 +32,21 @@ class RayFiles:
 
     @property
     def log(self) -> Path:
-        """What Ray said in this process; absent if it said nothing."""
+        """Ray's log of this process; absent if it is empty."""
         return self.folder / "ray.log"
 
     @property
     def temporary(self) -> Path:
-        """Where a cluster that is started here keeps its own files."""
+        """The folder of a cluster that is started here."""
         return self.folder / RAY_FOLDER
 
 
 @contextmanager
 def ray_files(folder: Path) -> Iterator[RayFiles]:
-    """Keep Ray's words in a folder, which stays after an error that is not one line for the user.
+    """Keep Ray's log in a folder, which is kept after an unexpected error.
 
     Args:
-        folder: Of mode 0700, with a name that is short enough if a cluster is started here.
+        folder: Of mode 0700, with a path that is short enough if a cluster is started here.
     """
     files = RayFiles(folder)
     try:
@@ -64,13 +64,13 @@ def ray_files(folder: Path) -> Iterator[RayFiles]:
 
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Send what Ray says in this process to a file, and not to stdout or stderr."""
+    """Send Ray's log of this process to a file, not to stdout or stderr."""
     logger = logging.getLogger("ray")
     handlers, prints = logger.handlers[:], ray._private.worker._worker_logs_enabled
     log = logging.FileHandler(path, delay=True)
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger.handlers[:] = [log]
-    # It prints what its raylet reports of dead workers even with log_to_driver=False.
+    # Ray prints its raylet's reports of dead workers even with log_to_driver=False.
     ray._private.worker._worker_logs_enabled = False
     try:
         yield

@@ -1,4 +1,4 @@
-"""A finished run's rows, formed once and recorded; what of them a trial completes with."""
+"""A finished run's rows, formed once and recorded, and the metrics that a trial completes with."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ def run_values(
     store: Store,
     tabulate: Tabulate,
 ) -> dict[str, Any]:
-    """Return the metrics of a run whose artifacts are all there, by name, with the run's key.
+    """Return the metrics of a run whose artifacts all exist, by name, with the run's key.
 
-    A run that is recorded is read; another one's rows are formed and recorded.
+    A recorded run is read; otherwise its rows are formed and recorded.
 
     Raises InputError if an artifact was removed meanwhile, or the run's record is damaged.
     """
@@ -43,7 +43,7 @@ def run_values(
 def values_of(rows: Sequence[Mapping[str, Any]], method: str, key: str) -> dict[str, Any]:
     """Return the method's own row as flat numbers, under the names of a study's table.
 
-    Of an interval the point.
+    An interval is reduced to its point estimate.
     """
     own = [row for row in rows if row.get("row") == method] or list(rows[-1:])
     values: dict[str, Any] = {"run": key}
@@ -51,7 +51,7 @@ def values_of(rows: Sequence[Mapping[str, Any]], method: str, key: str) -> dict[
         for name, value in row.items():
             number = value.get("mean", value.get("value")) if isinstance(value, Mapping) else value
             if isinstance(number, int | float) and not isinstance(number, bool):
-                # JSON knows no NaN; what could not be measured is left out.
+                # JSON has no NaN; metrics that could not be measured are left out.
                 values |= {name: number} if math.isfinite(number) else {}
     return values
 

@@ -1,4 +1,4 @@
-"""A Ray cluster to run on: started here, or joined; what it has, and who ends it."""
+"""A Ray cluster to run on: started here or joined, with its resources."""
 
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from namd.pipeline.interruption import sheltered
 from namd.study.plan import Cluster
 
 DRIVER_RESOURCE = "namd_driver"
-"""Custom resource of the nodes that trial drivers belong on; a cluster may define it."""
+"""Custom resource of the nodes that trial processes should run on; a cluster may define it."""
 
 _DRIVER_UNITS = 10_000
 _START_TRIES = 3
@@ -31,10 +31,10 @@ class Session:
     """A connection to Ray.
 
     Attributes:
-        cluster: What there is to run on.
-        trial_resources: What one trial driver reserves.
+        cluster: The resources to run on.
+        trial_resources: What one trial process reserves.
         started_here: Whether leaving the session ends the cluster.
-        files: What Ray leaves of it.
+        files: The files that Ray leaves.
     """
 
     cluster: Cluster
@@ -45,10 +45,10 @@ class Session:
 
 @contextmanager
 def open_session(address: str | None) -> Iterator[Session]:
-    """Join the cluster at an address, or start one here; a running connection is used as it is.
+    """Join the cluster at an address, or start one here; an open connection is reused.
 
     Args:
-        address: None or `local`: start one here; `auto`: join this machine's; else `host:port`.
+        address: None or `local`: start one here; `auto`: join the local one; else `host:port`.
 
     Raises:
         InputError: There is no cluster at the address, or a driver cannot run from here.
@@ -56,7 +56,7 @@ def open_session(address: str | None) -> Iterator[Session]:
     here = address in (None, "local")
     with ExitStack() as stack:
         here = here and not ray.is_initialized()
-        # A cluster that is joined has its sockets elsewhere.
+        # A joined cluster has its sockets elsewhere.
         folder = short_folder() if here else Path(tempfile.mkdtemp(prefix="namd-"))
         files = stack.enter_context(ray_files(folder))
         if here:
@@ -73,12 +73,12 @@ def local_cluster(
     driver_units: int = _DRIVER_UNITS,
     object_store_bytes: int = _OBJECT_STORE_BYTES,
 ) -> Iterator[None]:
-    """Start a cluster of this machine alone, and end it; see namd.distributed.local_ray.
+    """Start a cluster on this machine only, and end it; see namd.distributed.local_ray.
 
     Args:
         folder: For its files; see `short_folder`.
-        num_cpus: Of the cluster; None: as many as this process may use.
-        driver_units: How many trials it has room for.
+        num_cpus: The cluster's cores; None: as many as this process may use.
+        driver_units: The number of trials that it can run.
         object_store_bytes: For reports and blocks of draws, which are small.
 
     Raises:
@@ -99,7 +99,7 @@ def local_cluster(
 
 
 def measure() -> Cluster:
-    """Return what the cluster's live nodes have."""
+    """Return the resources of the cluster's live nodes."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [float(node.get("CPU", 0.0)) for node in nodes]
     gpus = [float(node.get("GPU", 0.0)) for node in nodes]
@@ -131,7 +131,7 @@ def _joined(address: str) -> Iterator[None]:
 
 
 def _start_here(**options: Any) -> None:  # noqa: ANN401 - of ray.init
-    """Start a cluster of this machine. Raises InputError if it is too slow to start."""
+    """Start a cluster on this machine. Raises InputError if that takes too long."""
     mine = {child.pid for child in psutil.Process().children(recursive=True)}
     for tries_left in reversed(range(_START_TRIES)):
         try:
@@ -147,7 +147,7 @@ def _start_here(**options: Any) -> None:  # noqa: ANN401 - of ray.init
         except OSError as error:
             raise InputError(f"Ray cannot be started on this machine ({error})") from error
         except Exception as error:
-            # Ray gives its raylet 30 s, which a busy machine may not have, and has no class for it.
+            # A raylet has 30 s to start, too short on a busy machine; Ray has no class for this.
             if "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
@@ -160,9 +160,9 @@ def _start_here(**options: Any) -> None:  # noqa: ANN401 - of ray.init
 
 
 def _end_children(spared: set[int]) -> None:
-    """Kill what a failed start left running: `ray.shutdown` knows nothing of it.
+    """Kill the processes of a failed start, which `ray.shutdown` does not know.
 
-    The next try would share the machine, which is too slow already, with it.
+    They would slow the next try down on a machine that is too slow already.
     """
     left = [p for p in psutil.Process().children(recursive=True) if p.pid not in spared]
     for process in left:
@@ -172,10 +172,10 @@ def _end_children(spared: set[int]) -> None:
 
 
 def _trial_resources() -> dict[str, float]:
-    """Return what one trial driver reserves: next to nothing, and no accelerator.
+    """Return what one trial process reserves: almost nothing, and no accelerator.
 
-    Without a unit made for it that is some memory, which it does use. Any sliver of a core would
-    cost its node a stage worker that wants whole cores.
+    If the cluster lacks the custom resource, that is some memory, which it does use. Even a
+    fraction of a core would cost the node a stage worker that needs whole cores.
     """
     if ray.cluster_resources().get(DRIVER_RESOURCE, 0.0) > 0:
         return {DRIVER_RESOURCE: 1.0}

@@ -1,6 +1,6 @@
 """Whether a worker's namd is the driver's: other source would build artifacts under its keys.
 
-Paths may differ, as on the nodes of a cluster. Source may not, comments and docstrings apart.
+Paths may differ, as on the nodes of a cluster. Source may not, except comments and docstrings.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ WAY_OUT = (
 
 
 class SourceError(StageError):
-    """A worker has another namd than the driver; no trial is to blame."""
+    """A worker has another namd than the driver; no trial is at fault."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class SourceIdentity:
     """Which namd a process imports.
 
     Attributes:
-        version: As it was installed; empty: it was not.
-        file: Of the package.
-        files_digest: SHA-256 (hex) of all its modules as they are.
+        version: The installed version; empty if it is not installed.
+        file: The package's file.
+        files_digest: SHA-256 (hex) of all its modules, byte for byte.
         digest: SHA-256 (hex) of their syntax trees without docstrings.
     """
 
@@ -53,7 +53,7 @@ def own_source(root: Path = ROOT) -> SourceIdentity:
 
 
 def installed_version() -> str:
-    """Return the version as it was installed; empty: it was not."""
+    """Return the installed version; empty if it is not installed."""
     try:
         return metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
@@ -71,7 +71,7 @@ def files_digest(package: Path) -> str:
 
 
 def require_same_source(driver: SourceIdentity, root: Path = ROOT) -> None:
-    """Refuse to work for a driver with another namd than the one under a folder, by default ours.
+    """Refuse to work for a driver whose namd differs from the one under a folder, by default ours.
 
     Raises SourceError.
     """
@@ -85,5 +85,5 @@ def require_same_source(driver: SourceIdentity, root: Path = ROOT) -> None:
 
 
 def named(version: str, file: str, digest: str) -> str:
-    """Return a namd in words, such as `namd 0.1.0 of /opt/namd/__init__.py (source 1f0a...)`."""
+    """Describe a namd, as in `namd 0.1.0 of /opt/namd/__init__.py (source 1f0a...)`."""
     return f"{PACKAGE} {version or 'without a version'} of {file} (source {digest[:12]})"

@@ -1,4 +1,4 @@
-"""Asks every node of a cluster which namd its workers import, before anything is built there."""
+"""Checks on every node of a cluster which namd its workers import, before anything is built."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from namd.distributed.source_identity import WAY_OUT, SourceIdentity, named, own
 from namd.methods.source_hash import PACKAGE
 
 WAIT_S = 60.0
-"""Longest wait for the answers. A node that is slower is left to the checks of its workers."""
+"""Longest wait for the answers. Slower nodes are checked by their workers later."""
 
 Answer = tuple[str, str, str]
 """Version, file and digest of a node's package; file is empty if it has none."""
@@ -32,7 +32,7 @@ def require_same_source_everywhere() -> None:
         try:
             require_answer(nodes[asked[answer]], ray.get(answer), driver)
         except RayError:
-            continue  # the node is gone, or its worker was killed
+            continue  # the node died, or its worker was killed
 
 
 def require_answer(node: str, answer: Answer, driver: SourceIdentity) -> None:
@@ -47,7 +47,7 @@ def require_answer(node: str, answer: Answer, driver: SourceIdentity) -> None:
 
 
 def _look() -> Callable[[], Answer]:
-    """Return a function that is sent whole: another namd may have none of this module."""
+    """Return a function that is sent by value: another namd may lack this module."""
 
     def look() -> tuple[str, str, str]:
         import hashlib
@@ -59,7 +59,7 @@ def _look() -> Callable[[], Answer]:
         if spec is None or spec.origin is None:
             return "", "", ""
         package, digest = Path(spec.origin).parent, hashlib.sha256()
-        # As namd.distributed.source_identity.files_digest has it.
+        # The same as namd.distributed.source_identity.files_digest.
         for path in sorted(package.rglob("*.py")):
             name = path.relative_to(package).as_posix()
             digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -69,5 +69,5 @@ def _look() -> Callable[[], Answer]:
             version = ""
         return version, str(spec.origin), digest.hexdigest()
 
-    # Under test each function is wrapped in checks of its types, which cannot be sent.
+    # Under test each function is wrapped in type checks, which cannot be sent.
     return inspect.unwrap(look)

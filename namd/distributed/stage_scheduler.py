@@ -1,8 +1,7 @@
-"""Builds what the trials of a study need: each key once, for as long as somebody wants it.
+"""Builds the stages that the trials of a study need: each key once, while any trial needs it.
 
-Trials are walked through their plans here, side by side, in one thread. Nothing in here knows Ray:
-stage workers come through `start_worker`, and in a study the whole object lives in an actor of its
-own.
+All trials' plans are executed here, concurrently, in one thread. Nothing here depends on Ray: stage
+workers come through `start_worker`, and in a study the whole object lives in an actor.
 """
 
 import asyncio
@@ -37,24 +36,24 @@ class Patience:
     """Limits of the stage scheduler.
 
     Attributes:
-        retries: A key whose body failed is built so often again, over all trials of an attempt.
-        losses: So often again after its stage worker was lost: a machine's death says little about
-            the key, but a body that kills its process must not do so for ever.
-        linger_s: An idle stage worker keeps its resources so long. About what its successor would
-            spend on starting and importing: waiting longer may cost more than it saves.
-        poll_s: Between two looks at a key that another process builds.
-        grace_s: Between a request to stop and the end of the stage workers.
+        retries: Retries of a key whose body failed, over all trials of an attempt.
+        losses: Retries of a key whose stage worker was lost: a machine's death says little about
+            the key, but a body that kills its process must not be retried without limit.
+        idle_timeout_s: Seconds for which an idle stage worker keeps its resources. About the time
+            that a new one needs to start and import: waiting longer may cost more than it saves.
+        poll_s: Interval at which a key that another process builds is checked.
+        grace_s: Seconds from a request to stop to the end of the stage workers.
     """
 
     retries: int = 1
     losses: int = 3
-    linger_s: float = 5.0
+    idle_timeout_s: float = 5.0
     poll_s: float = 0.5
     grace_s: float = 30.0
 
 
 class _KeyLost(Exception):  # noqa: N818 - an event
-    """A key cannot be had: it failed or diverged."""
+    """A key cannot be built: it failed or diverged."""
 
     def __init__(self, state: str, reason: str) -> None:
         super().__init__(reason)
@@ -63,7 +62,7 @@ class _KeyLost(Exception):  # noqa: N818 - an event
 
 @dataclass(eq=False)
 class _Build:
-    """Nodes that are built together, and who waits for them."""
+    """Nodes that are built together, and the attempts that wait for them."""
 
     number: int
     nodes: tuple[Node, ...]
@@ -77,8 +76,8 @@ class _Build:
 
 
 @dataclass(eq=False)
-class _Walk:
-    """One attempt at a trial on its way through its plan."""
+class _Attempt:
+    """One attempt at a trial, executing its plan."""
 
     plan: Plan
     configuration: RunConfiguration
@@ -86,12 +85,12 @@ class _Walk:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     asked: int = 0
     asking: asyncio.Event = field(default_factory=asyncio.Event)
-    told_rungs: set[str] = field(default_factory=set)
+    reported_rungs: set[str] = field(default_factory=set)
     withdrawn: str | None = None
     task: "asyncio.Task[None] | None" = None
 
-    def tell(self, entry: dict[str, Any]) -> None:
-        """Add an entry for the trial."""
+    def report(self, entry: dict[str, Any]) -> None:
+        """Add an entry for the trial to read."""
         self.entries.append(entry)
         self.changed.set()
 
@@ -100,11 +99,11 @@ class StageScheduler:
     """The coordinator of a study's stage workers.
 
     Args:
-        bench: Where stage workers work.
+        bench: Store and cohort of the stage workers.
         start_worker: Starts a stage worker.
         resources: What stages reserve.
-        rungs: Where trials are compared.
-        cluster: What there is to run on.
+        rungs: At which trials are compared.
+        cluster: The resources to run on.
         patience: Limits.
     """
 
@@ -122,7 +121,7 @@ class StageScheduler:
         self._rungs = tuple(rungs)
         self._patience = patience or Patience()
         self._store: Store = open_store(bench.store_url, create=False, answered=True)
-        self._walks: dict[str, _Walk] = {}
+        self._attempts: dict[str, _Attempt] = {}
         self._builds: dict[str, _Build] = {}
         self._orders: dict[int, _Build] = {}
         self._lost_keys: dict[str, _KeyLost] = {}
@@ -130,7 +129,7 @@ class StageScheduler:
         self._losses: dict[str, int] = {}
         self._reserved: dict[str, float] = {}
         self._pool = WorkerPool(
-            start_worker, cluster, resources.concurrency, self._patience.linger_s
+            start_worker, cluster, resources.concurrency, self._patience.idle_timeout_s
         )
         self._events: list[tuple[str, Any]] = []
         self._has_events = asyncio.Event()
@@ -139,28 +138,28 @@ class StageScheduler:
         self._watched: dict[str, set[str]] = {}
         self._seen_before: dict[tuple[str, str], bool] = {}
 
-    # What the driver asks.
+    # Called by the driver.
 
     async def admit(self, run: str, plan: Plan, configuration: RunConfiguration) -> None:
-        """Begin to walk an attempt at a trial through its plan."""
-        walk = self._walks[run] = _Walk(plan, configuration)
-        walk.task = asyncio.create_task(self._walk(run, walk))
-        walk.task.add_done_callback(lambda task: self._ended(walk, task))
+        """Start to execute the plan of an attempt at a trial."""
+        attempt = self._attempts[run] = _Attempt(plan, configuration)
+        attempt.task = asyncio.create_task(self._follow_plan(run, attempt))
+        attempt.task.add_done_callback(lambda task: self._ended(attempt, task))
 
     async def withdraw(self, run: str, reason: str) -> None:
-        """End an attempt; what nobody else waits for is stopped."""
-        walk = self._walks.get(run)
-        if walk is not None and walk.task is not None and not walk.task.done():
-            walk.withdrawn = reason
-            walk.task.cancel()
+        """End an attempt; builds that no other attempt waits for are stopped."""
+        attempt = self._attempts.get(run)
+        if attempt is not None and attempt.task is not None and not attempt.task.done():
+            attempt.withdrawn = reason
+            attempt.task.cancel()
 
     async def forget(self, run: str) -> None:
         """Drop an attempt that is over."""
         await self.withdraw(run, "its driver is gone")
-        self._walks.pop(run, None)
+        self._attempts.pop(run, None)
 
     async def drain(self, timeout_s: float) -> list[tuple[str, Any]]:
-        """Return steps and notes since the last call, waiting for the first one so long."""
+        """Return steps and notes since the last call; wait for the first at most `timeout_s`."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._has_events.wait(), timeout_s)
         self._has_events.clear()
@@ -170,13 +169,13 @@ class StageScheduler:
     async def stop(self, reason: str) -> None:
         """End all attempts as interrupted; stage workers save checkpoints."""
         self._stopping = reason
-        for run, walk in self._walks.items():
-            if walk.task is not None and not walk.task.done():
+        for run, attempt in self._attempts.items():
+            if attempt.task is not None and not attempt.task.done():
                 await self.withdraw(run, reason)
 
     async def close(self) -> float:
         """Wait for the stage workers to save and end; return the idle device seconds."""
-        for run in list(self._walks):
+        for run in list(self._attempts):
             await self.forget(run)
         tasks = [build.task for build in self._orders.values() if build.task is not None]
         for build in self._orders.values():
@@ -185,27 +184,27 @@ class StageScheduler:
             await asyncio.wait(tasks, timeout=self._patience.grace_s)
         return self._pool.close()
 
-    # What trials ask.
+    # Called by trials.
 
     async def advance(self, run: str, cursor: int) -> list[dict[str, Any]]:
-        """Return what happened to an attempt after its first `cursor` entries; wait for some.
+        """Return an attempt's entries from `cursor` on; wait for at least one.
 
-        Asking tells that every entry before the cursor was seen and did not end the trial.
+        The call also acknowledges all entries before the cursor: none of them ended the trial.
         """
-        walk = self._walks.get(run)
-        if walk is None:
+        attempt = self._attempts.get(run)
+        if attempt is None:
             return [{"kind": "end", "state": "interrupted", "reason": "its driver was gone"}]
-        walk.asked = max(walk.asked, cursor)
-        walk.asking.set()
-        while len(walk.entries) <= cursor:
-            walk.changed.clear()
-            await walk.changed.wait()
-        return walk.entries[cursor:]
+        attempt.asked = max(attempt.asked, cursor)
+        attempt.asking.set()
+        while len(attempt.entries) <= cursor:
+            attempt.changed.clear()
+            await attempt.changed.wait()
+        return attempt.entries[cursor:]
 
-    # What stage workers ask and tell.
+    # Called by stage workers.
 
     async def asked_to_stop(self, number: int) -> bool:
-        """Return True when this order shall stop, False when it is over."""
+        """Return True once this order must stop, False once it has ended."""
         build = self._orders.get(number)
         if build is None:
             return False
@@ -213,42 +212,43 @@ class StageScheduler:
         return not build.over
 
     async def relay(self, steps: Iterable[tuple[str, str, Step]]) -> None:
-        """Take in steps of a stage that is being built."""
+        """Receive steps of a stage that is being built."""
         for label, key, step in steps:
-            self._tell("step", (label, key, step.index, step.total, dict(step.metrics)))
+            self._emit("step", (label, key, step.index, step.total, dict(step.metrics)))
             self._watch(key, step)
 
     async def note(self, line: str) -> None:
-        """Take in a line for the user."""
-        self._tell("note", line)
+        """Receive a line for the user."""
+        self._emit("note", line)
 
-    # A trial's way.
+    # Executing a trial's plan.
 
-    async def _walk(self, run: str, walk: _Walk) -> None:
+    async def _follow_plan(self, run: str, attempt: _Attempt) -> None:
         try:
-            for group in walk.plan.groups():
-                await self._obtain(run, walk, group)
+            for group in attempt.plan.groups():
+                await self._obtain(run, attempt, group)
                 for node in group:
-                    walk.tell(self._stage_entry(node))
-                await self._rungs_after(walk, group)
-            walk.tell(await self._rows(walk))
+                    attempt.report(self._stage_entry(node))
+                await self._rungs_after(attempt, group)
+            attempt.report(await self._rows(attempt))
         finally:
             self._lose_interest(run)
 
-    def _ended(self, walk: _Walk, task: "asyncio.Task[None]") -> None:
-        """Tell how a walk ended that did not tell so itself."""
+    def _ended(self, attempt: _Attempt, task: "asyncio.Task[None]") -> None:
+        """Report the end of an attempt that was cancelled or failed."""
         if task.cancelled():
             state = "interrupted" if self._stopping is not None else "withdrawn"
-            walk.tell({"kind": "end", "state": state, "reason": walk.withdrawn or "cancelled"})
+            reason = attempt.withdrawn or "cancelled"
+            attempt.report({"kind": "end", "state": state, "reason": reason})
             return
         error = task.exception()
         if isinstance(error, _KeyLost):
-            walk.tell({"kind": "end", "state": error.state, "reason": error.reason})
+            attempt.report({"kind": "end", "state": error.state, "reason": error.reason})
         elif error is not None:
             outcome = ended(error)
-            walk.tell({"kind": "end", "state": outcome.state, "reason": outcome.reason})
+            attempt.report({"kind": "end", "state": outcome.state, "reason": outcome.reason})
 
-    async def _obtain(self, run: str, walk: _Walk, group: Sequence[Node]) -> None:
+    async def _obtain(self, run: str, attempt: _Attempt, group: Sequence[Node]) -> None:
         """Return once every node of a group is in the store."""
         self._watch_for(run, group)
         while missing := [n for n in group if self._find(n) is None]:
@@ -257,7 +257,7 @@ class StageScheduler:
                     raise self._lost_keys[node.key]
             fresh = [node for node in missing if node.key not in self._builds]
             if fresh:
-                self._begin(fresh, walk.plan)
+                self._begin(fresh, attempt.plan)
             builds = {self._builds[node.key] for node in missing}
             for build in builds:
                 build.wanted_by.add(run)
@@ -270,24 +270,24 @@ class StageScheduler:
                 build.stop.set()
         self._pool.dispatch()
 
-    async def _rungs_after(self, walk: _Walk, group: Sequence[Node]) -> None:
-        """Tell the values at this stage's rungs, and wait until the trial may go on."""
+    async def _rungs_after(self, attempt: _Attempt, group: Sequence[Node]) -> None:
+        """Report the values at this stage's rungs, and wait until the trial may continue."""
         here = [rung for rung in self._rungs if rung.stage == group[0].stage.name]
         for rung in here:
             value = self._rung_value(group[0], rung)
-            if value is not None and rung.name not in walk.told_rungs:
-                self._tell_rung(walk, rung, value)
-        place = len(walk.entries)
-        while walk.told_rungs & {rung.name for rung in here} and walk.asked < place:
-            walk.asking.clear()
-            await walk.asking.wait()
+            if value is not None and rung.name not in attempt.reported_rungs:
+                self._report_rung(attempt, rung, value)
+        place = len(attempt.entries)
+        while attempt.reported_rungs & {rung.name for rung in here} and attempt.asked < place:
+            attempt.asking.clear()
+            await attempt.asking.wait()
 
-    def _tell_rung(self, walk: _Walk, rung: Rung, value: float) -> None:
-        walk.told_rungs.add(rung.name)
-        walk.tell({"kind": "rung", "name": rung.name, "value": value})
+    def _report_rung(self, attempt: _Attempt, rung: Rung, value: float) -> None:
+        attempt.reported_rungs.add(rung.name)
+        attempt.report({"kind": "rung", "name": rung.name, "value": value})
 
     def _rung_value(self, node: Node, rung: Rung) -> float | None:
-        """Return the metric at a rung of a published artifact, which replays it."""
+        """Return the metric at a rung, replayed from a published artifact."""
         artifact = self._find(node)
         lines = artifact.metrics() if artifact is not None else []
         total = max((int(line["index"]) for line in lines), default=0)
@@ -298,29 +298,29 @@ class StageScheduler:
         return None
 
     def _watch_for(self, run: str, group: Sequence[Node]) -> None:
-        """Look out for rungs inside a stage that is being built."""
+        """Watch for rungs inside a stage that is being built."""
         stage = group[0].stage.name
         if any(rung.stage == stage and rung.fraction < 1 for rung in self._rungs):
             self._watched.setdefault(group[0].key, set()).add(run)
 
     def _watch(self, key: str, step: Step) -> None:
-        """Tell a rung that a step has just reached to all who look out for it.
+        """Report a rung that a step has just reached to all attempts that watch for it.
 
-        Only where an earlier step was seen too: a body that resumed behind the rung must not
-        stand in for the value there, which the artifact's own measurements tell in the end.
+        Only if an earlier step was seen too: a body that resumed beyond the rung has a later value;
+        the right one is read from the artifact's metrics in the end.
         """
         for run in self._watched.get(key, ()):
-            walk = self._walks.get(run)
+            attempt = self._attempts.get(run)
             for rung in self._rungs:
-                if walk is None or rung.fraction == 1 or rung.name in walk.told_rungs:
+                if attempt is None or rung.fraction == 1 or rung.name in attempt.reported_rungs:
                     continue
-                if not any(n.key == key and n.stage.name == rung.stage for n in walk.plan.nodes):
+                if not any(n.key == key and n.stage.name == rung.stage for n in attempt.plan.nodes):
                     continue
                 place = (key, rung.name)
                 if not rung.is_reached(step.index, step.total):
                     self._seen_before[place] = True
                 elif rung.metric in step.metrics and self._seen_before.get(place):
-                    self._tell_rung(walk, rung, float(step.metrics[rung.metric]))
+                    self._report_rung(attempt, rung, float(step.metrics[rung.metric]))
 
     def _stage_entry(self, node: Node) -> dict[str, Any]:
         artifact = self._find(node)
@@ -343,19 +343,19 @@ class StageScheduler:
     def _is_own(self, manifest: Mapping[str, Any], paid: float | None) -> bool:
         """Whether an artifact was made for this study, in this opening or an earlier one.
 
-        A stage worker of ours may have waited for another study's; the manifest knows better.
+        One of our stage workers may have waited for another study's build; the manifest decides.
         """
         made_for = manifest.get("made_for")
         return made_for == self._bench.study if made_for else paid is not None
 
-    async def _rows(self, walk: _Walk) -> dict[str, Any]:
+    async def _rows(self, attempt: _Attempt) -> dict[str, Any]:
         state, reason = "failed", ""
         for _ in range(1 + self._patience.losses):
             slot = await self._pool.acquire(self._resources.default)
             if slot is None:
                 break
             try:
-                found = await slot.port.evaluate(walk.configuration, walk.plan.nodes)
+                found = await slot.port.evaluate(attempt.configuration, attempt.plan.nodes)
             except StageWorkerLost as lost:
                 reason = str(lost)
                 self._pool.discard(slot, paid_for=False)
@@ -370,10 +370,9 @@ class StageScheduler:
             break
         return {"kind": "end", "state": state, "reason": f"rows: {reason}"}
 
-    # Building.
-
+    # Builds.
     def _begin(self, nodes: Sequence[Node], plan: Plan) -> None:
-        """Start to build nodes that nobody builds yet."""
+        """Start to build nodes that are not being built yet."""
         stage = nodes[0].stage
         resources = self._resources.of(stage.name, stage.family)
         manner: Manner = "alone"
@@ -388,11 +387,11 @@ class StageScheduler:
         for node in together:
             self._builds[node.key] = build
         build.task = asyncio.create_task(self._execute(build))
-        # Before anybody waits for it: who waits finds its keys lost, and does not begin again.
+        # Added before anything waits for the task: a waiter finds the keys lost, and starts none.
         build.task.add_done_callback(lambda task: self._broke(build, task))
 
     def _with_scores(self, draws: Sequence[Node], plan: Plan) -> tuple[Node, ...]:
-        """Return draws with the scores that read them: one pipeline makes both."""
+        """Return draws and the scores that read them: one pipeline makes both."""
         keys = {node.key for node in draws}
         readers = [
             node
@@ -408,13 +407,13 @@ class StageScheduler:
         return (*draws, *readers)
 
     async def _execute(self, build: _Build) -> None:
-        """Build until done, stopped, or out of tries."""
+        """Build until done, stopped, or out of retries."""
         try:
             while not build.stop.is_set() and self._still_missing(build):
                 await self._others(build)
                 if build.stop.is_set() or not self._still_missing(build):
                     break
-                outcome = await self._attempt(build)
+                outcome = await self._try_build(build)
                 if outcome is None or self._is_settled(build, outcome):
                     break
         finally:
@@ -447,8 +446,8 @@ class StageScheduler:
             with suppress(TimeoutError):
                 await asyncio.wait_for(build.stop.wait(), self._patience.poll_s)
 
-    async def _attempt(self, build: _Build) -> Outcome | None:
-        """Give the order to a stage worker; None: it was withdrawn before one was free."""
+    async def _try_build(self, build: _Build) -> Outcome | None:
+        """Send the order to a stage worker; None: it was withdrawn before one was free."""
         alone = build.manner == "alone"
         shape, elsewhere = (build.resources, None) if alone else (WAITING, build.resources)
         slot = await self._pool.acquire(shape, elsewhere, build.stop)
@@ -488,16 +487,16 @@ class StageScheduler:
             return self._lose(
                 work.nodes, "failed", f"{label}: its stage worker died again ({reason})"
             )
-        self._tell("note", f"{label}: its stage worker is gone ({reason}); another one goes on")
+        self._emit("note", f"{label}: stage worker lost ({reason}); resuming on another")
         return Outcome("stopped", reason)
 
     def _is_settled(self, build: _Build, outcome: Outcome) -> bool:
-        """Take in how an order ended; False: it is to be tried again."""
+        """Handle the end of an order; False: it must be retried."""
         nodes = self._still_missing(build)
         if outcome.state == "built" or not nodes or nodes[0].key in self._lost_keys:
             return True
         if outcome.state == "stopped":
-            # Told by us, or told by somebody else (a machine that is taken away): then again.
+            # If the signal was not ours (a preempted machine, say), retry.
             return build.stop.is_set()
         if outcome.state == "unusable":
             self._lose(nodes, "unusable", outcome.reason)
@@ -510,20 +509,19 @@ class StageScheduler:
         if self._retried[key] > self._patience.retries:
             self._lose(nodes, "failed", outcome.reason)
             return True
-        self._tell("note", f"{nodes[0].label}: {outcome.reason}; tried once more")
+        self._emit("note", f"{nodes[0].label}: {outcome.reason}; retrying")
         return False
 
     def _lose(self, nodes: Iterable[Node], state: str, reason: str) -> Outcome:
-        """Let these keys fail for all who wait for them, now and later in this attempt."""
+        """Fail these keys for all trials that wait for them, now and later in this opening."""
         for node in nodes:
             self._lost_keys[node.key] = _KeyLost(state, reason)
         return Outcome("failed", reason)
 
-    # Small things.
-
+    # Helpers.
     def _find(self, node: Node) -> Artifact | None:
         return self._store.find(node.stage.name, node.key)
 
-    def _tell(self, kind: str, what: Any) -> None:  # noqa: ANN401 - plain values
+    def _emit(self, kind: str, what: Any) -> None:  # noqa: ANN401 - plain values
         self._events.append((kind, what))
         self._has_events.set()

@@ -1,6 +1,6 @@
-"""A warm process that builds stages, one order after the other, and answers to requests to stop.
+"""A warm process that builds stages, one order at a time, and obeys requests to stop.
 
-It reserves its resources for as long as it lives. torch is imported once, by its first body.
+It reserves its resources for its whole life. torch is imported once, by its first body.
 """
 
 import os
@@ -40,15 +40,15 @@ from namd.study.spec import StageResources
 
 RAY_UNIT = 1e-4
 RELAY_EVERY_S = 0.5
-"""Steps are handed on in bundles: a call to another process per step would cost more than some."""
+"""Interval between bundles of steps: a remote call may take longer than a short step."""
 
 
 class StageWorker:
-    """The process. An actor of one thread, so that bodies run in the main thread and hear SIGTERM.
+    """The actor. It has one thread, so bodies run in the main thread and receive SIGTERM.
 
     Args:
-        bench: Where it works.
-        stage_scheduler: Told of steps, asked whether to stop.
+        bench: Store and cohort.
+        stage_scheduler: Receives steps and says whether to stop.
     """
 
     def __init__(self, bench: Bench, stage_scheduler: ActorHandle) -> None:
@@ -68,7 +68,7 @@ class StageWorker:
             with _stoppable(self._stage_scheduler, work.number):
                 self._execute(work, relay)
         except SystemExit:
-            return Outcome("stopped", "told to stop")
+            return Outcome("stopped", "stopped by SIGTERM")
         except NotFiniteError as error:
             return Outcome("diverged", one_line(error))
         except (StageError, InputError, OSError, MemoryError) as error:
@@ -127,7 +127,7 @@ class StageWorker:
             launcher.build(Plan(work.nodes))
 
     def _open(self) -> Store:
-        """Return the store, opened by the first order: a bad one must not kill the process."""
+        """Return the store, opened by the first order: a bad store must not kill the process."""
         if self._store is None:
             self._store = open_store(self._bench.store_url, create=False, answered=True)
         return self._store
@@ -166,7 +166,7 @@ def start_worker(
     bench: Bench, stage_scheduler: ActorHandle, resources: StageResources
 ) -> RayStageWorker:
     """Start a stage worker that reserves one worker's resources; returns before it is up."""
-    # Ray counts in ten-thousandths; a waiting worker's sliver is none of them.
+    # Ray's unit is a ten-thousandth; a waiting worker reserves less than that.
     cpus = resources.cores if resources.cores >= RAY_UNIT else 0
     actor = ray.remote(num_cpus=cpus, num_gpus=resources.gpus)(StageWorker)
     return RayStageWorker(actor.remote(bench, stage_scheduler))
@@ -178,10 +178,10 @@ def start_worker_here(bench: Bench, resources: StageResources) -> RayStageWorker
 
 
 def member_step(nodes: Sequence[Node], step: Step) -> tuple[Node, Step]:
-    """Return the node that a step is about, and the step as it counts for that node alone.
+    """Return the node that a step belongs to, and the step with that node's own total.
 
-    A body that builds a family counts its members: one that is finished is done, however many
-    are left.
+    A body that builds a family counts its members; a finished member is complete even if others
+    are not.
     """
     for node in nodes:
         if step.finished is not None and node.stage.index == step.finished:
@@ -190,7 +190,7 @@ def member_step(nodes: Sequence[Node], step: Step) -> tuple[Node, Step]:
 
 
 class _Relay(SilentReporter):
-    """Hands steps and warnings on to the stage scheduler, in bundles."""
+    """Forwards steps and warnings to the stage scheduler, in bundles."""
 
     def __init__(self, stage_scheduler: ActorHandle) -> None:
         self._stage_scheduler = stage_scheduler
@@ -198,12 +198,12 @@ class _Relay(SilentReporter):
         self._sent = time.monotonic()
 
     def stepped(self, nodes: Sequence[Node], step: Step) -> None:
-        """Hand on a step of the node that it is about."""
+        """Forward a step with the node that it belongs to."""
         node, step = member_step(nodes, step)
         self.step(node.label, node.key, step)
 
     def warned(self, node: Node, line: str) -> None:
-        """Hand on a line for the user."""
+        """Forward a line for the user."""
         self._stage_scheduler.note.remote(f"{node.label}: {line}")
 
     def step(self, label: str, key: str, step: Step) -> None:
@@ -213,7 +213,7 @@ class _Relay(SilentReporter):
             self.flush()
 
     def flush(self) -> None:
-        """Send what is there."""
+        """Send the pending steps."""
         if self._bundle:
             self._stage_scheduler.relay.remote(self._bundle)
         self._bundle, self._sent = [], time.monotonic()
@@ -221,11 +221,11 @@ class _Relay(SilentReporter):
 
 @contextmanager
 def _stoppable(stage_scheduler: ActorHandle, number: int) -> Iterator[None]:
-    """Send SIGTERM, which bodies handle, when the stage scheduler wants this order stopped.
+    """Send this process SIGTERM, which bodies handle, once the stage scheduler stops this order.
 
-    A thread waits for the wish. Bodies and launcher hear signals in the main thread alone, which
-    is where an actor of one thread runs its calls; they save a checkpoint and leave. A signal that
-    comes before or after them is kept from ending the process.
+    A thread waits for the request. Python handles signals in the main thread only, which is where
+    a single-threaded actor runs its calls; body and launcher save a checkpoint and exit. A signal
+    before or after them must not end the process.
     """
     lock, over = threading.Lock(), threading.Event()
 
@@ -247,7 +247,7 @@ def _stoppable(stage_scheduler: ActorHandle, number: int) -> Iterator[None]:
     try:
         yield
     finally:
-        # A signal may arrive on this very line: it finds `over` set, or leaves from here.
+        # A signal may arrive on this line: it finds `over` set, or raises from here.
         over.set()
         with lock:
             signal.signal(signal.SIGTERM, previous)

@@ -1,7 +1,7 @@
-"""What a study's driver decides, from the ledger alone; Tune and the stage scheduler execute it.
+"""The decisions of a study's driver, from the ledger alone; Tune and the stage scheduler obey.
 
-Everything here runs in the driver's main thread. Whatever Tune calls its trials is forgotten with
-it: a trial is known by its id in the ledger and the number of its attempt.
+Everything here runs in the driver's main thread. Tune's trial ids are temporary: a trial is known
+by its id in the ledger and the number of its attempt.
 """
 
 import time
@@ -24,13 +24,13 @@ from namd.study.reporting import StudyReporter
 from namd.tracking.protocol import Tracker
 
 POLL_S = 2.0
-"""Between two looks for a request to stop."""
+"""Interval between two checks for a request to stop."""
 
 ANSWER_S = 5.0
-"""Trials have so long to tell of a stop themselves; one whose process still starts cannot."""
+"""Seconds that trials have to report a stop; a trial whose process is still starting cannot."""
 
 DRIVER_LOSSES = 3
-"""So often a trial whose driver process died is tried again within one opening."""
+"""Retries of a trial whose own process died, within one opening."""
 
 
 @runtime_checkable
@@ -41,7 +41,7 @@ class StageSchedulerPort(Protocol):
         """Begin an attempt at a trial."""
 
     def withdraw(self, run: str, reason: str) -> None:
-        """End an attempt; the trial is told so."""
+        """End an attempt; the trial receives an end entry."""
 
     def forget(self, run: str) -> None:
         """Drop an attempt that is over."""
@@ -50,32 +50,32 @@ class StageSchedulerPort(Protocol):
         """End all attempts as interrupted."""
 
     def poll(self) -> Sequence[tuple[str, Any]]:
-        """Return steps and notes that came meanwhile."""
+        """Return the steps and notes since the last call."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One attempt at a trial, under the word by which the stage scheduler knows it."""
+    """One attempt at a trial."""
 
     trial: str
     attempt: int
 
     @property
-    def word(self) -> str:
-        """The word."""
+    def name(self) -> str:
+        """The attempt's name at the stage scheduler."""
         return f"{self.trial}/{self.attempt}"
 
 
 class StudyController:
-    """Hands out trials, writes down what happens to them, and says which go on.
+    """Starts trials, records what happens to them, and decides which continue.
 
     Args:
         record: The study's ledger, open.
-        storage: Where it lies.
-        stage_scheduler: Builds.
-        plan_of: From a trial's configuration to its plan.
-        reporter: Told of steps and notes.
-        trackers: Told of steps.
+        storage: The ledger's storage.
+        stage_scheduler: Builds the stages.
+        plan_of: Maps a trial's configuration to its plan.
+        reporter: Receives steps and notes.
+        trackers: Receive steps.
     """
 
     def __init__(
@@ -129,9 +129,9 @@ class StudyController:
         return self.stopping is not None and time.monotonic() - self._stopped_at > ANSWER_S
 
     def suggest(self, handle: str) -> str | None:
-        """Begin the next trial under Tune's handle; return its word, or None: wait."""
+        """Begin the next trial under Tune's handle; return the attempt's name, or None: wait."""
         with self._guarded():
-            self._heed_signal()
+            self._check_signal()
             if self.trouble is not None or self.stopping is not None:
                 return None
             for trial in self.record.next_trials(1):
@@ -140,29 +140,29 @@ class StudyController:
                 pin(self._storage, self.record.spec.name, trial.trial, places)
                 run = Run(trial.trial, self.record.start(trial.trial))
                 self._runs[handle] = run
-                self._stage_scheduler.admit(run.word, plan, trial.configuration)
-                return run.word
+                self._stage_scheduler.admit(run.name, plan, trial.configuration)
+                return run.name
         return None
 
     def result(self, handle: str, entries: Sequence[Mapping[str, Any]]) -> bool:
-        """Write down what happened to a trial; return whether it goes on."""
+        """Record what happened to a trial; return whether it continues."""
         run = self._runs.get(handle)
         if run is None:
             return False
-        goes_on = False
+        continues = False
         with self._guarded():
-            goes_on = all(self._take(run, entry) for entry in entries)
-        if not goes_on:
+            continues = all(self._take(run, entry) for entry in entries)
+        if not continues:
             del self._runs[handle]
-            self._stage_scheduler.forget(run.word)
-        return goes_on
+            self._stage_scheduler.forget(run.name)
+        return continues
 
     def lost(self, handle: str) -> None:
-        """Take in that a trial's own process is gone: it is pending again."""
+        """Record that a trial's own process died: the trial is pending again."""
         run = self._runs.pop(handle, None)
         if run is None:
             return
-        self._stage_scheduler.forget(run.word)
+        self._stage_scheduler.forget(run.name)
         losses = self._driver_losses[run.trial] = self._driver_losses.get(run.trial, 0) + 1
         with self._guarded():
             if self.record.view.trials[run.trial].state != "running":
@@ -173,7 +173,7 @@ class StudyController:
                 self.record.interrupt(run.trial, "its driver process died")
 
     def tick(self) -> None:
-        """Forward news, and look for requests to stop."""
+        """Forward events, and check for requests to stop."""
         events: Sequence[tuple[str, Any]] = ()
         with self._guarded():
             events = self._stage_scheduler.poll()
@@ -185,7 +185,7 @@ class StudyController:
             for tracker in self._trackers:
                 tracker.step(*what)
         if time.monotonic() - self._looked < POLL_S:
-            self._heed_signal()
+            self._check_signal()
             return
         self._looked = time.monotonic()
         with self._guarded():
@@ -193,14 +193,14 @@ class StudyController:
             asked = stop_requested(self._storage, name, self.record.attempt)
             if asked is not None:
                 self.ask_to_stop(asked)
-        self._heed_signal()
+        self._check_signal()
 
     def ask_to_stop(self, reason: str) -> None:
-        """Ask for an end; may be called by a signal's handler: nothing is done here."""
+        """Request a stop; safe to call in a signal handler, since it only sets a flag."""
         self._asked_to_stop = self._asked_to_stop or reason
 
     def abandon(self, reason: str) -> None:
-        """Interrupt what is still running, once nothing can report any more."""
+        """Record all running trials as interrupted, once none can report any more."""
         for handle in list(self._runs):
             run = self._runs.pop(handle)
             with self._guarded():
@@ -208,17 +208,17 @@ class StudyController:
                     self.record.interrupt(run.trial, reason)
 
     def account(self, idle_device_seconds: float) -> None:
-        """Write down what stage workers reserved in this opening without building."""
+        """Record what stage workers reserved in this opening without building."""
         if self.trouble is None:
             with self._guarded():
-                told = round(idle_device_seconds, 3)
+                seconds = round(idle_device_seconds, 3)
                 text = (
-                    f"{told:.0f} device seconds went to stage workers that started, waited or "
+                    f"{seconds:.0f} device seconds went to stage workers that started, waited or "
                     "formed tables; the rest built stages"
                 )
-                self.record.message(text, idle_device_seconds=told)
+                self.record.message(text, idle_device_seconds=seconds)
 
-    def _heed_signal(self) -> None:
+    def _check_signal(self) -> None:
         if self._asked_to_stop and self.stopping is None:
             self._stop(self._asked_to_stop)
 
@@ -228,7 +228,7 @@ class StudyController:
             self._stage_scheduler.stop(reason)
 
     def _take(self, run: Run, entry: Mapping[str, Any]) -> bool:
-        """Write one entry down; return whether the trial goes on."""
+        """Record one entry; return whether the trial continues."""
         if entry["kind"] == "stage":
             self._take_stage(run, entry)
             return True
@@ -238,30 +238,30 @@ class StudyController:
         return False
 
     def _take_stage(self, run: Run, entry: Mapping[str, Any]) -> None:
-        """Count an execution once, however many trials waited and whichever attempt tells.
+        """Count an execution once, for any number of waiting trials and attempts.
 
-        Also one that an earlier attempt of this study was killed before it wrote down: the
-        manifest says for whom it was made.
+        This includes one that an earlier, killed opening of this study did not record: the
+        manifest names the study it was made for.
         """
         place = (entry["key"], entry["artifact"])
         cached = place in self._executed or not entry["own"]
-        told = {name: entry[name] for name in ("seconds", "device_seconds", "reserved")}
+        costs = {name: entry[name] for name in ("seconds", "device_seconds", "reserved")}
         if cached:
-            told = dict.fromkeys(told, 0.0)
+            costs = dict.fromkeys(costs, 0.0)
         self.record.stage(
             run.trial,
             entry["label"],
             entry["key"],
             cached=cached,
             artifact=entry["artifact"],
-            **told,
+            **costs,
         )
         if not cached:
             self._executed.add(place)
             self._spend(entry["device_seconds"])
 
     def _spend(self, device_seconds: float) -> None:
-        """Stop once the budget is spent: a plan may have known too little of its stages."""
+        """Stop once the budget is spent: the plan may have underestimated it."""
         self._spent += device_seconds
         budget = self.record.spec.budget
         if budget is not None and self._spent > budget.device_hours * SECONDS_PER_HOUR:
@@ -274,11 +274,11 @@ class StudyController:
             return True
         if self.record.view.trials[run.trial].state == "running":
             self.record.prune(run.trial, f"stopped at {name}")
-        # Its siblings' other seeds follow it, and stop at once.
+        # The proposal's other seeds are pruned with it, and stop at once.
         withdrawn = set(self.record.withdrawn())
         for other in self._runs.values():
             if other.trial in withdrawn:
-                self._stage_scheduler.withdraw(other.word, "its proposal was pruned")
+                self._stage_scheduler.withdraw(other.name, "its proposal was pruned")
         return False
 
     def _take_end(self, run: Run, entry: Mapping[str, Any]) -> None:
@@ -300,19 +300,19 @@ class StudyController:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Keep what went wrong with ledger or store for the end, and stop the study.
+        """Keep an error of ledger or store for the end, and stop the study.
 
-        Tune would wrap an error that passes through it, and go on calling.
+        Tune would wrap an error that passes through it, and continue.
         """
         try:
             yield
         except (OSError, InputError, StageError, LeaseLost) as error:
             if self.trouble is None:
                 self.trouble = error
-                self._stop(trouble_in_words(error))
+                self._stop(trouble_text(error))
 
 
-def trouble_in_words(error: BaseException) -> str:
-    """Return an error in one line, with what is wrong with a disk named."""
+def trouble_text(error: BaseException) -> str:
+    """Return an error in one line, including the problem of the disk, if any."""
     problem = storage_problem(error)
     return f"{error} ({problem})" if problem and problem not in str(error) else str(error)

@@ -1,6 +1,6 @@
-"""The process of one trial in Tune: it asks the stage scheduler and reports, nothing else.
+"""The process of one trial in Tune: it polls the stage scheduler and reports to Tune, nothing else.
 
-It reserves next to nothing and imports no torch: neither does anything that it unpickles.
+It reserves almost nothing, and neither it nor anything that it unpickles imports torch.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ def follow_trial(
     """Report what happens to one attempt at a trial until it ends or Tune stops it.
 
     Args:
-        config: `run`, the stage scheduler's word for the attempt.
+        config: `run`, the attempt's name at the stage scheduler.
         stage_scheduler: The actor.
         source: The driver's namd; a process with another one ends the study.
     """
@@ -34,7 +34,7 @@ def follow_trial(
     while True:
         entries = ray.get(stage_scheduler.advance.remote(config["run"], cursor))
         cursor += len(entries)
-        # Does not return where the scheduler's answer is to stop.
+        # Does not return if the scheduler decides to stop.
         tune.report({EVENTS: entries})
         if entries[-1]["kind"] == "end":
             return

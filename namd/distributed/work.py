@@ -1,4 +1,4 @@
-"""What stage scheduler and stage workers hand each other: plain values, no Ray and no torch."""
+"""Messages between stage scheduler and stage workers: plain values, no Ray and no torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ Relay = Callable[[str, str, Step], None]
 
 @dataclass(frozen=True)
 class Parts:
-    """What a study takes from elsewhere; tests put in smaller ones.
+    """Replaceable parts of a study; tests substitute smaller ones.
 
     Attributes:
         tabulate: Forms the rows of a run.
-        world: Makes the description of a lone stage worker's worker; None: torch looks for a GPU.
+        world: Returns the world of a single stage worker; None: torch looks for a GPU.
         cohort_digest: Replaces the cohort's own fingerprint.
     """
 
@@ -37,14 +37,14 @@ class Parts:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where stage workers of a study work.
+    """What the stage workers of a study share.
 
     Attributes:
-        study: Its name, which goes into manifests.
+        study: The study's name, which is recorded in manifests.
         store_url: The store.
         cohort: The cohort's folder.
         parts: See `Parts`.
-        source: The namd that keys and records are made with; others must not build for it.
+        source: The namd of the driver; a worker with another one must not build.
     """
 
     study: str
@@ -59,9 +59,9 @@ class Work:
     """One order to a stage worker.
 
     Attributes:
-        number: Of this order; a stage worker asks with it whether it shall stop.
-        nodes: To build; members of a family side by side.
-        manner: How.
+        number: The order's number; the stage worker passes it to ask whether to stop.
+        nodes: The nodes to build, members of one family together.
+        manner: How to build them.
         resources: What the stage's workers reserve.
     """
 
@@ -77,8 +77,7 @@ class Outcome:
 
     Attributes:
         state: `built`; `stopped` after a checkpoint; `failed` by its body; `diverged`;
-            `unusable`: the store, the disk under it or another namd, which the next order would
-            meet as well.
+            `unusable`: the store, its disk or the worker's namd, so the next order would fail too.
         reason: One line, unless built.
     """
 
@@ -88,12 +87,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RunRows:
-    """A run's rows in short, or why there are none.
+    """A run's rows as flat metrics, or why there are none.
 
     Attributes:
         values: Flat metrics by name, with the run's key; None: they could not be formed.
-        reason: Why.
-        state: What the trial is then; see `Outcome`.
+        reason: Why they could not be formed.
+        state: The trial's state if they could not; see `Outcome`.
     """
 
     values: Mapping[str, Any] | None
@@ -102,7 +101,7 @@ class RunRows:
 
 
 class StageWorkerLost(Exception):  # noqa: N818 - an event, not a mistake
-    """A stage worker's process or node is gone."""
+    """A stage worker's process or node died."""
 
 
 @runtime_checkable
@@ -116,11 +115,11 @@ class StageWorkerPort(Protocol):
         """Form the rows of a finished run and record them."""
 
     def stop(self) -> None:
-        """End its process; only while it has no order."""
+        """End the process; allowed only while it has no order."""
 
 
 def ended(error: BaseException) -> Outcome:
-    """Tell a body that cannot go on from a disk, an S3 or a namd that nobody can go on with."""
+    """Return the outcome of an error: `unusable` if every order would meet it, else `failed`."""
     problem = storage_problem(error) or storage_problem(error.__cause__)
     if isinstance(error, SourceError):
         return Outcome("unusable", one_line(error))
@@ -130,13 +129,13 @@ def ended(error: BaseException) -> Outcome:
 
 
 def no_rows(error: BaseException) -> RunRows:
-    """Return that a run's rows could not be formed, and whose fault that is."""
+    """Return the reason why a run's rows could not be formed, and the trial's state."""
     unusable = ended(error).state == "unusable"
     return RunRows(None, one_line(error), "unusable" if unusable else "failed")
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's own words in one line, its type where it has none."""
+    """Return an error's message in one line, or its type if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else ""
     known = isinstance(error, StageError | InputError)

@@ -1,8 +1,7 @@
 """Worker groups: one training stage on several workers of Ray Train, published like any other.
 
 The stage worker holds the lease, writes the metrics log and publishes, through the launcher; all
-ranks run the stage's body. How the numbers stay one worker's is namd.train's and namd.losses'
-matter.
+ranks run the stage's body. namd.train and namd.losses make the result independent of the size.
 """
 
 import math
@@ -33,14 +32,14 @@ Relay = Callable[[str, str, Step], None]
 
 @dataclass(frozen=True)
 class WorkerGroupPatience:
-    """How often and how long a worker group is tried.
+    """Limits of retries and waits for a worker group.
 
     Attributes:
         worker_failures: Restarts after lost workers, and as many after preempted nodes.
-        start_failures: Starts that found no place; Ray Train waits a minute for each.
+        start_failures: Starts that could not be placed; Ray Train waits a minute for each.
         silent_s: Seconds without a worker after which the worker group counts as starved. An
-            elastic one would wait without end.
-        leave_s: Seconds that a worker group has to save a checkpoint when its stage worker must go.
+            elastic one would wait without limit.
+        leave_s: Seconds that a worker group has to save a checkpoint when it must stop.
     """
 
     worker_failures: int = 3
@@ -50,12 +49,12 @@ class WorkerGroupPatience:
 
 
 class WorkerGroupError(StageError):
-    """A worker group was never placed, or lost its workers too often; it may be tried again."""
+    """A worker group was never placed, or lost its workers too often; it may be retried."""
 
 
 @dataclass(frozen=True)
 class WorkerGroupWorld:
-    """The worker group as its manifest tells of it."""
+    """The worker group as its manifest describes it."""
 
     rank: int
     size: int
@@ -63,13 +62,13 @@ class WorkerGroupWorld:
 
 
 class _RelayReporter(SilentReporter):
-    """Hands on each step of each node."""
+    """Forwards each step of each node."""
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
 
     def stepped(self, nodes: Sequence[Node], step: Step) -> None:
-        """Hand the step on, once per node."""
+        """Forward the step, once per node."""
         for node in nodes:
             self.relay(node.label, node.key, step)
 
@@ -89,19 +88,19 @@ def build_with_worker_group(
 
     Args:
         nodes: The stage's node.
-        store_url: A place that all nodes of the cluster see.
-        cohort: Likewise.
+        store_url: A store that all nodes of the cluster can reach.
+        cohort: A folder that all nodes of the cluster can read.
         resources: Size of the worker group and what each worker reserves.
-        relay: Told label, key and step, once per logged step of rank 0.
-        name: Of the study, for Ray's lists.
-        made_for: Name of the study that pays, for the manifest.
-        patience: How often and how long the worker group is tried.
+        relay: Called with label, key and step, once per logged step of rank 0.
+        name: The study's name, for Ray's lists.
+        made_for: Name of the study that is charged, for the manifest.
+        patience: Limits of retries and waits.
 
     Raises:
-        InputError: The cluster or the batch cannot carry such a worker group; says the numbers.
+        InputError: The cluster or the batch does not allow such a worker group; has the numbers.
         WorkerGroupError: The worker group was starved, or lost its workers too often.
-        StageError: The body cannot go on; DivergedError among others, as itself.
-        SystemExit: SIGTERM came; a checkpoint was saved where the body can.
+        StageError: The body cannot continue; DivergedError among others, unchanged.
+        SystemExit: SIGTERM arrived; a checkpoint was saved if the body can.
     """
     store = open_store(store_url, answered=True)
     plan = Plan(tuple(nodes))
@@ -130,27 +129,27 @@ class _WorkerGroup:
         self.patience = patience
 
     def execute(self, nodes: Sequence[Node], context: StageContext) -> Generator[Step, None, None]:
-        """Yield the steps of rank 0; a restarted worker group's repeated ones are left out."""
+        """Yield the steps of rank 0 without those that a restarted worker group repeats."""
         order = self._order(nodes[0], context)
         host = _start_host()
         running = host.fit.remote(order)
         try:
-            # As a body does, or a signal between two steps would end all without a checkpoint.
-            with stop_requests() as told_to_stop:
-                yield from self._steps(order, context, host, running, told_to_stop)
+            # Without this, a signal between two steps would end the group without a checkpoint.
+            with stop_requests() as stop_requested:
+                yield from self._steps(order, context, host, running, stop_requested)
             outcome: Outcome = ray.get(running)
         except RayActorError as error:
             raise WorkerGroupError(
                 f"{order.label}: the process that ran the worker group died"
             ) from error
         finally:
-            # With it go controller and workers, whatever they are about.
+            # This also ends controller and workers, in any state.
             ray.kill(host)
         if outcome.lost is not None:
             raise WorkerGroupError(
-                f"{order.label}: no worker group of {self._size()} came through "
+                f"{order.label}: no worker group of {self._size()} finished "
                 f"({len(outcome.groups)} starts, {self.patience.worker_failures} restarts "
-                f"allowed); last: {outcome.lost}"
+                f"allowed); last error: {outcome.lost}"
             )
         if outcome.left:
             raise SystemExit(143)
@@ -162,12 +161,12 @@ class _WorkerGroup:
         context: StageContext,
         host: Any,  # noqa: ANN401 - an actor handle; ray is untyped
         running: Any,  # noqa: ANN401
-        told_to_stop: Callable[[], bool],
+        stop_requested: Callable[[], bool],
     ) -> Generator[Step, None, None]:
         newest, written, ended = -1, 0, False
         given_up_at = math.inf
         while True:
-            if told_to_stop() and given_up_at == math.inf:
+            if stop_requested() and given_up_at == math.inf:
                 given_up_at = time.monotonic() + self.patience.leave_s
                 ray.get(host.leave.remote())
             if time.monotonic() > given_up_at:
@@ -221,7 +220,7 @@ class _WorkerGroup:
 
 
 def require_room(label: str, resources: StageResources) -> None:
-    """Raise InputError if even the idle cluster has no room for the smallest worker group."""
+    """Raise InputError if even the idle cluster cannot place the smallest worker group."""
     needs = {"CPU": resources.cores, "GPU": resources.gpus}
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     room = sum(_workers_on(node, needs) for node in alive)
@@ -230,7 +229,7 @@ def require_room(label: str, resources: StageResources) -> None:
         raise InputError(
             f"{label}: a worker group of at least {resources.least} workers with "
             f"{_needs(resources)} each cannot be placed; the cluster's {len(alive)} nodes have "
-            f"{_listed(ray.cluster_resources())}, room for {room}"
+            f"{_listed(ray.cluster_resources())}, enough for {room}"
         )
 
 
@@ -250,9 +249,9 @@ def _listed(resources: Mapping[str, float]) -> str:
 
 
 def _start_host() -> Any:  # noqa: ANN401
-    """Start the worker group's process on this node, so that it ends with its stage worker.
+    """Start the worker group's host on this node, so that it ends with its stage worker.
 
-    A soft affinity put it on another node although this one had room.
+    With a soft affinity Ray placed it on another node although this one had free resources.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0, max_concurrency=16)(WorkerGroupHost)
@@ -260,7 +259,7 @@ def _start_host() -> Any:  # noqa: ANN401
 
 
 def _record(outcome: Outcome, order: WorkerGroupOrder, context: StageContext) -> None:
-    """Tell the manifest how many workers there were, and of every restart."""
+    """Record the number of workers and every restart in the manifest."""
     ends = [*(group.began for group in outcome.groups[1:]), outcome.ended]
     seconds = [end - group.began for end, group in zip(ends, outcome.groups, strict=True)]
     sizes = [group.workers for group in outcome.groups]

@@ -1,7 +1,7 @@
 """The process that runs one worker group of Ray Train, between its ranks and its stage worker.
 
-`TorchTrainer.fit` hides its controller, which goes on for as long as its owner lives. Here the
-owner is an actor of ours: to kill it is to end controller and workers, at any point. torch and
+`TorchTrainer.fit` hides its controller, which lives as long as its owner. Here the
+owner is our own actor: killing it ends controller and workers, at any point. torch and
 ray.train are imported when a worker group starts, so stage workers need neither.
 """
 
@@ -22,27 +22,27 @@ POLL_S = 0.5
 """Longest wait of one poll by the stage worker."""
 
 ACKNOWLEDGED_S = 60.0
-"""Longest wait of rank 0 for its stage worker to have written a step down."""
+"""Longest wait of rank 0 until its stage worker has logged a step."""
 
 HEALTH_CHECK_S = "0.5"
-"""Ray Train's look at its workers, in seconds; its own 2 s are added to every start and end."""
+"""Interval of Ray Train's health checks in seconds; its default of 2 s delays every start and end."""
 
 
 @dataclass(frozen=True)
 class WorkerGroupOrder:
-    """What a worker group is to do; crosses process borders.
+    """An order to a worker group, sent between processes.
 
     Attributes:
-        label: Of the stage, for messages.
+        label: The stage's label, for messages.
         run_name: Ray's name of the run.
-        stage: Whose body is run.
-        settings, values, cohort_path, inputs, outputs, checkpoints: Of the body's context.
+        stage: The stage to build.
+        settings, values, cohort_path, inputs, outputs, checkpoints: For the body's context.
         batch_size: Global batch, which the worker group's size must divide; None if unknown.
         least, most: Bounds of the worker group's size.
-        cores, gpus: Of each worker.
-        num_threads: Of each operation on the CPU.
+        cores, gpus: Resources of each worker.
+        num_threads: Threads of each operation on the CPU.
         worker_failures: Restarts after lost workers.
-        start_failures: Restarts after starts that found no place.
+        start_failures: Retries of starts that could not be placed.
         source: The namd that its workers must have.
     """
 
@@ -67,7 +67,7 @@ class WorkerGroupOrder:
 
     @property
     def backend(self) -> str:
-        """The process group's; NCCL refuses two workers on one GPU."""
+        """The process group's backend; NCCL refuses two workers on one GPU."""
         return "nccl" if self.gpus >= 1 else "gloo"
 
 
@@ -76,10 +76,10 @@ class Group:
     """One start of the workers.
 
     Attributes:
-        workers: How many compute.
-        device: Of rank 0.
-        resumed_from: Optimiser step of the checkpoint that was there.
-        began: On the host's monotonic clock.
+        workers: Number of workers that compute.
+        device: Device of rank 0.
+        resumed_from: Optimiser step of the checkpoint at the start.
+        began: Start, on the host's monotonic clock.
     """
 
     workers: int
@@ -90,7 +90,7 @@ class Group:
 
 @dataclass
 class EventBatch:
-    """What a stage worker has not seen yet."""
+    """Events that the stage worker has not seen yet."""
 
     steps: list[Step] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -103,11 +103,11 @@ class Outcome:
     """How a worker group ended.
 
     Attributes:
-        left: It was asked to stop, and has saved a checkpoint.
-        notes: What the body wants in the manifest.
+        left: Whether it stopped on request, after saving a checkpoint.
+        notes: The body's notes for the manifest.
         groups: Every start, oldest first.
-        ended: On the clock of `Group.began`.
-        lost: Why Ray Train gave up; None: it did not.
+        ended: End, on the clock of `Group.began`.
+        lost: Why Ray Train gave up; None if it did not.
     """
 
     left: bool
@@ -141,7 +141,7 @@ class WorkerGroupHost:
         """Run the worker group to its end; blocks."""
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
         if sum(node["Alive"] for node in ray.nodes()) == 1:
-            # A process less to start: with the only node goes everything.
+            # Saves a process: without its only node the cluster is gone anyway.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         from ray.train import TrainingFailedError
 
@@ -151,11 +151,11 @@ class WorkerGroupHost:
             lost = None
         except TrainingFailedError as error:
             result, lost = None, _one_line(error)
-        told = result if isinstance(result, WorkerResult) else WorkerResult()
-        return Outcome(told.left, told.notes, list(self._groups), time.monotonic(), lost)
+        done = result if isinstance(result, WorkerResult) else WorkerResult()
+        return Outcome(done.left, done.notes, list(self._groups), time.monotonic(), lost)
 
     def begin(self, rank: int, workers: int, device: str, resumed_from: int) -> bool:
-        """Note that a worker is there; return whether it is to work at all."""
+        """Register a worker; return whether it must work at all."""
         with self._changed:
             self._heard = time.monotonic()
             if rank == 0:
@@ -163,16 +163,16 @@ class WorkerGroupHost:
             return not self._leaving and self._failure is None
 
     def alive(self) -> bool:
-        """Hear rank 0; return whether it is to save and leave."""
+        """Receive a sign of life of rank 0; return whether it must save and exit."""
         with self._changed:
             self._heard = time.monotonic()
             return self._leaving
 
     def say(self, step: Step) -> None:
-        """Take a step from rank 0; return when the stage worker has written it down.
+        """Receive a step from rank 0; return once the stage worker has logged it.
 
-        A body saves a checkpoint after its step: were the step still on its way, a stage worker's
-        death would lose the measurement.
+        A body saves a checkpoint after its step: if the step were not logged yet, the death of the
+        stage worker would lose its metrics.
         """
         with self._changed:
             self._heard = time.monotonic()
@@ -183,18 +183,18 @@ class WorkerGroupHost:
             self._changed.wait_for(lambda: self._written >= mine, ACKNOWLEDGED_S)
 
     def warn(self, line: str) -> None:
-        """Take a warning from rank 0."""
+        """Receive a warning from rank 0."""
         with self._changed:
             self._events.warnings.append(line)
 
     def fail(self, error: Exception) -> None:
-        """Take an error that no restart mends; the first counts."""
+        """Receive an error that no restart can fix; the first one counts."""
         with self._changed:
             self._failure = self._failure or error
             self._changed.notify_all()
 
     def poll(self, written: int) -> EventBatch:
-        """Return the news, at once or when there are some; `written` steps were written so far."""
+        """Return new events, waiting for some; `written` steps were logged so far."""
         with self._changed:
             self._written = written
             self._changed.notify_all()
@@ -205,7 +205,7 @@ class WorkerGroupHost:
             return events
 
     def leave(self) -> None:
-        """Ask the worker group to save a checkpoint and end; later messages still count."""
+        """Ask the worker group to save a checkpoint and end; later messages are still received."""
         with self._changed:
             self._leaving = True
 
@@ -229,7 +229,7 @@ def _trainer(order: WorkerGroupOrder, host: Any) -> Any:  # noqa: ANN401 - an ac
         ),
         run_config=RunConfig(
             name=order.run_name,
-            # Seen by all nodes, and gone with the checkpoints once the key is published.
+            # Visible to all nodes, and removed with the checkpoints once the key is published.
             storage_path=str(order.checkpoints / "ray"),
             failure_config=FailureConfig(
                 max_failures=order.worker_failures,
@@ -241,7 +241,7 @@ def _trainer(order: WorkerGroupOrder, host: Any) -> Any:  # noqa: ANN401 - an ac
 
 
 def _one_line(error: BaseException) -> str:
-    """Return what the first worker, or the controller, died of."""
+    """Return the error of the first worker, or of the controller."""
     failures = getattr(error, "worker_failures", None) or {}
     cause = next(iter(failures.values()), getattr(error, "controller_failure", error))
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]

@@ -27,7 +27,7 @@ from namd.train.stopping import request_stop
 from namd.train.world import current_world, wait_for_all
 
 ALIVE_S = 1.0
-"""How often rank 0 shows life and asks whether to leave."""
+"""Interval at which rank 0 signals that it is alive and asks whether to stop."""
 
 MISTAKES = (
     ArithmeticError,
@@ -39,14 +39,14 @@ MISTAKES = (
     TypeError,
     ValueError,
 )
-"""Errors of a body that no restart mends; lost peers show as RuntimeError or OSError."""
+"""Errors of a body that no restart fixes; lost peers appear as RuntimeError or OSError."""
 
 
 def work(config: dict[str, Any]) -> WorkerResult:
     """Run the body; rank 0 relays its steps and fills the real output folders.
 
-    An error that the user or the model caused is told to the host, which ends the worker group with
-    it; all others are for Ray Train to retry.
+    An error that the user or the model caused is reported to the host, which ends the worker group;
+    Ray Train retries after all others.
     """
     complete_account()
     order: WorkerGroupOrder = config["order"]
@@ -65,7 +65,7 @@ def work(config: dict[str, Any]) -> WorkerResult:
     except SystemExit:
         return WorkerResult(left=True)
     except DivergedError as error:
-        # All ranks know, so the worker group can end in peace.
+        # All ranks have it, so the worker group can end normally.
         ray.get(host.fail.remote(error))
         return WorkerResult()
     except (InputError, StageError) as error:
@@ -77,7 +77,7 @@ def work(config: dict[str, Any]) -> WorkerResult:
 
 
 def usable_workers(present: int, order: WorkerGroupOrder) -> int:
-    """Return how many of the workers present can share the global batch equally."""
+    """Return the largest number of present workers that divides the global batch."""
     if order.batch_size is None:
         return present
     return max(n for n in range(1, present + 1) if order.batch_size % n == 0)
@@ -87,7 +87,7 @@ def _body(order: WorkerGroupOrder, host: Any, device: str, stack: ExitStack) -> 
     world = current_world(device)
     outputs: Mapping[int | None, Path] = order.outputs
     if not world.leads:
-        # A body writes its results on every rank; what the others write is nobody's.
+        # A body writes its results on every rank; only those of rank 0 are kept.
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         outputs = {index: scratch / str(number) for number, index in enumerate(order.outputs)}
         for folder in outputs.values():
@@ -113,7 +113,7 @@ def _body(order: WorkerGroupOrder, host: Any, device: str, stack: ExitStack) -> 
         for step in order.stage.load_body()(context):
             if world.leads:
                 ray.get(host.say.remote(step))
-            # The stage worker may be saving the checkpoints elsewhere just now: nobody writes
+            # The stage worker may be uploading the checkpoints right now: no rank may write
             # meanwhile.
             wait_for_all(world)
     return WorkerResult(notes=context.notes)
@@ -128,7 +128,7 @@ def _show_life(host: Any) -> None:  # noqa: ANN401
 
 
 def _regrouped(size: int, backend: str) -> bool:
-    """Leave workers beyond `size` out of the process group; return whether this one is inside."""
+    """Remove workers beyond `size` from the process group; return whether this one stays."""
     if size == dist.get_world_size():
         return True
     rank, device = dist.get_rank(), "cpu" if backend == "gloo" else str(get_device())

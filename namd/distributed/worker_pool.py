@@ -1,6 +1,6 @@
-"""The stage workers of a study and what they reserve: who gets one, and until when it is kept.
+"""The stage workers of a study and the resources they reserve: assignment, idling, stopping.
 
-Nothing in here knows Ray: stage workers come through `start_worker`. One event loop, no threads.
+Nothing here depends on Ray: stage workers come through `start_worker`. One event loop, no threads.
 """
 
 import asyncio
@@ -17,19 +17,19 @@ from namd.study.worker_groups import devices_of_worker
 StartWorker = Callable[[StageResources], StageWorkerPort]
 
 WAITING = StageResources(cpus=1e-9)
-"""Shape of a stage worker that only waits for a worker group or pools; they reserve their own."""
+"""Shape of a stage worker that waits for a worker group or actor pools with their own resources."""
 
 
 @dataclass
 class WorkerSlot:
-    """A stage worker with what it reserves.
+    """A stage worker and what it reserves.
 
     Attributes:
-        shape: Itself.
+        shape: The resources of the worker itself.
         port: The stage worker.
-        since: The moment from which nobody has paid for it yet.
-        elsewhere: What the worker group or the pools that it waits for reserve.
-        idle: Ends it, unless an order comes before.
+        since: Start of the time that is not charged yet.
+        elsewhere: The resources of the worker group or pools that it waits for.
+        idle: Timer that stops it unless an order comes first.
     """
 
     shape: StageResources
@@ -41,7 +41,7 @@ class WorkerSlot:
 
 @dataclass
 class _Request:
-    """Somebody who waits for a stage worker."""
+    """A pending request for a stage worker."""
 
     shape: StageResources
     elsewhere: StageResources | None
@@ -54,18 +54,22 @@ class WorkerPool:
 
     Args:
         start_worker: Starts a stage worker.
-        cluster: What there is to run on.
-        concurrency: So many stage workers work at once; None: as many as there is room for.
-        linger_s: An idle stage worker keeps its resources so long.
+        cluster: The resources to run on.
+        concurrency: Busy stage workers at once, at most; None: as many as fit.
+        idle_timeout_s: Seconds for which an idle stage worker keeps its resources.
     """
 
     def __init__(
-        self, start_worker: StartWorker, cluster: Cluster, concurrency: int | None, linger_s: float
+        self,
+        start_worker: StartWorker,
+        cluster: Cluster,
+        concurrency: int | None,
+        idle_timeout_s: float,
     ) -> None:
         self._start_worker = start_worker
         self._cluster = cluster
         self._concurrency = concurrency
-        self._linger_s = linger_s
+        self._idle_timeout_s = idle_timeout_s
         self._slots: list[WorkerSlot] = []
         self._busy: list[WorkerSlot] = []
         self._queue: deque[_Request] = deque()
@@ -77,11 +81,11 @@ class WorkerPool:
         elsewhere: StageResources | None = None,
         withdrawn: asyncio.Event | None = None,
     ) -> WorkerSlot | None:
-        """Wait for a stage worker of a shape, in order of asking.
+        """Wait for a stage worker of a shape, first come, first served.
 
         Args:
             shape: What the stage worker itself reserves.
-            elsewhere: What it will wait for: room is kept for that too.
+            elsewhere: What the work it waits for reserves; space is kept free for that too.
             withdrawn: Once set, and `dispatch` called, None is returned.
         """
         future: asyncio.Future[WorkerSlot | None] = asyncio.get_running_loop().create_future()
@@ -96,10 +100,10 @@ class WorkerPool:
             raise
 
     def dispatch(self) -> None:
-        """Hand out stage workers to those who wait, the first one first.
+        """Assign stage workers to pending requests in order.
 
-        Who must wait for room keeps it free of those behind him, so that a large order is not
-        overtaken for ever by small ones; those that need other resources pass.
+        A pending request blocks later ones from the resources that it needs, so that small orders
+        cannot starve a large one; requests for other resources may pass it.
         """
         left: deque[_Request] = deque()
         kept_cpus = kept_gpus = 0.0
@@ -122,18 +126,18 @@ class WorkerPool:
         self._queue = left
 
     def release(self, slot: WorkerSlot, *, paid_for: bool = True) -> float:
-        """Free a stage worker for the next order; return the device seconds since the last one."""
+        """Make a stage worker available; return the device seconds since its last order."""
         paid = self._settle(slot, paid_for=paid_for)
         slot.elsewhere = None
         if slot in self._busy:
             self._busy.remove(slot)
         loop = asyncio.get_running_loop()
-        slot.idle = loop.call_later(self._linger_s, self.stop, slot)
+        slot.idle = loop.call_later(self._idle_timeout_s, self.stop, slot)
         self.dispatch()
         return paid
 
     def discard(self, slot: WorkerSlot, *, paid_for: bool = True) -> float:
-        """Strike off a stage worker whose process is gone; return its device seconds."""
+        """Remove a stage worker whose process died; return its device seconds."""
         paid = self._settle(slot, paid_for=paid_for)
         self._strike_off(slot)
         self.dispatch()
@@ -152,16 +156,16 @@ class WorkerPool:
             asyncio.get_running_loop().call_soon(self.dispatch)
 
     def close(self) -> float:
-        """End all stage workers; return the device seconds that nobody paid for."""
+        """Stop all stage workers; return the device seconds that no build was charged for."""
         for slot in list(self._slots):
             self.stop(slot)
         return self._unpaid
 
     def _find(self, shape: StageResources, cpus: float, gpus: float) -> WorkerSlot | None:
-        """Return an idle stage worker of a shape, or start one if so many cores and GPUs are free.
+        """Return an idle stage worker of a shape, or start one if its cores and GPUs are free.
 
-        More than there is room for is asked of Ray only where somebody said how many stages to
-        build at once: a cluster that can grow then sees it wait.
+        Ray is asked for more than fits only if the study sets `concurrency`: an autoscaling
+        cluster then sees a pending request.
         """
         limit = self._concurrency
         if limit is not None and len(self._busy) >= limit:
@@ -185,7 +189,7 @@ class WorkerPool:
         return slot
 
     def _has_room(self, cpus: float, gpus: float) -> bool:
-        """Whether so much is free of what this study has not taken."""
+        """Whether this many cores and GPUs are not reserved by this study."""
         slack = 1e-6
         taken = [_needs(slot.shape, slot.elsewhere) for slot in self._slots]
         free_cpus = self._cluster.cpus - sum(need[0] for need in taken)
@@ -198,7 +202,7 @@ class WorkerPool:
                 slots.remove(slot)
 
     def _settle(self, slot: WorkerSlot, *, paid_for: bool) -> float:
-        """Return the device seconds since this was last asked; note them if nobody pays."""
+        """Return the device seconds since the last call; add them up if no build is charged."""
         now = time.monotonic()
         paid = (now - slot.since) * devices_of_worker(slot.shape)
         slot.since = now
@@ -208,7 +212,7 @@ class WorkerPool:
 
 
 def _needs(shape: StageResources, elsewhere: StageResources | None) -> tuple[float, float]:
-    """Return the cores and accelerators that a stage worker takes, and what it waits for."""
+    """Return the cores and accelerators of a stage worker or of the work it waits for."""
     if elsewhere is None:
         return shape.cores, shape.gpus
     return elsewhere.least * elsewhere.cores, elsewhere.least * elsewhere.gpus

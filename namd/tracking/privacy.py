@@ -55,7 +55,7 @@ _PLACE = re.compile(
 )
 """A path, with up to two blanks in the names of its folders."""
 _PAIR = re.compile(r"\(case .+?, k=(?=\d+\))")
-"""How messages of a drawing pipeline name a case (namd.distributed.pairs.pair_in_words)."""
+"""How messages of a drawing pipeline name a case (namd.distributed.pairs.pair_text)."""
 _NAMED = re.compile(
     r"\b(?i:((?:case|patient|lesion|nodule|subject|scan|series|host|node|user)s?(?: id)?:?)) "
     r"(?=[^\s,;()\[\]]*[A-Z\d])[^\s,;()\[\]]+"

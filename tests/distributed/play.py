@@ -40,7 +40,7 @@ from namd.study.trials import Configurator
 
 PARTS = Parts(toy.tabulate, toy.ToyWorld)
 TIMING = LeaseTiming(heartbeat_s=0.2, ttl_s=2.0)
-PATIENCE = Patience(linger_s=0.2, poll_s=0.05, grace_s=5.0)
+PATIENCE = Patience(idle_timeout_s=0.2, poll_s=0.05, grace_s=5.0)
 
 
 class Recorder(SilentStudyReporter):

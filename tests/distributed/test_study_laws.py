@@ -155,7 +155,7 @@ def test_a_key_that_fails_once_is_retried_and_counted_once(tmp_path):
     view = theatre.play()
     assert view.counts()["completed"] == 6
     assert set(view.executions().values()) == {1}
-    assert any("tried once more" in note for note in theatre.reporter.notes)
+    assert any("retrying" in note for note in theatre.reporter.notes)
 
 
 def test_failures_are_not_cached_between_openings(tmp_path):
@@ -181,7 +181,7 @@ def test_a_lost_stage_worker_costs_a_retry_and_no_trial(tmp_path):
     view = theatre.play()
     assert view.counts()["completed"] == 6
     assert set(view.executions().values()) == {1}
-    assert len([n for n in theatre.reporter.notes if "its stage worker is gone" in n]) == 3
+    assert len([n for n in theatre.reporter.notes if "stage worker lost" in n]) == 3
 
 
 def test_a_key_that_kills_every_stage_worker_fails(tmp_path):
