@@ -1,7 +1,7 @@
 """Whether a file may leave this machine, judged by its name and all of its bytes.
 
-A study needs text alone: sources, YAML, JSON, at most a small table. So what is not text is refused
-whatever it is, and of text what looks like a key, a password, or an image in words.
+A study needs only text: sources, YAML, JSON, at most a small table. So every binary file is
+refused, and text that looks like a key, a password, or an image encoded as text.
 """
 
 import pickletools
@@ -18,10 +18,10 @@ SECRET_NAMES = (
     *("service-account*.json", "service_account*.json", "*.tfstate", "*.tfvars"),
     *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.ppk", "*.kdbx", "*.ovpn"),
 )
-"""File names that stand for keys and passwords, in lower case."""
+"""File names of keys and passwords, in lower case."""
 
 SECRET_FOLDERS = frozenset({".ssh", ".aws", ".kube", ".docker", ".gnupg", ".azure", ".git", ".ray"})
-"""Folders that hold keys and passwords, or, as git's, everything that was ever deleted."""
+"""Folders of keys and passwords, or, like git's, of everything that was ever deleted."""
 
 DATA_SUFFIXES = {
     "a medical image": "dcm dicom ima nii nii.gz img hdr nrrd nhdr mha mhd mnc raw gii tif tiff",
@@ -32,7 +32,7 @@ DATA_SUFFIXES = {
     "a database": "sqlite sqlite3 db duckdb",
     "an archive": "zip tar gz tgz bz2 xz zst 7z",
 }
-"""Names of files that hold data, by what they hold: such a file is refused even if it is empty."""
+"""Suffixes of data files, by kind: such a file is refused even if it is empty."""
 
 _BINARY = (
     (128, b"DICM", "DICOM"),
@@ -57,7 +57,7 @@ _BINARY = (
     (0, b"\x80\x04", "a pickle"),
     (0, b"\x80\x05", "a pickle"),
 )
-"""(Offset, bytes, what they mean): for the message alone, since nothing binary is sent anyway."""
+"""(Offset, bytes, meaning): only for the message, since nothing binary is sent anyway."""
 
 _DICOM_GROUPS = (b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02")
 """How DICOM without a preamble begins: the first element's group, in either byte order."""
@@ -98,9 +98,9 @@ _SECRETS = (
     ("an access key", r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-)[\w-]{20,}"),
 )
 _DATA = (
-    ("an image in words (NRRD)", r"\ANRRD000"),
-    ("an image in words (MetaImage)", r"(?m)^ElementDataFile\s*="),
-    ("DICOM in words", r"\"0010[0-9A-Fa-f]{4}\"\s*:\s*\{|\(0010,\s?[0-9A-Fa-f]{4}\)"),
+    ("an image as text (NRRD)", r"\ANRRD000"),
+    ("an image as text (MetaImage)", r"(?m)^ElementDataFile\s*="),
+    ("DICOM as text", r"\"0010[0-9A-Fa-f]{4}\"\s*:\s*\{|\(0010,\s?[0-9A-Fa-f]{4}\)"),
     ("data encoded as text", r"[A-Za-z0-9+/=]{2048}|[0-9A-Fa-f]{1024}"),
 )
 _SECRET_PATTERNS = tuple((what, re.compile(pattern)) for what, pattern in _SECRETS)
@@ -110,12 +110,12 @@ _SHORTEST_PICKLE = 8
 
 
 def refusal(path: PurePosixPath, data: bytes) -> str | None:
-    """Return what a file is that must stay here, in a few words; None: it may go."""
+    """Return why a file must not be sent, in a few words; None if it may."""
     return _by_name(path) or _by_bytes(data)
 
 
 def secret_in(text: str) -> str | None:
-    """Return what kind of key or password a text seems to hold, if any."""
+    """Return the kind of key or password that a text seems to contain, if any."""
     return _first_match(text, _SECRET_PATTERNS)
 
 
@@ -149,7 +149,7 @@ def _by_bytes(data: bytes) -> str | None:
 
 
 def _text_of(data: bytes) -> str | None:
-    """Return the text; None of a file that is not UTF-8 or holds control characters."""
+    """Return the text; None if it is not UTF-8 or contains control characters."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -158,7 +158,7 @@ def _text_of(data: bytes) -> str | None:
 
 
 def _is_pickle(data: bytes) -> bool:
-    """Whether a text is a pickle of protocol 0, whose opcodes are letters; runs none of them."""
+    """Whether a text is a pickle of protocol 0, whose opcodes are letters; executes none."""
     stripped = data.strip()
     if len(stripped) < _SHORTEST_PICKLE or not stripped.endswith(b"."):
         return False

@@ -1,7 +1,7 @@
-"""The files of one draw index, filled block by block: what the stage bodies write at once.
+"""The files of one draw index, filled block by block; the stage bodies write them at once.
 
-Nothing here knows where the blocks come from, and torch is imported at the end only. The files
-are those of the bodies `draws` and `scores`, byte for byte where the numbers are the same.
+Independent of the source of the blocks; torch is imported only at the end. The files equal
+those of the bodies `draws` and `scores`, byte for byte if the numbers are equal.
 """
 
 import json
@@ -29,16 +29,16 @@ class IndexFiles(Protocol):
     """The files of one artifact of a family, being filled."""
 
     def put(self, places: npt.NDArray[np.intp], block: Block) -> None:
-        """Take a block's rows; `places` are their cases' numbers."""
+        """Add a block's rows; `places` are the indices of their cases."""
 
     def finish(self) -> dict[str, float]:
-        """Complete the files once every case is there; return the index's metrics."""
+        """Complete the files once every case was added; return the index's metrics."""
 
 
 class DrawnFiles:
     """`images.safetensors` (float16, (N, H, W) in [-1, 1]) and `cases.parquet` of one draw.
 
-    Rows are written to their place as they come, so that memory holds one block. safetensors
+    Rows are written to their offset as they arrive, so that memory holds one block. safetensors
     itself writes whole tensors only; its format is a header and the tensors' bytes.
 
     Args:
@@ -57,7 +57,7 @@ class DrawnFiles:
         return self.folder / "images.safetensors"
 
     def put(self, places: npt.NDArray[np.intp], block: Block) -> None:
-        """Write each image where its case's number says."""
+        """Write each image at the offset of its case."""
         images = np.ascontiguousarray(block["image"], HALF)
         if not self._start:
             header = _header((len(self.case_ids), *images.shape[1:]))
@@ -69,7 +69,7 @@ class DrawnFiles:
                 stream.write(image.data)
 
     def finish(self) -> dict[str, float]:
-        """Write down the cases."""
+        """Write the cases."""
         cases = np.asarray(self.case_ids, object)
         pd.DataFrame({"case_id": cases}).to_parquet(self.folder / "cases.parquet")
         return {}
@@ -78,13 +78,13 @@ class DrawnFiles:
 class ScoreFiles:
     """`scores.parquet` and `sets.json` of one draw.
 
-    Holds a few numbers and the features of every case, and no image.
+    Holds a few numbers and the features of every case, but no image.
 
     Args:
         folder: Receives the files.
         case_ids: The cases in their order.
         k: The draw index.
-        num_threads: That the metrics of the whole set are computed with.
+        num_threads: Threads for the metrics of the whole set.
     """
 
     def __init__(self, folder: Path, case_ids: Sequence[str], k: int, num_threads: int = 1) -> None:
@@ -93,7 +93,7 @@ class ScoreFiles:
         self._columns: dict[str, npt.NDArray[Any]] = {}
 
     def put(self, places: npt.NDArray[np.intp], block: Block) -> None:
-        """Keep what was measured of each image."""
+        """Keep the metrics of each image."""
         for name, values in block.items():
             if name in ("case_id", "k", "image") or name.endswith("_seconds"):
                 continue
@@ -129,7 +129,7 @@ class ScoreFiles:
 
 
 def _header(shape: Sequence[int]) -> bytes:
-    """Return what precedes the bytes of one float16 tensor `images` in a safetensors file."""
+    """Return a safetensors file's header for one float16 tensor `images`."""
     size = int(np.prod(shape)) * HALF.itemsize
     entry = {"dtype": "F16", "shape": list(shape), "data_offsets": [0, size]}
     text = json.dumps({"images": entry}, separators=(",", ":")).encode()

@@ -1,7 +1,7 @@
-"""What the pooled actors of a drawing pipeline do with a block of (case, k) pairs.
+"""The pooled actors of a drawing pipeline, which process blocks of (case, k) pairs.
 
 A worker opens its model on the first block that needs it, and knows the cases under evaluation;
-a block carries ids in and numbers out. Which actor does a block changes nothing.
+a block has ids on input and numbers on output. The result does not depend on the actor.
 """
 
 import importlib
@@ -27,35 +27,35 @@ from namd.pipeline.graph import Node
 from namd.pipeline.store import Store, open_store
 
 MAX_TRIES = 3
-"""Workers that a block may cost before the pipeline gives up on it."""
+"""Workers that a block may kill before the pipeline gives up on it."""
 
 Batch = dict[str, npt.NDArray[Any]]
 
 
 class Tries:
-    """Counts how often each block was begun, as an actor.
+    """Counts the tries of each block, as an actor.
 
-    Ray Data itself begins a block that ends its workers again and again, for ever.
+    Ray Data itself retries a block that kills its workers without limit.
     """
 
     def __init__(self) -> None:
         self._begun: dict[str, int] = {}
 
     def begin(self, block: str) -> int:
-        """Return how often this block was begun, this time included."""
+        """Return the number of tries of this block, this one included."""
         self._begun[block] = self._begun.get(block, 0) + 1
         return self._begun[block]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker needs to know, small enough to be sent.
+    """A worker's arguments, small enough to be sent.
 
     Attributes:
         nodes: The members of one family under evaluation, by draw index.
-        store_url: Where their inputs are.
+        store_url: The store of their inputs.
         cohort: The cohort's folder.
-        device: In torch's words.
+        device: The device, as torch names it.
         tries: The `Tries` actor.
         source: The namd that workers must have.
     """
@@ -69,28 +69,28 @@ class Work:
 
     @property
     def node(self) -> Node:
-        """Any member: they differ in their index and what follows from it."""
+        """Any member: they differ only in their index and what depends on it."""
         return next(iter(self.nodes.values()))
 
     def begin(self, batch: Batch) -> None:
-        """Raise StageError if a block has cost too many workers, or this one has another namd."""
+        """Raise StageError if a block killed too many workers, or this one has another namd."""
         complete_account()
         require_same_source(self.source)
         first = pair_text(str(batch["case_id"][0]), int(batch["k"][0]))
         name = f"{self.node.stage.name}: {len(batch['k'])} pairs from {first}"
         if ray.get(self.tries.begin.remote(name)) > MAX_TRIES:
-            raise StageError(f"{name} ended the process of {MAX_TRIES} workers")
+            raise StageError(f"{name} killed {MAX_TRIES} workers")
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute as the stage's body does: with the threads that its configuration fixes."""
+        """Use the number of threads in the configuration, as the stage's body does."""
         import torch  # noqa: F401 - fixed_threads sets what is imported
 
         with fixed_threads(self.node.num_threads):
             yield
 
     def context(self, store: Store, inputs: Mapping[str, tuple[str, str]]) -> StageContext:
-        """Return what the stage's own code may touch."""
+        """Return a context for the stage's own code."""
         from namd.train.world import current_world
 
         return StageContext(
@@ -109,8 +109,8 @@ class DrawWorker:
     """Draws pairs, or reads those whose draw is in the store already.
 
     Args:
-        work: The draws family, of the indices to draw.
-        stored: Stage and key of the draws that are only to be read, by index.
+        work: The draws family, with the indices to draw.
+        stored: Stage and key of the draws that are only read, by index.
     """
 
     def __init__(self, work: Work, stored: Mapping[int, tuple[str, str]]) -> None:
@@ -146,7 +146,7 @@ class DrawWorker:
         from safetensors.numpy import load_file
 
         if k not in self._images:
-            # Blocks come one index after the other: one index is kept.
+            # Blocks arrive index by index: keep one index.
             self._images = {
                 k: load_file(payload(self._store, *self.stored[k]) / "images.safetensors")["images"]
             }
@@ -177,7 +177,7 @@ class JudgeWorker:
     """Measures images one by one: the judge's probability, image metrics, features.
 
     Args:
-        work: The scores family, of the indices to score.
+        work: The scores family, with the indices to score.
     """
 
     def __init__(self, work: Work) -> None:
@@ -186,7 +186,7 @@ class JudgeWorker:
         self._known: npt.NDArray[np.bool_] | None = None
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return the pairs with their images, everything measured, and the features of sets."""
+        """Return the pairs with their images, all metrics, and the features for set metrics."""
         self.work.begin(batch)
         with self.work.computing():
             return self._measure(batch)
@@ -257,9 +257,9 @@ def _pairs(batch: Batch) -> Batch:
 
 
 def _shared(start: float, count: int) -> npt.NDArray[np.float64]:
-    """Return the seconds since `start` as equal parts of `count` pairs."""
+    """Return the seconds since `start`, divided equally among `count` pairs."""
     return np.full(count, (time.monotonic() - start) / count)
 
 
 def _unheard(_line: str) -> None:
-    """The bodies of draws and scores say nothing to the user."""
+    """Discard warnings: the bodies of draws and scores have none."""

@@ -1,7 +1,7 @@
 """Draws and their scores by a Ray Data pipeline: pairs, a pool that draws, a pool that judges.
 
 The artifacts are those of the local launcher: same keys, files and leases, published one draw
-index at a time. What a draw or a score is, is the stage bodies' matter.
+index at a time.
 """
 
 import re
@@ -37,19 +37,19 @@ OpenTasks = dict[int | None, Task]
 
 
 JUDGE_SHARE = 0.25
-"""Of a worker's reservation, what its judge takes: one forward pass beside dozens."""
+"""The judge's share of a worker's reservation: one forward pass beside dozens."""
 
 
 OURS = {
     error.__name__: error
     for error in (InputError, ConfigError, StoreError, StageError, SourceError)
 }
-"""Errors whose message is one line for the user, wherever they were raised."""
+"""Errors whose message is one line for the user, in every process."""
 
 
 @dataclass(frozen=True)
 class OneWorker:
-    """The world of a block: one process, whatever the size of the pools."""
+    """The world of a block: one process, for any size of the pools."""
 
     device: str
     rank: int = 0
@@ -61,10 +61,10 @@ class Family:
     """The members of one stage under construction.
 
     Attributes:
-        seconds: Name of the column that tells what a pair cost.
-        tasks: Those under construction.
+        seconds: Name of the column with the seconds of each pair.
+        tasks: The members under construction.
         files: Their files.
-        context: Tells the manifest of the worker.
+        context: For the manifest.
         spent_s: Seconds spent on each index, summed over its pairs.
     """
 
@@ -84,29 +84,29 @@ def draw_and_score(
     relay: Relay,
     made_for: str = "",
 ) -> None:
-    """Make and publish the draws and scores of a plan that the store does not hold.
+    """Make and publish the draws and scores of a plan that are not in the store.
 
     Members that another process is building are awaited, not built twice.
 
     Args:
-        plan_nodes: Members of one draws family and of the scores family that reads it. What
-            they read of other stages is in the store.
+        plan_nodes: Members of one draws family and of the scores family that reads it. Their other
+            inputs must be in the store.
         store_url: The store.
         cohort: The cohort's folder, readable on every node.
         resources: `workers` pairs of a drawing and a judging actor share the reservation of as
             many workers.
-        relay: Told of progress: label, key, step.
-        made_for: Name of the study that pays; goes into the manifests.
+        relay: Called with label, key and step.
+        made_for: Name of the study that is charged, for the manifests.
 
     Raises:
         InputError: Cohort, store or upstream artifacts cannot be used.
-        StageError: A pair is missing, came twice, or ends every worker that draws it.
+        StageError: A pair is missing, was returned twice, or kills every worker that draws it.
     """
     Drawing(store_url, cohort, resources, relay, made_for).build(plan_nodes)
 
 
 class Drawing:
-    """Carries families of draws and scores through one store. Arguments as in `draw_and_score`."""
+    """Builds families of draws and scores in one store. Arguments as in `draw_and_score`."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Drawing:
         made_for: str = "",
     ) -> None:
         self.store = open_store(store_url, answered=True)
-        # Workers start in other folders: what they are told must be absolute.
+        # Workers start in other folders: their paths must be absolute.
         self.store_url, self.cohort = self.store.backend.name, Path(cohort).absolute()
         self.resources, self.relay = resources, relay
         self.device = "cuda" if resources.gpus else "cpu"
@@ -155,7 +155,7 @@ class Drawing:
         return self.store.find(node.stage.name, node.key) is not None
 
     def _drawn(self, score: Node, here: OpenTasks) -> bool:
-        """Whether the draw that a score reads is published, or among those drawn here."""
+        """Whether the draw that a score reads is published or being drawn here."""
         return score.stage.index in here or self.store.find(*drawn_by(score)) is not None
 
     def _execute(self, tasks: Mapping[str, OpenTasks]) -> None:
@@ -191,7 +191,7 @@ class Drawing:
         return found
 
     def _context(self, node: Node) -> StageContext:
-        """Return what a manifest tells of the workers; no body runs in this process."""
+        """Return a context for the manifest; no body runs in this process."""
         return StageContext(
             settings=node.settings,
             values=node.stage.constants,
@@ -204,7 +204,7 @@ class Drawing:
         )
 
     def _take_in(self, block: Block, families: Sequence[Family], coverage: Coverage) -> None:
-        """File the rows of a block; publish each draw index that it completes."""
+        """Store the rows of a block; publish each draw index that it completes."""
         places = coverage.add(block["case_id"], block["k"])
         for k in map(int, np.unique(block["k"])):
             here = block["k"] == k
@@ -223,7 +223,7 @@ class Drawing:
             return
         step = Step(total, total, family.files[k].finish(), finished=k)
         task.log.add(step)
-        # The artifact's cost is what its own pairs took, not how long others kept the pools.
+        # The artifact's cost is the time of its own pairs, without other indices' time.
         task.started = time.monotonic() - family.spent_s[k]
         self.launcher.publish(family.tasks, k, family.context, [])
         self.relay(node.label, node.key, step)
@@ -231,11 +231,11 @@ class Drawing:
     def _blocks(
         self, draws: Mapping[int, Node], scores: Mapping[int, Node], case_ids: Sequence[str]
     ) -> Generator[Block, None, None]:
-        """Yield the pairs with what the workers made of them, a block at a time."""
+        """Yield the pairs with the workers' results, one block at a time."""
         rows = block_rows(len(case_ids))
         stored = {k: drawn_by(node) for k, node in scores.items() if k not in draws}
         with counted_tries() as tries:
-            # Where all draws are stored, the scores' own node says which cases they are of.
+            # If all draws are stored, the scores' own node names the cases.
             work = self._work(draws or scores, tries)
             steps: list[tuple[type, dict[str, Any]]] = [
                 (DrawWorker, {"work": work, "stored": stored})
@@ -255,20 +255,20 @@ def stream(
     rows: int,
     resources: StageResources,
 ) -> Generator[Block, None, None]:
-    """Yield blocks of pairs after each step's pool of actors, in the order they are done.
+    """Yield blocks of pairs after all pools of actors, in the order of completion.
 
-    The pools stay within `resources`; how much is under way at once is bounded by Ray Data's
-    share of the object store, never by the number of pairs.
+    The pools stay within `resources`; the data in flight is bounded by Ray Data's
+    share of the object store, not by the number of pairs.
 
     Args:
-        pairs: Arrow tables of (case_id, k), one a block.
+        pairs: Arrow tables of (case_id, k), one per block.
         steps: Class and arguments of each pool's actors, drawing first.
-        rows: Pairs of a block.
-        resources: What the pools reserve together.
+        rows: Pairs per block.
+        resources: The reservation of all pools together.
 
     Raises:
-        InputError: As a worker raised it.
-        StageError: As a worker raised it, or in its words whatever else ended the pipeline.
+        InputError: Raised by a worker.
+        StageError: Raised by a worker, or another error ended the pipeline.
     """
     with DataContext.current(_context(resources)):
         dataset = ray.data.from_arrow(list(pairs))
@@ -289,7 +289,7 @@ def stream(
 
 
 def drawn_by(score: Node) -> tuple[str, str]:
-    """Return stage name and key of the draw that a score reads."""
+    """Return the stage name and key of the draw that a score reads."""
     return score.inputs[label_of(str(score.stage.values["scored"]), score.stage.index)]
 
 
@@ -308,7 +308,7 @@ def counted_tries() -> Iterator[Any]:
 
 
 def _gpus(gpus: float, share: float) -> float:
-    """Return a step's part of a worker's accelerators; above one, only whole ones are given."""
+    """Return a step's share of a worker's accelerators; above one, only whole ones."""
     if gpus <= 1:
         return gpus * share
     return 1.0 if share == JUDGE_SHARE else gpus - (share < 1)
@@ -318,7 +318,7 @@ def _context(resources: StageResources) -> DataContext:
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # A block that cannot be made is an error: pairs left out would be a different study.
+    # A failed block is an error: without its pairs it would be a different study.
     context.max_errored_blocks = 0
     limits = ExecutionResources.for_limits(
         cpu=resources.workers * resources.cores, gpu=resources.workers * resources.gpus
@@ -329,11 +329,11 @@ def _context(resources: StageResources) -> DataContext:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Raise what a worker raised as it was; anything else of Ray's as a StageError of one line."""
+    """Raise a worker's own error unchanged, and any other of Ray's as a StageError of one line."""
     try:
         yield
     except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
-        # Ray hands on the text of what a worker raised, not the exception behind its own.
+        # Ray forwards the text of a worker's error, not the exception itself.
         found = re.findall(
             r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$", str(error), re.MULTILINE
         )

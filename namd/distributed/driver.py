@@ -52,7 +52,7 @@ from namd.study.trials import Configurator
 from namd.tracking.protocol import Tracker
 
 WAITING_DRIVERS = 1
-"""Running trials beyond the number of concurrent stages, so that one is always ready to continue."""
+"""Running trials beyond the number of concurrent stages: one is always ready to continue."""
 
 MAX_DRIVERS = 64
 """Each is a process of about 100 MB."""
@@ -198,7 +198,8 @@ def _conclude(controller: StudyController, storage: Storage) -> None:
         trouble = trouble or error
     if trouble is not None:
         raise StageError(
-            f"study {record.spec.name}: {trouble_text(trouble)}; fix that and continue with --resume"
+            f"study {record.spec.name}: {trouble_text(trouble)}; fix that and continue with "
+            "--resume"
         ) from trouble
     if controller.stopping == stop_reason():
         raise SystemExit(STOPPED)

@@ -1,7 +1,6 @@
-"""Studies as jobs of a Ray cluster elsewhere: submitted once, found again, followed to their end.
+"""Studies as jobs of a remote Ray cluster: submitted once, found again, followed to their end.
 
-A thin layer over Ray's JobSubmissionClient. What a study does is its driver's; where its files
-lie is the store's.
+A thin layer over Ray's JobSubmissionClient.
 """
 
 import asyncio
@@ -29,19 +28,19 @@ STOPPED = 143
 FAILED = 1
 
 CLUSTERS_OWN = re.compile(r"(torch|torchvision|ray)\b")
-"""Requirements that the nodes' image brings: another torch is gigabytes and other kernels, and
+"""Requirements that the nodes' image provides: another torch means gigabytes and other kernels, and
 another Ray cannot talk to the cluster's."""
 
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW(OR)?D|CREDENTIAL", re.IGNORECASE)
 
 LOST_S = 120.0
-"""A cluster that answers nothing for so long is given up by whoever follows it."""
+"""Seconds without an answer after which `follow` gives the cluster up."""
 
 POLL_S = 2.0
 _TRIES = 3
 _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
-    # Ray kills a stopped job after 3 s; a checkpoint and its upload take longer.
+    # Ray kills a stopped job after 3 s; saving and uploading a checkpoint takes longer.
     "RAY_JOB_STOP_WAIT_TIME_S": "120",
 }
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -49,7 +48,7 @@ _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 @runtime_checkable
 class JobClient(Protocol):
-    """The part of JobSubmissionClient that is used."""
+    """The part of JobSubmissionClient that is used here."""
 
     def list_jobs(self) -> list[Any]:
         """Return the details of all jobs that the cluster knows."""
@@ -61,22 +60,22 @@ class JobClient(Protocol):
         """Return a job's details."""
 
     def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
-        """Yield what the job writes, from its beginning, until it is over."""
+        """Yield the job's output, from its beginning, until it ends."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A study to be run elsewhere.
+    """A study to be run on a remote cluster.
 
     Attributes:
-        study: Its name.
-        file: The study file, relative to what is sent.
-        fingerprint: Of the study file's contents, store and cohort: what would be run.
-        store: URL, or folder of the cluster's nodes; None: the study file's.
-        cohort: Folder of the cluster's nodes, or `phantom`; None: the study file's.
-        version: Of this project, for whoever lists the jobs.
-        packages: Requirements to install on every node; none where the image has them.
-        environment: Variables of the job; seen by everybody who may list jobs.
+        study: The study's name.
+        file: The study file, relative to the root of the upload.
+        fingerprint: Hash of the study file's contents, store and cohort.
+        store: URL, or folder on the cluster's nodes; None: the study file's.
+        cohort: Folder on the cluster's nodes, or `phantom`; None: the study file's.
+        version: The project's version, shown in lists of jobs.
+        packages: Requirements to install on every node; none if the image has them.
+        environment: The job's variables, visible to everyone who may list jobs.
     """
 
     study: str
@@ -89,17 +88,18 @@ class Request:
     environment: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse to show secrets to everybody who may list jobs."""
+        """Refuse secrets, which everyone who may list jobs could read."""
         for option, place in (("--store", self.store), ("--cohort", self.cohort)):
             if place is not None and secret_in(place):
                 raise InputError(
-                    f"{option}: holds {secret_in(place)}, and a job's command is shown to all who "
-                    "may list jobs; give it to the nodes' environment, and the place without it"
+                    f"{option}: contains {secret_in(place)}, and everyone who may list jobs can "
+                    "read a job's command; put it into the nodes' environment and pass the path "
+                    "without it"
                 )
         for name, value in (self.environment or {}).items():
             if SECRET.search(name) or secret_in(value):
                 raise InputError(
-                    f"{name}: a job's variables are shown to all who may list jobs; give it to the "
+                    f"{name}: everyone who may list jobs can read a job's variables; put it on the "
                     "nodes instead, as a secret of the pods or in the nodes' environment"
                 )
 
@@ -107,8 +107,8 @@ class Request:
     def entrypoint(self) -> str:
         """The command that the cluster runs.
 
-        Always with `--resume`: it begins a study that is new, and whether it is new only the
-        store knows. With `exec`, so that no shell stands between a signal and the driver.
+        Always with `--resume`, which also starts a new study: only the store knows whether it is
+        new. With `exec`, so that signals reach the driver and not a shell.
         """
         words = [
             "exec",
@@ -128,7 +128,7 @@ class Request:
         return shlex.join(words)
 
     def runtime_env(self, package: Path) -> dict[str, Any]:
-        """Return where the job runs: the sources, and nothing installed unless it was asked for."""
+        """Return the job's runtime environment: the sources, and packages only on request."""
         environment = {**_ENVIRONMENT, **(self.environment or {})}
         found: dict[str, Any] = {"working_dir": str(package), "env_vars": environment}
         if self.packages:
@@ -141,12 +141,12 @@ class KnownJob:
     """One attempt at a study that the cluster knows.
 
     Attributes:
-        submission_id: Its id.
-        attempt: The number in it.
-        status: Ray's word.
-        live: Whether it waits or runs.
-        fingerprint: Of what it was asked to run; None if it was not submitted by `namd submit`.
-        exit_code: None while it lives, or where its process left none.
+        submission_id: The job's id.
+        attempt: The attempt's number, part of the id.
+        status: Ray's status.
+        live: Whether it is pending or running.
+        fingerprint: See `Request`; None if it was not submitted by `namd submit`.
+        exit_code: None while it is live, or if its process left none.
     """
 
     submission_id: str
@@ -158,7 +158,7 @@ class KnownJob:
 
     @property
     def outcome(self) -> int:
-        """The exit code of one who waited: the driver's own; 143 where somebody stopped the job."""
+        """The exit code of `--wait`: the driver's own, or 143 if the job was stopped."""
         if self.status == JobStatus.SUCCEEDED.value:
             return 0
         if self.status == JobStatus.STOPPED.value:
@@ -171,9 +171,9 @@ class Decision:
     """What to do with a request.
 
     Attributes:
-        submission_id: Of the job to follow.
-        attempt: Its number.
-        found: That job is there already; nothing is submitted. None: it is to be submitted.
+        submission_id: Id of the job to follow.
+        attempt: Number of its attempt.
+        found: The job, if it exists already; None: submit it.
     """
 
     submission_id: str
@@ -182,7 +182,7 @@ class Decision:
 
 
 def submission_id(study: str, attempt: int) -> str:
-    """Return the job's id: a study and an attempt have one, however often it is asked for."""
+    """Return the job's id, a function of study and attempt."""
     return f"namd-{study}-{attempt}"
 
 
@@ -202,13 +202,13 @@ def connect(address: str) -> JobSubmissionClient:
             f"--address {address}: give the URL of the cluster's dashboard, such as "
             "http://127.0.0.1:8265"
         )
-    # Ray lets these variables win over what it is given; here, what was given wins.
+    # Ray prefers these variables to its argument; here the argument wins.
     hidden = {name: os.environ.pop(name) for name in _ADDRESSES if name in os.environ}
     try:
         with _one_line_errors(address):
             return JobSubmissionClient(address, headers=_token_header())
     except RuntimeError as error:
-        # Something answers there, and does not speak as Ray's dashboard does.
+        # Something answers at the address, but it is not Ray's dashboard.
         reason = str(error).splitlines()[0]
         raise InputError(f"{address}: no Ray dashboard answers ({reason})") from error
     finally:
@@ -223,15 +223,15 @@ def known_jobs(client: JobClient, study: str) -> list[KnownJob]:
 
 
 def decide(request: Request, jobs: Sequence[KnownJob], recorded: int, again: bool) -> Decision:
-    """Choose between following a job that is there and starting the next attempt.
+    """Choose between following an existing job and starting the next attempt.
 
     Args:
-        request: What is asked for.
+        request: The study to run.
         jobs: The study's attempts that the cluster knows, in order.
-        recorded: How often the ledger says the study was opened; 0 if it cannot be read.
-        again: Also start anew what ended well and was asked for in the same words.
+        recorded: Number of times the study was opened, from the ledger; 0 if it cannot be read.
+        again: Also repeat an attempt that succeeded with the same fingerprint.
 
-    A live job is followed whatever file it was given: one study has one driver.
+    A live job is followed even if its study file differs: one study has one driver.
     """
     live = [job for job in jobs if job.live]
     if live:
@@ -239,7 +239,7 @@ def decide(request: Request, jobs: Sequence[KnownJob], recorded: int, again: boo
     last = jobs[-1] if jobs else None
     if last and last.outcome == 0 and last.fingerprint == request.fingerprint and not again:
         return Decision(last.submission_id, last.attempt, last)
-    # A job may die before it opens the study, and a cluster forgets jobs that the ledger keeps.
+    # A job may die before it opens the study, and a cluster forgets jobs that the ledger has.
     attempt = max(recorded, last.attempt if last else 0) + 1
     return Decision(submission_id(request.study, attempt), attempt)
 
@@ -253,10 +253,9 @@ def submit(
     recorded: int = 0,
     again: bool = False,
 ) -> Decision:
-    """Start the study's next attempt, or find the one that is there.
+    """Start the study's next attempt, or find the existing one.
 
-    Two submissions at the same moment choose the same id; the cluster takes one, and the other
-    finds it.
+    Two concurrent submissions choose the same id; the cluster accepts one, and the other finds it.
 
     Raises:
         InputError: The token is missing or wrong.
@@ -280,7 +279,7 @@ def submit(
 def follow(
     client: JobClient, job_id: str, write: Callable[[str], None], *, address: str
 ) -> KnownJob:
-    """Hand on what a job writes until it is over, across lost connections.
+    """Forward a job's output until it ends, across lost connections.
 
     Raises StageError if the cluster has not answered for LOST_S.
     """
@@ -293,8 +292,8 @@ def follow(
         except (RuntimeError, OSError, aiohttp.ClientError) as error:
             if time.monotonic() - heard > LOST_S:
                 raise StageError(
-                    f"{address} has not answered for {LOST_S:.0f} s ({error}); the same command "
-                    "finds the job again, or resumes the study where the cluster is gone"
+                    f"{address} has not answered for {LOST_S:.0f} s ({error}); run the same "
+                    "command again: it finds the job, or resumes the study on a new cluster"
                 ) from error
         else:
             heard = time.monotonic()
@@ -304,9 +303,9 @@ def follow(
 
 
 def recorded_attempts(store: str | None, study: str) -> int:
-    """Return how often a study was opened; 0 if the store is not to be read from here.
+    """Return the number of times a study was opened; 0 if the store cannot be read from here.
 
-    A cluster's store need not be reachable for whoever submits.
+    A cluster's store need not be reachable from the machine that submits.
     """
     if store is None:
         return 0
@@ -323,7 +322,7 @@ def recorded_attempts(store: str | None, study: str) -> int:
 
 
 def requirements_of(project: Path) -> tuple[str, ...]:
-    """Return a project's dependencies without those that the nodes' image must bring.
+    """Return a project's dependencies without those that the nodes' image must provide.
 
     Raises InputError if its pyproject.toml cannot be read.
     """
@@ -348,7 +347,7 @@ def _start(client: JobClient, request: Request, decision: Decision, package: Pat
             "namd_version": request.version,
             "namd_fingerprint": request.fingerprint,
         },
-        # A driver plans and waits: Ray then runs it on the head node, where no spot price rules.
+        # With 0 CPUs Ray runs the driver on the head node, which is no spot node.
         entrypoint_num_cpus=0,
     )
 
@@ -370,14 +369,14 @@ def _known(details: Any) -> tuple[str, KnownJob] | None:  # noqa: ANN401 - Ray's
 
 
 class _Log:
-    """A job's log, seen from its beginning at each connection; what was written stays written."""
+    """A job's log, which Ray repeats from its start at each connection; written once."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._written = 0
 
     async def tail(self, client: JobClient, job_id: str) -> None:
-        """Write what was not written before, until the log ends or the connection does."""
+        """Write what was not written before, until the log or the connection ends."""
         seen = 0
         async for text in client.tail_job_logs(job_id):
             fresh = text[max(self._written - seen, 0) :]
@@ -388,10 +387,10 @@ class _Log:
 
 
 def _token_header() -> dict[str, str]:
-    """Return the token as a header, found where Ray looks for it.
+    """Return the token as a header, from the variables and files that Ray uses.
 
-    Ray's own loader ends the process where $RAY_AUTH_TOKEN_PATH cannot be read, and looks at no
-    token unless RAY_AUTH_MODE=token; a token that was given is meant.
+    Ray's own loader ends the process if $RAY_AUTH_TOKEN_PATH cannot be read, and ignores a
+    token unless RAY_AUTH_MODE=token; here a token is always used if it is set.
     """
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
     if mode == "disabled":
@@ -403,7 +402,7 @@ def _token_header() -> dict[str, str]:
         try:
             token = path.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise InputError(f"{path}: no token can be read there; {_TOKEN_WAY_OUT}") from error
+            raise InputError(f"{path}: the token cannot be read; {_TOKEN_WAY_OUT}") from error
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
@@ -415,7 +414,7 @@ _TOKEN_WAY_OUT = (
 
 @contextmanager
 def _one_line_errors(address: str) -> Iterator[None]:
-    """Say in one line why a cluster cannot be used."""
+    """Raise an InputError of one line if a cluster cannot be used."""
     try:
         yield
     except AuthenticationError as error:

@@ -26,7 +26,7 @@ SOCKET_PATH = 107
 _LONGEST_SOCKET = "/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 _PREFIX = "namd-"
 RAY_FOLDER = "r"
-"""Ray makes its folder writable for all users, so it is placed in one that only its owner may enter."""
+"""Ray makes its folder writable for all users; its parent may be entered by its owner only."""
 
 _FOLDER = f"/{_PREFIX}12345678/{RAY_FOLDER}"
 _ELSEWHERE = ("/tmp", "/var/tmp", "/dev/shm")

@@ -1,6 +1,6 @@
 """The (case, k) pairs of a split under evaluation: listed, cut into blocks, counted as they return.
 
-No Ray here: which worker draws a pair does not matter to it.
+Independent of Ray.
 """
 
 import math
@@ -18,10 +18,10 @@ from namd.data.cohort import CASES_FILE, read_schema
 from namd.data.splits import evaluation_subset
 
 MAX_ROWS = 128
-"""Pairs of a block at most: the batch of the drawers, and what a dead worker costs."""
+"""Pairs per block, at most: the drawers' batch, and the loss if a worker dies."""
 
 NAMED = 3
-"""Pairs that a message names before it counts the rest."""
+"""Pairs that a message lists before it counts the rest."""
 
 SUBSET_COLUMNS = ("case_id", "patient_id", "split", "label")
 
@@ -45,12 +45,12 @@ def evaluated_case_ids(cohort: Path, split: str, settings: SimpleNamespace) -> l
 
 
 def block_rows(num_cases: int) -> int:
-    """Return the pairs of a block: a case set's equal parts, so that most blocks hold one draw."""
+    """Return the pairs per block: equal parts of the cases, so that most blocks hold one draw."""
     return math.ceil(num_cases / math.ceil(num_cases / MAX_ROWS))
 
 
 def pair_blocks(case_ids: Sequence[str], indices: Sequence[int], rows: int) -> list[pa.Table]:
-    """Return all pairs, one draw index after the other, in tables of at most so many rows."""
+    """Return all pairs, one draw index after the other, in tables of at most `rows` rows."""
     pairs = pa.table(
         {
             "case_id": pa.array(np.tile(np.asarray(case_ids, object), len(indices)), pa.string()),
@@ -61,7 +61,7 @@ def pair_blocks(case_ids: Sequence[str], indices: Sequence[int], rows: int) -> l
 
 
 def pair_text(case: str, k: int) -> str:
-    """Return what messages call a pair; namd.tracking.privacy knows the form."""
+    """Return a pair as messages show it; namd.tracking.privacy recognises the form."""
     return f"(case {case}, k={k})"
 
 
@@ -69,8 +69,8 @@ class Coverage:
     """Counts pairs as they return, in any order: each of N x K exactly once.
 
     Args:
-        name: What the message calls the whole.
-        case_ids: The N cases; none twice.
+        name: The stage's name, for messages.
+        case_ids: The N cases, without duplicates.
         indices: The K draw indices.
     """
 
@@ -83,16 +83,16 @@ class Coverage:
     def add(
         self, case_ids: Sequence[str] | np.ndarray, ks: Sequence[int] | np.ndarray
     ) -> npt.NDArray[np.intp]:
-        """Count the pairs of a block; return the place of each one's case.
+        """Count the pairs of a block; return the index of each one's case.
 
-        Raises StageError naming a pair that nobody asked for, or that came before.
+        Raises StageError naming a pair that was not requested, or was returned before.
         """
         pairs = [(str(case), int(k)) for case, k in zip(case_ids, ks, strict=True)]
         unknown = [
             pair for pair in pairs if pair[0] not in self._places or pair[1] not in self._seen
         ]
         if unknown:
-            raise StageError(f"{self.name}: {_named(unknown)} returned, and nobody asked for it")
+            raise StageError(f"{self.name}: {_named(unknown)} returned but not requested")
         places = np.array([self._places[case] for case, _ in pairs], np.intp)
         doubled = []
         for place, (case, k) in zip(places, pairs, strict=True):

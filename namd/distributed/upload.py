@@ -1,7 +1,6 @@
-"""What a job is sent: what a study needs, in one archive, and what was named with `--include`.
+"""The upload of a job: one archive of what a study needs and of the files named with `--include`.
 
-Nothing is sent because it is there. Which cluster it goes to is not known here; which contents must
-stay on this machine is decided in namd.distributed.content.
+Nothing else is sent. namd.distributed.content decides which contents must stay on this machine.
 """
 
 import os
@@ -18,28 +17,28 @@ from namd.distributed.content import refusal
 from namd.storage.artifacts import STORE_FILE
 
 SOURCES = (("namd", ".py"), ("analysis", ".py"))
-"""Folders and suffixes of what `namd study run` consists of; a job needs no other file of ours."""
+"""Folders and suffixes of the sources of `namd study run`; a job needs no other file of ours."""
 
 DEMO = PurePosixPath("namd/cli/demo.yaml")
 """The one study file that is part of a package."""
 
 PRESETS = PurePosixPath("namd/methods/METHOD/presets/PRESET.yaml")
-"""What it consists of besides, for every method and preset."""
+"""Presets, for every method."""
 
 METADATA = tuple(map(PurePosixPath, ("pyproject.toml", "requirements.lock", "hatch_build.py")))
-"""What it takes to install a checkout of namd."""
+"""Files needed to install a checkout of namd."""
 
 ENTRY = PurePosixPath("namd/cli/main.py")
-"""What a job runs: a folder that has it is a checkout of namd."""
+"""The module that a job runs: a folder with it is a checkout of namd."""
 
 _CACHES = frozenset({".git", ".venv", "venv", "node_modules", "__pycache__", "wandb"})
-"""Folders that are no part of an included folder."""
+"""Folders that are left out of an included folder."""
 
 _MARKS = {STORE_FILE: "--store", "cases.parquet": "--cohort"}
-"""A folder with one of these is a store or a cohort, under whatever name."""
+"""A folder with one of these files is a store or a cohort."""
 
 LIMIT_BYTES = 32 * 2**20
-"""Sources are a few MiB; what is larger is data."""
+"""Sources are a few MiB; anything larger is data."""
 
 _NAMED = 3
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -48,12 +47,12 @@ _MODE = (stat.S_IFREG | 0o644) << 16
 
 @dataclass(frozen=True)
 class Upload:
-    """Files to send, as they were when they were checked.
+    """Files to send, with the contents that were checked.
 
     Attributes:
-        contents: Their bytes, by their path in the archive, sorted.
-        included: Those that were asked for beyond what a study needs.
-        sources: The folder that namd's own sources were taken from.
+        contents: Bytes by path in the archive, sorted.
+        included: Files from `--include`, beyond what a study needs.
+        sources: The folder of namd's own sources.
     """
 
     contents: dict[PurePosixPath, bytes]
@@ -67,7 +66,7 @@ class Upload:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all files, unpacked."""
+        """Size of all files, uncompressed."""
         return sum(self.files.values())
 
 
@@ -78,20 +77,20 @@ def collect(
     include: Sequence[Path] = (),
     exclude: Sequence[str] = (),
 ) -> Upload:
-    """Read what a study needs: the study file and namd's sources; and what is included by name.
+    """Read the study file, namd's sources and the included files.
 
-    The sources are those of the root, if it is a checkout of namd, else those of the namd that
-    runs. The folder of a cohort, the store and weights that a study file names lie on the nodes.
+    The sources are those under the root, if it is a checkout of namd, else those of the running
+    namd. Cohort, store and weights that a study file names must be on the nodes.
 
     Args:
         root: The project's folder, with no link in its path.
         study: The study file, relative to the root.
-        include: Further files, or folders with all that git does not ignore in them.
-        exclude: Paths under the root that stay here; the study file goes all the same.
+        include: Further files, or folders without what git ignores in them.
+        exclude: Paths under the root to leave out; the study file is always sent.
 
     Raises:
-        InputError: A file is not to be sent (see namd.distributed.content), is a link, is not
-            there or lies outside the root, or all of them exceed LIMIT_BYTES.
+        InputError: A file must not be sent (see namd.distributed.content), is a link, does not
+            exist or is outside the root, or all of them exceed LIMIT_BYTES.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder to send")
@@ -114,9 +113,9 @@ def collect(
 
 
 def write_archive(upload: Upload, archive: Path) -> None:
-    """Write the files as a zip whose bytes depend on nothing but theirs.
+    """Write the files as a zip whose bytes depend only on the files.
 
-    Ray names a package by its digest: the same sources are then sent once, not at each submission.
+    Ray names a package by its digest: the same sources are uploaded once, not at each submission.
     """
     with zipfile.ZipFile(archive, "x", zipfile.ZIP_DEFLATED) as packed:
         for path, data in upload.contents.items():
@@ -127,7 +126,7 @@ def write_archive(upload: Upload, archive: Path) -> None:
 
 
 def is_source(path: PurePosixPath) -> bool:
-    """Whether a path is one of the files that `namd study run` consists of."""
+    """Whether a path is one of the source files of `namd study run`."""
     return (
         any(
             path.suffix == suffix and PurePosixPath(folder) in path.parents
@@ -149,12 +148,12 @@ def _is_preset(path: PurePosixPath) -> bool:
 
 
 def _sources(origin: Path) -> list[PurePosixPath]:
-    """Return namd's sources under a folder: those that git does not ignore, if it keeps them."""
+    """Return namd's sources under a folder, without those that git ignores, if it is a checkout."""
     packages = sorted({folder.partition("/")[0] for folder, _ in SOURCES})
     listed = _listed(origin, packages)
     if listed is None or ENTRY not in listed:
         listed = {path for name in packages for path in _walked(origin, PurePosixPath(name))}
-    # What git lists may have been removed since; a linked folder is refused when it is read.
+    # A file that git lists may have been removed; a linked folder is refused when it is read.
     return [
         path
         for path in listed
@@ -164,13 +163,13 @@ def _sources(origin: Path) -> list[PurePosixPath]:
 
 
 def _included(root: Path, given: Path, closed: set[PurePosixPath]) -> set[PurePosixPath]:
-    """Return the files that one `--include` stands for, relative to the root."""
-    # A link at the end stays one, so that it is seen.
+    """Return the files of one `--include`, relative to the root."""
+    # A link at the end is not resolved, so that it is detected.
     place = given.resolve() if given.name in ("", "..") else given.parent.resolve() / given.name
     if root != place and root not in place.parents:
         raise InputError(
-            f"--include {given}: lies outside the folder that is sent, {root}; name a folder above "
-            "both with --working-dir"
+            f"--include {given}: is outside the uploaded folder {root}; name a parent of both "
+            "with --working-dir"
         )
     path = PurePosixPath(place.relative_to(root).as_posix())
     if place.is_symlink() or not place.is_dir():
@@ -183,14 +182,14 @@ def _included(root: Path, given: Path, closed: set[PurePosixPath]) -> set[PurePo
         candidates &= kept
     if not candidates:
         raise InputError(
-            f"--include {given}: nothing in it can go: it is empty, or git ignores it; name single "
-            "files"
+            f"--include {given}: nothing in it can be sent: it is empty, or git ignores it; name "
+            "single files"
         )
     return candidates
 
 
 def _excluded(root: Path, name: str) -> PurePosixPath:
-    """Return what one `--exclude` stands for, relative to the root. Raises InputError."""
+    """Return the path of one `--exclude`, relative to the root. Raises InputError."""
     place = Path(os.path.normpath(root / name))
     if not place.is_relative_to(root) or not os.path.lexists(place):
         raise InputError(f"--exclude {name}: no such file or folder in {root}; leave it out")
@@ -198,25 +197,25 @@ def _excluded(root: Path, name: str) -> PurePosixPath:
 
 
 def _require_sources(root: Path, given: Path, paths: set[PurePosixPath]) -> None:
-    """Refuse to take files out of a cohort or a store. Raises InputError."""
+    """Refuse files from a cohort or a store. Raises InputError."""
     for folder in sorted({parent for path in paths for parent in path.parents}):
         for mark, option in _MARKS.items():
             if folder.parts and (root / folder / mark).exists():
                 raise InputError(
-                    f"--include {given}: {folder} is a cohort or a store, which stays here; name "
-                    f"it with {option}, as the nodes see it"
+                    f"--include {given}: {folder} is a cohort or a store, which is never sent; "
+                    f"pass its path on the nodes with {option}"
                 )
 
 
 def _require_apart(included: Iterable[PurePosixPath], sources: Iterable[PurePosixPath]) -> None:
     for path in sorted(set(included) & set(sources)):
         raise InputError(
-            f"--include {path}: namd's own {path} goes to that place; give the file another name"
+            f"--include {path}: collides with namd's own {path}; give the file another name"
         )
 
 
 def _require_small(places: dict[PurePosixPath, Path]) -> None:
-    """Refuse what is too large to be sources, before it is read. Raises InputError."""
+    """Refuse files too large to be sources, before they are read. Raises InputError."""
     sizes: Counter[str] = Counter()
     for path, place in places.items():
         if place.is_file() and not place.is_symlink():
@@ -232,10 +231,10 @@ def _require_small(places: dict[PurePosixPath, Path]) -> None:
 
 
 def _read(root: Path, path: PurePosixPath, place: Path) -> bytes:
-    """Return a file's bytes if they may go. Raises InputError."""
+    """Return a file's bytes if it may be sent. Raises InputError."""
     try:
         link = _link(root, path)
-        # Links of an installed package are its installer's.
+        # Links of an installed package were made by its installer.
         if link is not None and place == root / path:
             raise InputError(
                 f"{link}: is a link, and links are not followed; include the file itself, or "
@@ -250,8 +249,8 @@ def _read(root: Path, path: PurePosixPath, place: Path) -> bytes:
     reason = refusal(path, data)
     if reason is not None:
         raise InputError(
-            f"{place}: stays here ({reason}): only text without keys is sent; leave it out with "
-            "--exclude, and put what a study reads where the nodes see it"
+            f"{place}: not sent ({reason}): only text without keys is sent; leave it out with "
+            "--exclude, and put data that a study reads on the nodes"
         )
     return data
 
@@ -263,7 +262,7 @@ def _link(root: Path, path: PurePosixPath) -> Path | None:
 
 
 def _listed(root: Path, names: Sequence[str]) -> set[PurePosixPath] | None:
-    """Return the files under some paths that git does not ignore; None if git keeps no root."""
+    """Return the files under some paths that git does not ignore; None if root is no repository."""
     command = ["git", "--literal-pathspecs", "-C", str(root), "ls-files", "-z"]
     command += ["--cached", "--others", "--exclude-standard", "--", *names]
     try:

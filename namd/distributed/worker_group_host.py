@@ -25,7 +25,7 @@ ACKNOWLEDGED_S = 60.0
 """Longest wait of rank 0 until its stage worker has logged a step."""
 
 HEALTH_CHECK_S = "0.5"
-"""Interval of Ray Train's health checks in seconds; its default of 2 s delays every start and end."""
+"""Seconds between Ray Train's health checks; its default of 2 s delays every start and end."""
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def test_the_stores_variable_stands_in_for_the_option(project, cluster, monkeypa
         (["--store", "relative/store"], "relative folder"),
         (["--store", "/store", "--cohort", "mine"], "relative folder"),
         (["--store", "/store", "--env", "NAME"], "expected NAME=VALUE"),
-        (["--store", "/store", "--env", "WANDB_API_KEY=x"], "shown to all"),
+        (["--store", "/store", "--env", "WANDB_API_KEY=x"], "everyone who may list jobs"),
         (["--store", "/store", "--working-dir", "/"], "--exclude"),
         (["--store", "/store", "--install", "--image-has-dependencies"], "not allowed with"),
     ],
@@ -192,7 +192,7 @@ def test_an_included_scan_or_key_is_refused_and_nothing_is_sent(
         include = ["--include", str(tmp_path / name)]
         assert submitted(project, "--store", "/store", *include, *words) == 2
         captured = capsys.readouterr()
-        assert f"{name}: stays here" in captured.err
+        assert f"{name}: not sent" in captured.err
         assert captured.err.count("\n") == 1
     assert cluster.jobs == {}
 

@@ -92,7 +92,7 @@ def test_a_block_that_ends_every_worker_is_given_up_by_name(ray_cluster):
             return batch
 
     pairs = pair_blocks(IDS, [0, 1], ROWS)
-    named = rf"4 pairs from \(case case04, k=1\) ended the process of {MAX_TRIES} workers"
+    named = rf"4 pairs from \(case case04, k=1\) killed {MAX_TRIES} workers"
     with counted_tries() as tries, pytest.raises(StageError, match=named):
         list(stream(pairs, [(Step, {"tries": tries})], ROWS, StageResources()))
 

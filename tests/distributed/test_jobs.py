@@ -240,7 +240,7 @@ def test_secrets_are_not_put_where_all_may_read_them(name):
     ],
 )
 def test_secrets_inside_a_value_are_refused_and_not_repeated(field, value):
-    with pytest.raises(InputError, match="shown to all") as told:
+    with pytest.raises(InputError, match="everyone who may list jobs") as told:
         request(**{field: value})
     assert "hunter2" not in str(told.value)
     for plain in (

@@ -48,7 +48,7 @@ def test_a_doubled_pair_is_named(pairs, again):
 
 @pytest.mark.parametrize("pair", [("d", 0), ("a", 1)])
 def test_a_pair_that_nobody_asked_for_is_named(pair):
-    with pytest.raises(StageError, match=rf"\(case {pair[0]}, k={pair[1]}\).*nobody asked"):
+    with pytest.raises(StageError, match=rf"\(case {pair[0]}, k={pair[1]}\).*not requested"):
         counted([*PAIRS, pair])
 
 

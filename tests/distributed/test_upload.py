@@ -108,7 +108,7 @@ def test_a_folder_goes_without_what_git_ignores_and_one_bad_file_stops_it(tmp_pa
     with pytest.raises(InputError, match="git ignores it"):
         collect(tmp_path, STUDY, include=[tmp_path / "hidden"])
     put(tmp_path, "mine/deep/series", DISGUISED["notes/series"])
-    with pytest.raises(InputError, match="mine/deep/series: stays here"):
+    with pytest.raises(InputError, match="mine/deep/series: not sent"):
         collect(tmp_path, STUDY, include=[mine])
     found = collect(tmp_path, STUDY, include=[mine], exclude=["./mine/deep/"])
     assert names(found) - set(NEEDED) == {"mine/a.yaml"}
@@ -199,7 +199,7 @@ def test_a_project_without_namd_is_sent_with_the_namd_that_runs(tmp_path):
     own = names(collect(tmp_path, STUDY, include=[tmp_path / "analysis"]))
     assert own - names(found) == {"analysis/own.py"}
     put(tmp_path, "analysis/study_table.py")
-    with pytest.raises(InputError, match="goes to that place"):
+    with pytest.raises(InputError, match="collides with"):
         collect(tmp_path, STUDY, include=[tmp_path / "analysis"])
 
 
@@ -241,7 +241,7 @@ def test_every_file_of_the_packages_is_a_source_and_may_go():
 
 def test_a_source_that_holds_a_key_stops_the_submission(tmp_path):
     put_all(tmp_path, NEEDED, {"namd/own.py": b"KEY = '''" + NEVER["id_rsa"] + b"'''\n"})
-    with pytest.raises(InputError, match=r"own\.py: stays here \(a private key\)"):
+    with pytest.raises(InputError, match=r"own\.py: not sent \(a private key\)"):
         collect(tmp_path, STUDY)
     assert "namd/own.py" not in names(collect(tmp_path, STUDY, exclude=["namd/own.py"]))
 
