@@ -1,7 +1,7 @@
-"""Who may write a study: one holder per epoch, taken over when it is dead, never shared.
+"""The lease on writing a study: one holder per epoch, taken over if it is dead, never shared.
 
-The lease alone does not stop a holder that wakes up late; the fence record that its successor
-puts at the end of its epoch does (see namd.ledger.writing).
+The lease alone does not stop a suspended holder that wakes up late; the fence record that its
+successor writes at the end of its epoch does (see namd.ledger.writing).
 """
 
 import json
@@ -26,11 +26,11 @@ class StudyBusy(InputError):  # noqa: N818 - says what is the case
 
 
 class LeaseLost(Exception):  # noqa: N818 - says what is the case
-    """A successor has taken the study over; what this writer still had to say is refused."""
+    """A successor has taken the study over; further records of this writer are refused."""
 
 
-UNKNOWN = Holder("a machine that cannot be told", "", "", 0, 0, "")
-"""Stands for the holder of a lease that cannot be read."""
+UNKNOWN = Holder("an unknown machine", "", "", 0, 0, "")
+"""The holder of a lease that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class StudyLeases:
     """The records of the leases on a study: `leases/<epoch>.{json,beat,released}` in its folder.
 
     Attributes:
-        storage: Where the store lies.
+        storage: The store's storage.
         study: The study's name.
         damaged_ok: Whether a holder whose record cannot be read counts as UNKNOWN.
     """
@@ -82,16 +82,16 @@ class StudyLeases:
             raise self._damaged(epoch, "beat", "is a folder") from error
 
     def is_released(self, epoch: int) -> bool:
-        """Return whether the holder has given the lease up."""
+        """Return whether the holder released the lease."""
         return f"{epoch:08d}.released" in self._names()
 
     def beat(self, epoch: int, heartbeat: Heartbeat) -> None:
-        """Show life."""
+        """Write a heartbeat."""
         beat = {"count": heartbeat.count, "nonce": heartbeat.holder.token}
         self.storage.replace(self._place(epoch, "beat"), json.dumps(beat).encode())
 
     def release(self, epoch: int, heartbeat: Heartbeat) -> None:  # noqa: ARG002 - a file says it
-        """Record that the holder has given the lease up."""
+        """Record that the holder released the lease."""
         self.storage.create(self._place(epoch, "released"), b"{}\n")
 
     def _names(self) -> list[str]:
@@ -116,10 +116,10 @@ def acquire(
     """Take the study's lease, waiting at most the TTL to see whether a silent holder is dead.
 
     Args:
-        storage: Where the store lies.
+        storage: The store's storage.
         study: The study's name.
         holder: The process that takes it; this one by default.
-        timing: How long a silent holder is believed.
+        timing: After which silence a holder counts as dead.
         clock: Monotonic seconds.
         sleep: Waits.
         damaged_ok: Whether a holder whose record cannot be read is waited for as an unknown one.
@@ -134,7 +134,7 @@ def acquire(
     if last:
         _await_end(study, Watch(records, last, timing, clock), timing, sleep)
     if not records.take(last + 1, holder):
-        raise StudyBusy(f"study {study}: another process took it at this very moment")
+        raise StudyBusy(f"study {study}: another process has just taken the lease")
     return Lease(records, last + 1, holder, timing)
 
 
@@ -150,7 +150,7 @@ class HolderSeen:
 
     Attributes:
         holder: The process.
-        alive: Whether it was seen to live.
+        alive: Whether it showed life.
     """
 
     holder: Holder
@@ -166,8 +166,8 @@ def look_at_holder(
 ) -> HolderSeen | None:
     """Return the latest lease's holder and whether it lives; None if it was released.
 
-    A process that cannot be seen from here is watched for at most two heartbeats. That it shows
-    none is enough for a message; to take its lease over, `acquire` waits much longer.
+    A process on another machine is watched for at most two heartbeats. Silence for that long is
+    enough for a message; to take its lease over, `acquire` waits much longer.
     """
     timing, records = timing or LeaseTiming(), StudyLeases(storage, study)
     seen = _unreleased(records)

@@ -1,4 +1,4 @@
-"""What the trials of a live study will read, so that `store gc` leaves it alone.
+"""Pins: the artifacts that the trials of a live study will read, so that `store gc` keeps them.
 
 A pin is written before its trial looks into the store, and it counts as long as the study's
 lease is held by a process that may be alive.
@@ -19,20 +19,20 @@ PIN_FOLDERS = ("pins", "holds")
 
 
 def pin(storage: Storage, study: str, trial: str, places: Iterable[tuple[str, str]]) -> None:
-    """Write down the (stage, key) pairs that a trial needs."""
+    """Record the (stage, key) pairs that a trial needs."""
     text = json.dumps([list(place) for place in places])
     storage.replace(f"{study_folder(study)}/pins/{trial}", text.encode())
 
 
 def release_pins(storage: Storage, study: str) -> None:
-    """Remove the pins of a study of which nothing runs any more."""
+    """Remove the pins of a study that no longer runs."""
     for folder in PIN_FOLDERS:
         for name in storage.names(f"{study_folder(study)}/{folder}"):
             storage.remove(f"{study_folder(study)}/{folder}/{name}")
 
 
 def pinned(storage: Storage) -> set[tuple[str, str]]:
-    """Return the (stage, key) pairs that live studies have pinned. Raises LedgerDamaged."""
+    """Return the (stage, key) pairs that live studies pin. Raises LedgerDamaged."""
     found: set[tuple[str, str]] = set()
     for study in study_names(storage):
         if live_holder(storage, study) is None:

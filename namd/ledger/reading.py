@@ -21,12 +21,12 @@ from namd.ledger.validation import RecordDamaged, check_record, read_json
 from namd.storage.base import Storage
 
 _LISTINGS = 5
-"""Times a reader lists again because records were sealed under its hands."""
+"""Listings, at most, if records are sealed during the read."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lay in a study's folder at one moment."""
+    """The contents of a study's folder at one moment."""
 
     spans: tuple[Span, ...]
     loose: tuple[Place, ...]
@@ -59,7 +59,7 @@ def read_events(storage: Storage, study: str, after: Place | None = None) -> Ite
     cursor = after or Place(0, 0)
     for attempt in range(_LISTINGS):
         try:
-            for event in _walk(storage, study, list_records(storage, study), cursor):
+            for event in _merged(storage, study, list_records(storage, study), cursor):
                 _check_next(storage, study, cursor, event.place)
                 cursor = event.place
                 yield event
@@ -69,7 +69,7 @@ def read_events(storage: Storage, study: str, after: Place | None = None) -> Ite
                 name = event_name(Place(cursor.epoch, cursor.seq + 1))
                 raise damaged(storage, study, f"events/{name}", "vanishes") from None
         except LedgerDamaged:
-            # A folder listed while it is written may show a record and not the one before.
+            # A listing during writes may contain a record but not the one before it.
             if attempt + 1 == _LISTINGS:
                 raise
 
@@ -79,7 +79,7 @@ def read_segment(storage: Storage, study: str, span: Span) -> Iterator[Event]:
     file = f"segments/{span.name}"
     try:
         lines = gzip.decompress(_read(storage, study, file)).splitlines()
-        # One parse of the whole is twice as fast as one a line, and a segment is small.
+        # One parse of the whole is twice as fast as one per line, and a segment is small.
         records = read_json(b"[" + b",".join(lines) + b"]")
         if len(records) != span.last - span.first + 1:
             raise RecordDamaged(f"holds {len(records)} records, not those of its name")
@@ -136,7 +136,7 @@ def encode_segment(events: list[Event]) -> bytes:
     return gzip.compress(b"".join(e.encode() for e in events), compresslevel=6, mtime=0)
 
 
-def _walk(storage: Storage, study: str, listing: Listing, cursor: Place) -> Iterator[Event]:
+def _merged(storage: Storage, study: str, listing: Listing, cursor: Place) -> Iterator[Event]:
     """Merge segments and loose records; overlaps are dropped by place."""
     loose = iter(listing.loose)
     pending = next(loose, None)
@@ -160,7 +160,7 @@ def _walk(storage: Storage, study: str, listing: Listing, cursor: Place) -> Iter
 
 
 def _check_next(storage: Storage, study: str, last: Place, place: Place) -> None:
-    """Within an epoch numbers follow one another; an epoch starts at 1."""
+    """Check that numbers are consecutive within an epoch, starting at 1."""
     expected = last.seq + 1 if place.epoch == last.epoch else 1
     if place.seq != expected:
         file = f"events/{event_name(Place(place.epoch, expected))}"

@@ -1,8 +1,8 @@
-"""Setting the damaged files of a ledger aside, so that the rest can be read and goes on.
+"""Setting the damaged files of a ledger aside, so that the study can be read and continued.
 
-Nothing is deleted: a damaged file is moved under `aside/<date>/`, and a record that says so takes
-its place, since the numbers of an epoch must follow one another and a fence must stay. Only who
-holds the study may repair it.
+Nothing is deleted: a damaged file is moved under `aside/<date>/`, and a `lost` record takes its
+place, since the numbers of an epoch must be consecutive and a fence must stay. Only the holder of
+the study's lease may repair it.
 """
 
 import secrets
@@ -31,10 +31,10 @@ def repair(
     """Set every damaged file of a study's ledger aside.
 
     Returns:
-        The folder that holds them now, in the study's folder, and what was damaged.
+        The folder with the damaged files, inside the study's folder, and the damages.
 
     Raises:
-        StudyBusy: Another live process holds the study.
+        StudyBusy: Another live process holds the study's lease.
         InputError: The storage cannot be written, or a record is of a later version.
     """
     probe(storage)
@@ -42,7 +42,7 @@ def repair(
     aside = f"{ASIDE}/{stamp}-{secrets.token_hex(4)}"
     blocked = [damage for damage in survey(storage, study) if damage.file in FOLDERS]
     for damage in blocked:
-        # A file in place of a folder: nobody can hold the study, nor write a record.
+        # A file in place of a folder: no process can take the lease or write a record.
         storage.move(_place(study, damage.file), _place(study, f"{aside}/{damage.file}"))
     lease = acquire(storage, study, timing=timing, sleep=sleep, damaged_ok=True)
     try:
@@ -59,9 +59,9 @@ def repair(
 
 
 def _set_aside(storage: Storage, study: str, damage: Damage, aside: str) -> None:
-    """Move a damaged file away and put what stands for it in its place.
+    """Move a damaged file away and write its substitute.
 
-    The copy comes first, so that a kill at any point loses nothing.
+    The copy is made first, so that a kill at any point loses nothing.
     """
     name = _place(study, damage.file)
     folder, _, _ = damage.file.partition("/")
@@ -78,7 +78,7 @@ def _set_aside(storage: Storage, study: str, damage: Damage, aside: str) -> None
 
 
 def _substitute(damage: Damage, aside: str) -> bytes:
-    """Return the bytes of a record or segment without what is lost."""
+    """Return the bytes of a record or segment with `lost` records for the lost ones."""
     lost = [_lost(place, damage, aside) for place in damage.places]
     if damage.file.startswith("events/"):
         return lost[0].encode()
@@ -86,7 +86,7 @@ def _substitute(damage: Damage, aside: str) -> bytes:
 
 
 def _lost(place: Place, damage: Damage, aside: str) -> Event:
-    """Return the record that stands for a lost one; its time moves no clock."""
+    """Return the substitute of a lost record; its time of 0 changes no view's clock."""
     body = {
         "file": damage.file,
         "problem": damage.problem,

@@ -1,6 +1,6 @@
-"""What others ask of a study's driver, through the study's folder: any process, no Ray.
+"""Requests to a study's driver, through files in the study's folder: from any process, without Ray.
 
-A request names the attempt that it is meant for, so that one that comes too late stops nobody.
+A request names the attempt that it is meant for, so that a late one stops no other attempt.
 """
 
 import json
@@ -12,15 +12,15 @@ from namd.storage.base import Storage
 
 
 def request_stop(storage: Storage, study: str, attempt: int, reason: str) -> bool:
-    """Ask the driver of this attempt to stop; False if somebody has asked already."""
+    """Ask the driver of this attempt to stop; False if a request exists already."""
     body = {"reason": reason, "time": time.time()}
     return storage.create(_stop(study, attempt), json.dumps(body).encode() + b"\n")
 
 
 def stop_requested(storage: Storage, study: str, attempt: int) -> str | None:
-    """Return why this attempt shall stop, or None.
+    """Return why this attempt must stop, or None.
 
-    A damaged request is one: somebody made it.
+    A damaged request counts as a request.
     """
     try:
         return parse_request(storage.read(_stop(study, attempt)))
@@ -32,10 +32,10 @@ def stop_requested(storage: Storage, study: str, attempt: int) -> str | None:
 
 def parse_request(data: bytes) -> str:
     """Return the reason of a request. Raises RecordDamaged."""
-    told = read_json(data)
-    if not isinstance(told, dict) or not isinstance(told.get("reason"), str):
+    request = read_json(data)
+    if not isinstance(request, dict) or not isinstance(request.get("reason"), str):
         raise RecordDamaged("holds no reason")
-    return told["reason"]
+    return request["reason"]
 
 
 def _stop(study: str, attempt: int) -> str:

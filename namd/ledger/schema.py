@@ -1,6 +1,6 @@
-"""What one record of a ledger is, and its names on disk. Nothing here reads or writes.
+"""The records of a ledger and their names on disk. Nothing here reads or writes.
 
-The words of `transition` are listed here once; a reader that meets one it does not know keeps it.
+All transitions are listed here; a reader keeps records with unknown ones.
 """
 
 import json
@@ -23,7 +23,7 @@ WARM = "warm"
 MESSAGE = "message"
 FENCED = "fenced"
 LOST = "lost"
-"""Stands in the place of a record that was damaged and set aside."""
+"""Substitute for a record that was damaged and set aside."""
 
 # Of a trial.
 QUEUED = "queued"
@@ -37,17 +37,17 @@ DIVERGED = "diverged"
 INTERRUPTED = "interrupted"
 
 ENDINGS = (COMPLETED, PRUNED, FAILED, DIVERGED, INTERRUPTED)
-"""Transitions after which an attempt of a trial is over."""
+"""Transitions that end an attempt at a trial."""
 
 CONFIRM = "confirm_p"
-"""Begins the arm of a search winner's fresh seeds: `confirm_p7` for proposal 7."""
+"""Prefix of the arm of a search winner's fresh seeds: `confirm_p7` for proposal 7."""
 
 _MORE = "more"
 _LEFT_OUT = "left_out"
 
 
 def _left_out(default: Any) -> Any:  # noqa: ANN401 - a field of any type
-    """Return a field that the JSON lacks if it holds its default."""
+    """Return a field that is omitted from the JSON if it has its default."""
     return field(default=default, metadata={_LEFT_OUT: True})
 
 
@@ -56,7 +56,7 @@ class Body:
     """The body of a record. Subclasses name the fields that this version reads.
 
     `validation.check_record` checks a body against these fields: one without a default is
-    required, and its annotation says which JSON it may be.
+    required, and its annotation gives its JSON type.
 
     Attributes:
         more: Fields that this version does not know.
@@ -68,23 +68,23 @@ class Body:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def decode(cls, told: Mapping[str, Any]) -> "Body":
+    def decode(cls, body: Mapping[str, Any]) -> "Body":
         """Read a body from its JSON object, which was checked before."""
         names = _NAMES[cls]
-        known = {name: told[name] for name in names if name in told}
-        if len(known) == len(told):
+        known = {name: body[name] for name in names if name in body}
+        if len(known) == len(body):
             return cls(**known)
-        return cls(**known, more={name: told[name] for name in told if name not in names})
+        return cls(**known, more={name: body[name] for name in body if name not in names})
 
     def encode(self) -> dict[str, Any]:
         """Return the JSON object, `more` included."""
-        told = {
+        body = {
             each.name: getattr(self, each.name)
             for each in fields(self)
             if each.name != _MORE
             and not (each.metadata.get(_LEFT_OUT) and getattr(self, each.name) == each.default)
         }
-        return told | dict(self.more)
+        return body | dict(self.more)
 
 
 def required(cls: type[Body]) -> Mapping[str, bool]:
@@ -113,8 +113,8 @@ class Opened(OfStudy):
         specification: The study file.
         configuration: The resolved base.
         cohort: The cohort's folder.
-        cohort_fingerprint: What it holds.
-        warm: What a search takes over from earlier ledgers, as bodies of `warm`.
+        cohort_fingerprint: Fingerprint of its contents.
+        warm: Trials from earlier ledgers for a search, as bodies of `warm`.
     """
 
     specification: Mapping[str, Any] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Opened(OfStudy):
 
 @dataclass(frozen=True, kw_only=True)
 class Proposed(OfStudy):
-    """A search proposed a point, with the trials that stand for it."""
+    """A search proposed a point and its trials, one per seed."""
 
     point: Mapping[str, Any]
     overrides: Mapping[str, Any]
@@ -136,7 +136,7 @@ class Proposed(OfStudy):
 
 @dataclass(frozen=True, kw_only=True)
 class Warm(OfStudy):
-    """A search knows a point and its objectives from an earlier study."""
+    """A point and its objectives from an earlier study, for a search."""
 
     point: Mapping[str, Any]
     values: Sequence[float]
@@ -152,20 +152,20 @@ class Message(OfStudy):
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped(OfStudy):
-    """Someone stopped the study."""
+    """The study was stopped."""
 
     reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Queued(OfTrial):
-    """A trial was queued: what it sets on the base, and its training seed.
+    """A trial was queued, with its overrides of the base and its training seed.
 
     Attributes:
-        arm: Of an ablation, or of a search winner's fresh seeds; else empty.
-        proposal: Of a search; else None.
+        arm: Arm of an ablation, or of a search winner's fresh seeds; else empty.
+        proposal: Number of a search's proposal; else None.
         seed: Training seed.
-        overrides: What the trial sets.
+        overrides: Values that the trial sets on the base.
     """
 
     arm: str | None
@@ -175,7 +175,7 @@ class Queued(OfTrial):
 
     @property
     def label(self) -> str:
-        """What people call its configuration: the arm, or `p3` for proposal 3."""
+        """The name of its configuration for people: the arm, or `p3` for proposal 3."""
         return self.arm or f"p{self.proposal}"
 
 
@@ -187,12 +187,12 @@ class StageDone(OfTrial):
         stage: The stage's label.
         key: Its artifact's key.
         cached: Whether it was found rather than built.
-        seconds: Wall seconds of the building; 0 if cached.
+        seconds: Wall seconds of the build; 0 if cached.
         device_seconds: Wall seconds times workers times what each reserves: accelerators, or
-            cores without any.
-        reserved: Device seconds for which its stage worker held its resources for it, start and
+            cores if it reserves none.
+        reserved: Device seconds for which its stage worker reserved its resources, start and
             waits included; 0 if cached.
-        artifact: Which attempt at the key counts; another one was executed after a removal.
+        artifact: Name of the published attempt; it changes if the key is built again after removal.
     """
 
     stage: str
@@ -206,7 +206,7 @@ class StageDone(OfTrial):
 
 @dataclass(frozen=True, kw_only=True)
 class RungValue(OfTrial):
-    """A trial came to a rung with a value, and what was decided."""
+    """A trial reached a rung: its value and the decision."""
 
     metric: str = ""
     value: float
@@ -242,7 +242,7 @@ BODIES: Mapping[str, type[Body]] = {
     COMPLETED: Completed,
     **dict.fromkeys((PRUNED, FAILED, DIVERGED, INTERRUPTED), Ended),
 }
-"""The body of each transition; one that is not named here has a plain `Body`."""
+"""The body of each transition; unknown transitions have a plain `Body`."""
 
 ALL_BODIES: tuple[type[Body], ...] = (Body, *BODIES.values())
 
@@ -253,12 +253,12 @@ _SEGMENT_NAME = re.compile(r"(\d{8})-(\d{8})-(\d{8})\.jsonl\.gz")
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 MAXIMUM_NAME = 100
-"""Characters of a study's name, which is a folder's name and part of a cluster job's."""
+"""Most characters of a study's name, which names a folder and is part of a cluster job's id."""
 
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """Where a record stands: the lease epoch of its writer and its number there, from 1."""
+    """The position of a record: the lease epoch of its writer and its number there, from 1."""
 
     epoch: int
     seq: int
@@ -266,12 +266,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes a record the same record; a second one of the same identity is not written.
+    """The identity of a record; a second record with the same identity is not written.
 
     Attributes:
-        trial: `trial_id` of the trial; None for what concerns the study.
-        attempt: Counts the attempts at the trial (or the runs of the study), from 1.
-        transition: What happened: a word of this module, with `/name` where there are several.
+        trial: `trial_id` of the trial; None for records about the study.
+        attempt: Number of the attempt at the trial (or of the study's opening), from 1.
+        transition: A constant of this module, with `/name` if there are several of it.
     """
 
     trial: str | None
@@ -280,7 +280,7 @@ class Identity:
 
     @property
     def kind(self) -> str:
-        """The transition's word without its name: `rung` of `rung/vae`."""
+        """The transition without its name: `rung` of `rung/vae`."""
         return self.transition.partition("/")[0]
 
     @property
@@ -297,7 +297,7 @@ class Event:
         place: Epoch and number.
         identity: Trial, attempt and transition.
         time: Seconds since 1970, of the writer's clock; for people, never for decisions.
-        writer: A random word of the writing process.
+        writer: A random token of the writing process.
         body: The body's JSON object; `content` is the same as a dataclass.
         schema: Version under which it was written.
     """
@@ -359,12 +359,12 @@ def trial_id(configuration: Mapping[str, Any], train_seed: int) -> str:
 
 
 def is_study_name(name: str) -> bool:
-    """Return whether a study can be called so."""
+    """Return whether this is a valid name of a study."""
     return _STUDY_NAME.fullmatch(name) is not None
 
 
 def study_folder(name: str) -> str:
-    """Return the folder of a study. Raises InputError for a name that no file could carry."""
+    """Return the folder of a study. Raises InputError for an invalid name."""
     if len(name) > MAXIMUM_NAME:
         raise InputError(
             f"study name {shown(name)}: it has {len(name):,} characters; use at most {MAXIMUM_NAME}"
@@ -383,14 +383,14 @@ def event_name(place: Place) -> str:
 
 
 def parse_event_name(name: str) -> Place | None:
-    """Return the place that a file name says, or None."""
+    """Return the place that a file name encodes, or None."""
     match = _EVENT_NAME.fullmatch(name)
     return Place(int(match[1]), int(match[2])) if match else None
 
 
 @dataclass(frozen=True, order=True)
 class Span:
-    """The records of one epoch that a segment holds, first and last included."""
+    """The records of one epoch in a segment, first and last included."""
 
     epoch: int
     first: int
@@ -403,7 +403,7 @@ class Span:
 
     @classmethod
     def parse(cls, name: str) -> "Span | None":
-        """Return the span that a file name says, or None."""
+        """Return the span that a file name encodes, or None."""
         match = _SEGMENT_NAME.fullmatch(name)
         return cls(*(int(part) for part in match.groups())) if match else None
 

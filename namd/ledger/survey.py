@@ -1,4 +1,4 @@
-"""What is damaged in a study's ledger, file by file. Nothing is changed here."""
+"""The damage in a study's ledger, file by file. Nothing is changed here."""
 
 import contextlib
 import re
@@ -25,9 +25,9 @@ _PARSERS: dict[str, Callable[[bytes], object]] = {
 _LOOKS = 4
 _LEASE = re.compile(r"\d{8}\.(json|beat)")
 _LOST = {
-    "leases": "who held the study last",
-    **dict.fromkeys(PIN_FOLDERS, "what a trial that ran needed; `namd store gc` can remove it"),
-    "requests": "who asked the study to stop, and why",
+    "leases": "the last holder of the study's lease",
+    **dict.fromkeys(PIN_FOLDERS, "the artifacts that a trial needed; `namd store gc` can remove them"),
+    "requests": "the reason of a request to stop",
 }
 
 
@@ -36,12 +36,12 @@ class Damage:
     """A file that is damaged, or missing.
 
     Attributes:
-        file: Its place in the study's folder.
+        file: Its path in the study's folder.
         problem: What is wrong with it.
-        lost: What it held, in words, as far as that can be told.
-        places: The records that it should hold and does not.
-        kept: The records of a segment that can be read.
-        present: Whether there is something to set aside.
+        lost: Descriptions of the lost contents, as far as known.
+        places: The records that it should contain but does not.
+        kept: The readable records of a segment.
+        present: Whether there is a file to set aside.
     """
 
     file: str
@@ -54,7 +54,7 @@ class Damage:
 
 @dataclass
 class _Records:
-    """Which records can be read, and the damage met on the way."""
+    """The readable records, and the damage found."""
 
     sound: dict[Place, Event | None] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
@@ -78,19 +78,19 @@ def survey(storage: Storage, study: str) -> list[Damage]:
 
 
 def salvage(data: bytes, span: Span) -> list[Event]:
-    """Return the records of a damaged segment that can be read, in order."""
+    """Return the readable records of a damaged segment, in order."""
     found: dict[Place, Event] = {}
     for line in _inflated(data).splitlines():
         with contextlib.suppress(RecordDamaged, KeyError, TypeError):
-            told = read_json(line)
-            place = Place(told["epoch"], told["seq"])
+            record = read_json(line)
+            place = Place(record["epoch"], record["seq"])
             if place in span:
                 found.setdefault(place, decode_record(line, place))
     return [found[place] for place in sorted(found)]
 
 
 def _blocked_folders(storage: Storage, study: str) -> Iterator[Damage]:
-    """Yield files that stand where the ledger needs folders."""
+    """Yield files in the place of the ledger's folders."""
     for folder in FOLDERS:
         try:
             storage.names(f"{study_folder(study)}/{folder}")
@@ -99,7 +99,7 @@ def _blocked_folders(storage: Storage, study: str) -> Iterator[Damage]:
 
 
 def _look_again(storage: Storage, study: str) -> _Records:
-    """Look at the records, again if some of them were sealed meanwhile."""
+    """Check the records, again if some of them were sealed meanwhile."""
     for _ in range(_LOOKS):
         with contextlib.suppress(FileNotFoundError):
             return _look_at_records(storage, study)
@@ -140,7 +140,7 @@ def _look_at_segment(storage: Storage, study: str, span: Span, records: _Records
 
 
 def _without_doubles(records: _Records) -> _Records:
-    """A segment's record that lies loose as well is not lost."""
+    """Remove lost records of segments that exist as loose records too."""
     found = []
     for damage in records.damages:
         loose = [e for p in damage.places if (e := records.sound.get(p)) is not None]
@@ -155,7 +155,7 @@ def _without_doubles(records: _Records) -> _Records:
 
 
 def _holes(records: _Records) -> Iterator[Damage]:
-    """Yield the records that are missing without a trace."""
+    """Yield the missing records."""
     listed = {place for damage in records.damages for place in damage.places}
     known = listed | records.sound.keys()
     for epoch in sorted({place.epoch for place in known}):
@@ -168,7 +168,7 @@ def _holes(records: _Records) -> Iterator[Damage]:
 
 
 def _look_at(storage: Storage, study: str, folder: str) -> Iterator[Damage]:
-    """Yield damaged leases, heartbeats, holds or requests."""
+    """Yield damaged leases, heartbeats, pins or requests."""
     for name in storage.names(f"{study_folder(study)}/{folder}"):
         if folder == "leases" and not _LEASE.fullmatch(name):
             continue
@@ -186,16 +186,16 @@ def _look_at(storage: Storage, study: str, folder: str) -> Iterator[Damage]:
 
 
 def _problem(error: LedgerDamaged, file: str) -> str:
-    """Return what is wrong from the line that names the file and the way out."""
+    """Return the problem from an error's line, without the file and the way out."""
     return str(error).partition(f"{file} ")[2].partition("; `namd study repair")[0]
 
 
 def _describe(storage: Storage, study: str, place: Place) -> str:
-    """Return what a damaged record said, as far as it can be told."""
+    """Describe a damaged record, as far as it can be read."""
     number = f"record {place.epoch}-{place.seq}"
     try:
-        told = read_json(storage.read(f"{study_folder(study)}/events/{event_name(place)}"))
-        transition, trial = told["transition"], told.get("trial")
+        record = read_json(storage.read(f"{study_folder(study)}/events/{event_name(place)}"))
+        transition, trial = record["transition"], record.get("trial")
     except (RecordDamaged, OSError, KeyError, TypeError, AttributeError):
         return number
     if not isinstance(transition, str) or transition.partition("/")[0] not in schema.BODIES:
@@ -205,7 +205,7 @@ def _describe(storage: Storage, study: str, place: Place) -> str:
 
 
 def _numbers(places: tuple[Place, ...]) -> tuple[str, ...]:
-    """Return records in words, neighbours together."""
+    """Describe records, consecutive ones as a range."""
     found: list[list[Place]] = []
     for place in places:
         if found and found[-1][-1] == Place(place.epoch, place.seq - 1):
@@ -221,10 +221,10 @@ def _numbers(places: tuple[Place, ...]) -> tuple[str, ...]:
 
 
 def _inflated(data: bytes) -> bytes:
-    """Return what can be had of damaged gzip: all that comes before the damage."""
+    """Return the contents of damaged gzip up to the damage."""
     found, unpacker = [], zlib.decompressobj(wbits=31)
     with contextlib.suppress(zlib.error):
-        # Byte by byte: what a piece holds before its damage would be lost with it.
+        # Byte by byte: a larger piece would be lost as a whole.
         for at in range(len(data)):
             found.append(unpacker.decompress(data[at : at + 1]))
     return b"".join(found)

@@ -1,8 +1,6 @@
-"""Whether what was read is a record that a writer can have written.
+"""Validation of records against the dataclasses of `namd.ledger.schema`.
 
-What a body holds is said by its dataclass in `namd.ledger.schema`; this checks JSON against it.
-
-Fields that this version does not know are let through, and so are transitions.
+Fields and transitions that this version does not know are accepted.
 """
 
 import json
@@ -64,7 +62,7 @@ _ABLATION: tuple[tuple[str, Types], ...] = (
 
 
 class RecordDamaged(ValueError):  # noqa: N818 - says what is the case
-    """Bytes that are no record."""
+    """These bytes are not a valid record."""
 
 
 def read_json(data: bytes) -> Any:  # noqa: ANN401 - JSON
@@ -110,7 +108,7 @@ def _check_body(expected: type[schema.Body], body: Mapping[str, Any]) -> None:
 
 
 def _json_types(hint: Any) -> Types:  # noqa: ANN401 - an annotation
-    """Return the types that JSON may have for an annotation of a body's field."""
+    """Return the JSON types allowed by an annotation of a body's field."""
     if isinstance(hint, UnionType):
         return frozenset().union(*map(_json_types, get_args(hint)))
     return _JSON[get_origin(hint) or hint]
@@ -142,16 +140,16 @@ def _require(mapping: Mapping[str, Any], fields: Iterable[tuple[str, Types]], pa
 
 
 def _check_specification(body: Mapping[str, Any]) -> None:
-    """Check what reports read of a study file; the rest is checked by whoever parses it."""
-    told = body.get("specification", {})
+    """Check the fields of a study file that reports read; `study.spec` checks the rest."""
+    specification = body.get("specification", {})
     path = "body.specification."
-    _require(told, [(n, t) for n, t in _SPECIFICATION if n in told], path)
-    ablation = told.get("ablation") or {}
+    _require(specification, [(n, t) for n, t in _SPECIFICATION if n in specification], path)
+    ablation = specification.get("ablation") or {}
     toggles = [(n, t) for n, t in _ABLATION if n in ablation]
     _require(ablation, toggles, f"{path}ablation.")
     for name, toggle in ablation.get("toggles", {}).items():
         _require({name: toggle}, ((name, _MAPPING),), f"{path}ablation.toggles.")
-    search = told.get("search")
+    search = specification.get("search")
     if search is None:
         return
     path = f"{path}search."

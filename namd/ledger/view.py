@@ -1,7 +1,7 @@
-"""What a ledger says, reduced from its records. Nothing here decides anything.
+"""The state of a study, reduced from the records of its ledger. Nothing here decides anything.
 
-`StudyView` is the only reducer: status, watch, list, best, reports and trackers read it. The record
-of a fact may be met in several attempts; the latest attempt of a trial is its state.
+`StudyView` is the only reducer: status, watch, list, best, reports and trackers read it. The same
+fact may be recorded by several attempts; the latest attempt of a trial determines its state.
 """
 
 from collections import Counter
@@ -41,7 +41,7 @@ STATES: tuple[TrialState, ...] = (
 )
 
 OVER: tuple[TrialState, ...] = ("completed", "pruned", "failed", "diverged")
-"""States of a trial that is not tried again by itself."""
+"""Final states: such a trial is not retried automatically."""
 
 _STATE_AFTER: dict[str, TrialState] = {
     schema.QUEUED: "pending",
@@ -54,7 +54,7 @@ _STATE_AFTER: dict[str, TrialState] = {
 }
 
 _LASTING = ("cohort", "cohort_fingerprint")
-"""What one opening tells is so for the next ones that do not tell it."""
+"""Fields of an opening that stay valid for later openings without them."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class StageExecution:
 
     @classmethod
     def of(cls, done: StageDone, attempt: int) -> "StageExecution":
-        """Return the execution that a record is about."""
+        """Return the execution that a record describes."""
         return cls(
             done.stage,
             done.key,
@@ -96,16 +96,16 @@ class TrialView:
 
     Attributes:
         trial: Its id.
-        order: Its number by time of queueing, from 0.
-        queued: What it sets, and its seed; None if that record is lost.
-        state: Where its latest attempt stands.
-        attempt: That attempt; 0 before the first.
-        started: The last attempt that began; one that only puts a trial back never does.
+        order: Its number in order of queueing, from 0.
+        queued: Its overrides and seed; None if that record is lost.
+        state: State of its latest attempt.
+        attempt: Number of that attempt; 0 before the first.
+        started: The last attempt that started; a retry request alone starts none.
         since: Number of the study's record that led to the state.
         values: The metrics of its completion.
         rungs: By name, in the order in which they were reached.
         stages: Executions, oldest first.
-        last_stage: The stage that its running attempt had last; empty before the first.
+        last_stage: The last stage of its running attempt; empty before the first.
         reason: Why it was pruned, failed or diverged.
     """
 
@@ -124,37 +124,37 @@ class TrialView:
 
     @property
     def body(self) -> Mapping[str, Any]:
-        """What it sets as JSON: `arm`, `proposal`, `seed`, `overrides`; empty if that is lost."""
+        """The JSON of `queued`: `arm`, `proposal`, `seed`, `overrides`; empty if it is lost."""
         return {} if self.queued is None else self.queued.encode()
 
     @property
     def arm(self) -> str:
-        """Its arm; empty for a search's trial, or if that is lost."""
+        """Its arm; empty for a search's trial, or if `queued` is lost."""
         return "" if self.queued is None else self.queued.arm or ""
 
     @property
     def label(self) -> str:
-        """Its arm or `p3` for proposal 3; empty if that is lost."""
+        """Its arm, or `p3` for proposal 3; empty if `queued` is lost."""
         return "" if self.queued is None else self.queued.label
 
     @property
     def seed(self) -> int:
-        """Its training seed; 0 if that is lost."""
+        """Its training seed; 0 if `queued` is lost."""
         return 0 if self.queued is None else self.queued.seed
 
     @property
     def overrides(self) -> Mapping[str, Any]:
-        """What it sets on the base; empty if that is lost."""
+        """Its overrides of the base; empty if `queued` is lost."""
         return {} if self.queued is None else self.queued.overrides
 
     def apply(self, event: Event) -> None:
-        """Take in one record of this trial."""
+        """Apply one record of this trial."""
         self.take(event.identity, event.content)
 
     def take(
         self, identity: Identity, content: Body, number: int = 0, *, detailed: bool = True
     ) -> None:
-        """Take in one record's body; without details only what a status needs is kept."""
+        """Apply one record's body; without details keep only what a status needs."""
         if isinstance(content, Queued):
             self.queued = content if detailed else replace(content, overrides={})
         elif isinstance(content, RungValue) and detailed:
@@ -181,24 +181,24 @@ class StudyView:
 
     Attributes:
         study: Its name.
-        specification: The study file as it was last opened.
-        configuration: The resolved base; a trial's is this with its seed and overrides.
-        attempt: How often it was opened.
+        specification: The study file at the last opening.
+        configuration: The resolved base; a trial adds its seed and overrides.
+        attempt: Number of openings.
         trials: By id, in order of queueing.
-        proposals: What the search proposed, by number.
-        warm: What was taken over from earlier ledgers, in order.
+        proposals: The search's proposals, by number.
+        warm: Points from earlier ledgers, in order.
         messages: Oldest first.
         rung_order: (trial, rung) in the order in which they were recorded.
         ended: `closed`, `stopped`, or empty while it is open.
-        stopped: Why someone stopped it.
+        stopped: Why it was stopped.
         num_events: Records read.
         last_time: Clock time of the last record, seconds since 1970.
-        about: What else the last opening said: cohort, host, versions, ... The cohort is the
+        about: Other fields of the last opening: cohort, host, versions, ... The cohort is the
             last that any opening named.
-        arm_overrides: Per arm, what it sets.
+        arm_overrides: Overrides by arm.
         stage_seconds: Wall seconds of building, summed.
         cursor: Place of the last record.
-        detailed: False: of a trial and a proposal only what a status shows is kept, so that
+        detailed: False keeps only what a status shows of trials and proposals, so that
             tens of thousands fit. `configuration`, `warm`, `messages`, `rung_order`, and the
             rungs, stages and overrides of trials are then empty.
     """
@@ -226,7 +226,7 @@ class StudyView:
     _counts: Counter[str] = field(default_factory=Counter)
 
     def apply(self, event: Event) -> None:
-        """Take in one record."""
+        """Apply one record."""
         self.num_events += 1
         self.last_time = max(self.last_time, event.time)
         self.cursor = event.place
@@ -236,7 +236,7 @@ class StudyView:
             self._apply_study(event.identity, event.content)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of trials in each state, all states named."""
+        """Return the number of trials in each state, zeros included."""
         return {state: self._counts[state] for state in STATES}
 
     def arms(self) -> dict[str, dict[str, int]]:
@@ -259,21 +259,21 @@ class StudyView:
         return found
 
     def in_state(self, *states: TrialState) -> list[TrialView]:
-        """Return the trials in some states, in the order in which they came to them."""
+        """Return the trials in some states, in the order in which they reached them."""
         found = [trial for trial in self.trials.values() if trial.state in states]
         return sorted(found, key=lambda trial: trial.since)
 
     def executions(self) -> dict[str, int]:
-        """Return, per stage key, how often it was built (not found)."""
+        """Return the number of builds per stage key."""
         return dict(Counter(s.key for t in self.trials.values() for s in t.stages if not s.cached))
 
     @property
     def stages_built(self) -> int:
-        """How many distinct stages were built (not found)."""
+        """Number of distinct stages that were built, not found."""
         return len(self._built)
 
     def device_seconds(self) -> float:
-        """Return what building its stages has cost so far."""
+        """Return the device seconds spent on building its stages."""
         return self._device_seconds
 
     def _apply_trial(self, identity: Identity, trial: str, content: Body) -> None:
@@ -302,7 +302,7 @@ class StudyView:
             kept = content if self.detailed else replace(content, point={}, sampler_state={})
             self.proposals.setdefault(int(identity.name), kept)
         elif isinstance(content, Message):
-            # The record of its opening may be lost.
+            # The record of the opening may be lost.
             self.attempt = max(self.attempt, identity.attempt)
             if self.detailed:
                 self.messages.append(content)
@@ -325,12 +325,12 @@ class StudyView:
 
 
 def lasting(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of an opening's `about` holds for later openings too: the cohort."""
+    """Return the fields of an opening's `about` that stay valid for later openings."""
     return {name: about[name] for name in _LASTING if name in about}
 
 
 def read_view(storage: Storage, study: str, *, detailed: bool = True) -> StudyView:
-    """Return what a study's ledger says; one segment is in memory at a time."""
+    """Return the view of a study's ledger; one segment is in memory at a time."""
     view = StudyView(study, detailed=detailed)
     for event in read_events(storage, study):
         view.apply(event)

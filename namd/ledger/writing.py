@@ -1,8 +1,8 @@
-"""Appending to a ledger: one writer, one record per event, none lost and none doubled at a kill.
+"""Appending to a ledger: one writer, one record per event, none lost or duplicated by a kill.
 
 A record is created if absent under the next number of the writer's epoch. A successor ends its
 predecessors' epochs by taking their next number for a fence record, so that a predecessor that
-wakes up late finds its number taken: no look-then-write is involved.
+wakes up late finds its number taken: there is no race between checking and writing.
 """
 
 import secrets
@@ -19,14 +19,14 @@ from namd.storage.lease import Lease, LeaseTiming
 from namd.storage.process import Holder
 
 SEGMENT_RECORDS = 2000
-"""Loose records that make a segment: a tenth of a second to read, a few hundred kB."""
+"""Loose records per segment: a tenth of a second to read, a few hundred kB."""
 
 
 class Writer:
     """The one writer of a study. Use it as a context manager; leaving it releases the lease.
 
     Attributes:
-        events: Handed each record at opening and after each append (what a view folds).
+        events: Called with each record at opening and after each append (`StudyView.apply`).
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Writer:
         self._lease = lease
         self._listener = listener
         self._segment_records = segment_records
-        self._word = secrets.token_hex(8)
+        self._token = secrets.token_hex(8)
         self._seq = 0
         self._known: set[Identity] = set()
         self._loose: list[Event] = []
@@ -69,8 +69,8 @@ class Writer:
         try:
             self._lease.release()
         except OSError:
-            # What ended the writer (a full disk, say) keeps the word of release from being written
-            # as well and is what the user must read; the lease runs out by itself.
+            # The error that ended the writer (a full disk, say) may prevent the release too, and is
+            # what the user must read; the lease expires by itself.
             if error is None:
                 raise
 
@@ -81,15 +81,15 @@ class Writer:
     def append(self, identity: Identity, body: Mapping[str, Any] | None = None) -> bool:
         """Write a record durably; False (and nothing written) if its identity is known.
 
-        Raises LeaseLost once a successor has the study, OSError where the storage fails (then
-        the record may be tried again).
+        Raises LeaseLost once a successor has the study, OSError if the storage fails (then
+        the append may be retried).
         """
         if identity in self._known:
             return False
         if self._lease.seen_lost:
             raise self._succeeded()
         place = Place(self.epoch, self._seq + 1)
-        event = Event(place, identity, time.time(), self._word, dict(body or {}))
+        event = Event(place, identity, time.time(), self._token, dict(body or {}))
         if not self._create(event):
             self._admit(self._own(place))
             return self.append(identity, body)
@@ -97,10 +97,10 @@ class Writer:
         return True
 
     def seal(self) -> None:
-        """Put the loose records into segments, then remove them; safe at any kill.
+        """Put the loose records into segments, then remove them; may be killed at any point.
 
-        The segment is created before a record is removed, and the same records make the same
-        bytes, so that a killed sealing is repeated or found done.
+        The segment is created before a record is removed, and the same records give the same
+        bytes, so that an interrupted call can be repeated.
         """
         by_epoch: dict[int, list[Event]] = {}
         for event in self._loose:
@@ -116,9 +116,9 @@ class Writer:
         return self._storage.create(name, event.encode())
 
     def _own(self, place: Place) -> Event:
-        """Return the record at a place if an append of ours, told as failed, did arrive."""
+        """Return the record at a place if it is ours: a failed append may have arrived."""
         event = read_record(self._storage, self._study, place)
-        if event.writer != self._word:
+        if event.writer != self._token:
             raise self._succeeded()
         return event
 
@@ -134,16 +134,13 @@ class Writer:
             self.seal()
 
     def _remove(self, events: Iterable[Event]) -> None:
-        """Remove loose records, but never a fence, or what may stand for one.
-
-        Its name must stay taken.
-        """
+        """Remove loose records except fences and their substitutes, whose names must stay taken."""
         for event in events:
             if event.identity.kind not in (FENCED, LOST):
                 self._storage.remove(f"{self._folder}/events/{event_name(event.place)}")
 
     def _recover(self) -> None:
-        """Read what was written, and fence every epoch before this one."""
+        """Read the ledger, and fence every epoch before this one."""
         for name in ("events", "segments", "leases"):
             self._storage.sweep(f"{self._folder}/{name}")
         fenced, last = set(), {}
@@ -158,12 +155,12 @@ class Writer:
         self._replay()
 
     def _fence(self, epoch: int, seq: int) -> None:
-        """Take the next number of a past epoch, whoever is still writing there."""
+        """Take the next number of a past epoch, even if its writer is still active."""
         identity = Identity(None, epoch, f"{FENCED}/{epoch}")
         body = {"by": self.epoch}
         while True:
             seq += 1
-            event = Event(Place(epoch, seq), identity, time.time(), self._word, body)
+            event = Event(Place(epoch, seq), identity, time.time(), self._token, body)
             if self._create(event) or self._is_fence(event.place):
                 return
 
@@ -175,7 +172,7 @@ class Writer:
             return False
 
     def _replay(self) -> None:
-        """Hand everything to the listener, now that nobody can add to the past."""
+        """Pass all records to the listener, now that earlier epochs are fenced."""
         listing = list_records(self._storage, self._study)
         sealed = {p for p in listing.loose if any(p in span for span in listing.spans)}
         unsealed, doubled = set(listing.loose) - sealed, []
@@ -201,12 +198,12 @@ def open_writer(
     """Become the study's writer.
 
     Args:
-        storage: Where the store lies.
+        storage: The store's storage.
         study: The study's name.
         listener: Called with every record of the past in order, then with each one appended.
-        holder: Who writes; this process by default.
-        timing: How long a silent holder is believed.
-        segment_records: Loose records that make a segment.
+        holder: The writing process; this one by default.
+        timing: After which silence a holder counts as dead.
+        segment_records: Loose records per segment.
 
     Raises:
         StudyBusy: Another live process writes it.
