@@ -1,4 +1,4 @@
-"""The picture of drawn follow-ups: baseline, truth, draws and where they disagree."""
+"""The picture of drawn follow-ups: baseline, truth, draws and their spread."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +36,11 @@ def draws_figure(
     """Write a PNG with one row per case: baseline, follow-up, draws, mean and spread.
 
     Args:
-        cases: What to show.
-        path: Where.
+        cases: The cases to show.
+        path: The PNG.
         rendered: Whether a program made the baselines.
-        simulated: Whether it made the follow-ups.
-        size_mm: Side of an image.
+        simulated: Whether a program made the follow-ups.
+        size_mm: Width of an image.
 
     Raises ValueError without a case to show.
     """

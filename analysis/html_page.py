@@ -1,4 +1,4 @@
-"""One HTML page built from parts: escaped text, tables, embedded figures. Knows no study."""
+"""One HTML page built from parts: escaped text, tables, figures. Independent of studies."""
 
 import html
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Table:
 
 @dataclass
 class Page:
-    """Collects parts; `text` gives the page, which is well-formed XML as well as HTML."""
+    """Collects parts; `text` returns the page, which is well-formed XML as well as HTML."""
 
     title: str
     parts: list[str] = field(default_factory=list)
@@ -66,12 +66,12 @@ class Page:
 
     def table(self, table: Table, caption: str = "", *, header: bool = True) -> None:
         """Add a table whose first column names its rows."""
-        told = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+        head = f"<caption>{html.escape(caption)}</caption>" if caption else ""
         if header:
             cells = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in table.header)
-            told += f"<thead><tr>{cells}</tr></thead>"
+            head += f"<thead><tr>{cells}</tr></thead>"
         lines = "".join(_row(row) for row in table.rows)
-        self.parts.append(f'<div class="wide"><table>{told}<tbody>{lines}</tbody></table></div>')
+        self.parts.append(f'<div class="wide"><table>{head}<tbody>{lines}</tbody></table></div>')
 
     def figure(self, source: str, caption: str, name: str) -> None:
         """Add an image, given as a data URI."""
@@ -100,8 +100,8 @@ class Page:
 
 def _row(cells: Sequence[str]) -> str:
     first, *rest = cells
-    told = "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
-    return f'<tr><th scope="row">{html.escape(first)}</th>{told}</tr>'
+    data = "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
+    return f'<tr><th scope="row">{html.escape(first)}</th>{data}</tr>'
 
 
 def _markdown_cell(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The picture of one prediction: baseline, draws, their mean and where they disagree."""
+"""The picture of one prediction: baseline, draws, their mean and spread."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def prediction_figure(
         probabilities: The judge's, per draw.
         path: The PNG.
         size_mm: Width of the images.
-        simulated: Whether what the model learned from was drawn by a program.
+        simulated: Whether the training data was drawn by a program.
     """
     shown = min(SHOWN_DRAWS, len(draws))
     images = [baseline, *draws[:shown], draws.mean(0)]

@@ -47,22 +47,22 @@ def report_tables(
 
 
 def effect_table(table: StudyTable) -> Table:
-    """Return the effects on the primary metric, a column on aliases only where there are some."""
+    """Return the effects on the primary metric, with a column of aliases if there are any."""
     change = f"change of {title_of(table.primary)}"
     header: tuple[str, ...] = ("effect", "seeds", change, "p", "p (Holm)")
     lines = [_effect_cells(effect, effect["estimate"]) for effect in table.effects]
     if any(effect["aliases"] for effect in table.effects):
-        header = (*header, "cannot be told from")
+        header = (*header, "aliased with")
         lines = [(*line, _aliases(e)) for line, e in zip(lines, table.effects, strict=True)]
     return Table(header, tuple(lines))
 
 
 def effect_notes(table: StudyTable) -> list[str]:
-    """Say what the effects of a design are, and what it cannot tell apart; nothing without any."""
+    """Return notes on a design's effects and their aliases; none without effects."""
     design = table.design
     if design is None:
         return []
-    how = "averaged over all that the other toggles do in the design"
+    how = "averaged over the design's combinations of the other toggles"
     formed = "the same average of (both applied - first alone - second alone + neither)"
     if design.design == "pairwise":
         how = f"every other part left on: the arm that applies it alone minus {table.reference}"
@@ -71,8 +71,8 @@ def effect_notes(table: StudyTable) -> list[str]:
     notes = [
         f"the effect of a toggle is applied minus not applied, {how}; a toggle switches a part "
         f"off, {sign}",
-        "an interaction, first \u00d7 second, is how much the effect of the one changes where the "
-        f"other is applied too ({formed}); it is zero where effects add up",
+        "an interaction, first \u00d7 second, is how much the effect of the one changes if the "
+        f"other is applied too ({formed}); it is zero if effects are additive",
         f"each effect is measured over the training seeds that all its arms have completed; Holm's "
         f"correction takes all {count(len(table.effects), 'effect')} on a metric as one family",
     ]
@@ -81,14 +81,14 @@ def effect_notes(table: StudyTable) -> list[str]:
 
 def _fraction_note(design: Effects) -> str:
     resolution = design.resolution or 0
-    told = {
-        3: "the effect of a toggle cannot be told from interactions of two others",
-        4: "toggles are told from interactions of two, but not all of these from one another",
-    }.get(resolution, "toggles and interactions of two are all told from one another")
+    meaning = {
+        3: "effects of toggles are aliased with interactions of two others",
+        4: "no toggle is aliased with an interaction of two, but some of these with each other",
+    }.get(resolution, "no toggle or interaction of two is aliased with another")
     return (
         f"a fraction of resolution {resolution}: {design.num_combinations} of "
-        f"{2**design.num_toggles} combinations are run, and {told}; interactions of three and more "
-        "toggles are taken for nothing"
+        f"{2**design.num_toggles} combinations are run, and {meaning}; interactions of three and "
+        "more toggles are assumed to be zero"
     )
 
 

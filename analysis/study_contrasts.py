@@ -1,7 +1,7 @@
 """Means of arms and linear combinations of them, over training seeds and resampled patients.
 
 A paired difference to the reference is the combination (1, -1), an interaction one of four arms or
-more: all are formed here in the same way. Which are formed is `study_table`'s and `study_effects`'.
+more: all are computed here in the same way. `study_table` and `study_effects` choose them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from namd.statistics.testing import delong, holm, sign_flip_floor, sign_flip_p
 
 @dataclass(frozen=True)
 class Basis:
-    """All that the rows of one study are formed from."""
+    """The data behind the rows of one study."""
 
     view: StudyView
     arms: Mapping[str, Mapping[int, TrialView]]
@@ -55,10 +55,10 @@ def contrast(name: str, weights: Mapping[str, float], basis: Basis) -> dict[str,
     Args:
         name: The metric.
         weights: Per arm; they sum to 0.
-        basis: What the arms measured.
+        basis: The measurements of the arms.
 
     Returns:
-        Mean, interval, p and what it rests on, JSON-able; None if an arm lacks the metric or
+        Mean, interval, p and their basis, JSON-able; None if an arm lacks the metric or
         no seed is common to all.
     """
     found = {arm: basis.measured.get(arm, {}).get(name) for arm in weights}
@@ -69,7 +69,7 @@ def contrast(name: str, weights: Mapping[str, float], basis: Basis) -> dict[str,
         return None
     estimate = _estimate(measured, basis)
     p = estimate.p_value()
-    told: dict[str, Any] = plain(estimate.interval(basis.level)) | {
+    result: dict[str, Any] = plain(estimate.interval(basis.level)) | {
         "p_method": _method(measured),
         "seeds": len(measured.seeds),
         "per_seed": _per_seed(measured.seeds, measured.values),
@@ -81,15 +81,15 @@ def contrast(name: str, weights: Mapping[str, float], basis: Basis) -> dict[str,
     pair = _pair(weights)
     if pair and len(measured.seeds) == 1 and name == "auroc" and basis.cases is not None:
         p, extra = _delong(pair, measured.seeds[0], basis, p)
-        told |= extra
-    return told | {"p": finite(p), "p_holm": None}
+        result |= extra
+    return result | {"p": finite(p), "p_holm": None}
 
 
 def adjust(found: Sequence[dict[str, Any] | None]) -> None:
     """Write Holm's p into one family, its size all declared comparisons.
 
-    A comparison that is not there yet counts as one with p = 1, so that what is shown of an
-    unfinished study cannot become less strict later.
+    A missing comparison counts with p = 1, so that a result of an unfinished study cannot become
+    less strict later.
     """
     p = [1.0 if d is None or d["p"] is None else float(d["p"]) for d in found]
     if not p:
@@ -129,8 +129,8 @@ def _pair(weights: Mapping[str, float]) -> tuple[str, str] | None:
 def _delong(
     pair: tuple[str, str], seed: int, basis: Basis, p: float
 ) -> tuple[float, dict[str, Any]]:
-    """DeLong's test of one pair of models; its p counts where every case is another patient."""
-    assert basis.cases is not None, "asked only where there are scores"
+    """DeLong's test of one pair of models; its p is used if every case is another patient."""
+    assert basis.cases is not None, "called only with scores"
     ours, theirs = (
         next(t for t in basis.scores[arm] if t.seed == seed).score.mean(axis=0) for arm in pair
     )
@@ -145,7 +145,7 @@ def _delong(
 
 
 def _estimate(measured: Measured, basis: Basis) -> SeedMean:
-    """Return the mean over seeds; without resamples seeds alone give the error."""
+    """Return the mean over seeds; without resamples its error is over seeds only."""
     if measured.replicates is not None:
         return seed_mean(measured.values, measured.replicates, basis.num_patients)
     if len(measured.values) < 2:

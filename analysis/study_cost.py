@@ -1,6 +1,6 @@
-"""What a study has cost, stage by stage, what reuse saved, what failed, and what made it.
+"""The cost of a study per stage, the savings by reuse, its failures, and its programs' versions.
 
-All of it is the ledger's and the manifests'; nothing is estimated.
+Everything comes from the ledger and the manifests; nothing is estimated.
 """
 
 import json
@@ -22,11 +22,11 @@ class StageCost:
     Attributes:
         stage: Its name, draws of one split together.
         wanted: Artifacts that the trials needed, each counted in every trial.
-        distinct: Different ones.
-        executed: How often one was built in this study.
-        device_seconds: What that building took.
-        alone_seconds: What it would have taken had every trial built its own; None if the
-            cost of one that was found is not known any more.
+        distinct: Number of different artifacts.
+        executed: Builds in this study.
+        device_seconds: Device seconds of these builds.
+        alone_seconds: Device seconds if every trial had built its own; None if the
+            cost of a found artifact is no longer known.
     """
 
     stage: str
@@ -48,8 +48,8 @@ class Failure:
 
     Attributes:
         state: failed, diverged or pruned.
-        reason: As the ledger has it.
-        trials: Who: `arm, seed 2` or `proposal 7, seed 0`.
+        reason: The reason in the ledger.
+        trials: The trials: `arm, seed 2` or `proposal 7, seed 0`.
     """
 
     state: str
@@ -66,7 +66,7 @@ def stage_costs(storage: Storage, view: StudyView) -> list[StageCost]:
             wanted.setdefault(label.partition("[")[0], Counter())[key] += 1
         for stage in trial.stages:
             if not stage.cached:
-                # One execution may be told by two attempts, the first of which was killed.
+                # One execution may be recorded by two attempts, the first of which was killed.
                 which = stage.artifact or f"{trial.trial} {stage.attempt}"
                 built.setdefault(stage.key, {})[which] = stage.device_seconds
     return [_cost(storage, stage, keys, built) for stage, keys in wanted.items()]
@@ -87,7 +87,7 @@ def total(costs: Iterable[StageCost]) -> StageCost:
 
 
 def failures(view: StudyView) -> list[Failure]:
-    """Return what ended early, the same reason told once."""
+    """Return the trials that ended early, grouped by reason."""
     found: dict[tuple[str, str], list[str]] = {}
     for trial in view.trials.values():
         if trial.state in ("failed", "diverged", "pruned"):
@@ -98,7 +98,7 @@ def failures(view: StudyView) -> list[Failure]:
 
 
 def environments(storage: Storage, view: StudyView) -> list[dict[str, Any]]:
-    """Return the different programs that made the study's artifacts, the most frequent first.
+    """Return the different programs that built the study's artifacts, the most frequent first.
 
     Python and library versions, git commit and whether the tree was changed; hosts are left out.
     """
@@ -106,9 +106,10 @@ def environments(storage: Storage, view: StudyView) -> list[dict[str, Any]]:
     keys = {key: label for t in view.trials.values() for label, key in stage_keys(t).items()}
     for key, label in keys.items():
         manifest = read_manifest(storage, label.partition("[")[0], key)
-        told: Mapping[str, Any] = (manifest or {}).get("environment", {})
-        if told:
-            kept = {n: told.get(n) for n in ("python", "git_commit", "git_dirty", "libraries")}
+        environment: Mapping[str, Any] = (manifest or {}).get("environment", {})
+        if environment:
+            names = ("python", "git_commit", "git_dirty", "libraries")
+            kept = {name: environment.get(name) for name in names}
             found[json.dumps(kept, sort_keys=True)] += 1
     return [json.loads(text) | {"artifacts": number} for text, number in found.most_common()]
 

@@ -1,11 +1,11 @@
-"""What a design of several toggles is run for: effects of toggles and of pairs, as arms' weights.
+"""The effects of a design with several toggles, and of pairs of toggles, as weights of arms.
 
-Only which arms count how much is decided here; values and intervals are `study_contrasts`'. The
-design is read from what the ledger records, without the code that made it.
+Only the weights are decided here; `study_contrasts` computes values and intervals. The
+design is read from the ledger's records, without the code that made it.
 
 With every part on or off in all combinations, the effect of a toggle is the mean over the arms that
 apply it minus the mean over those that do not. An interaction of two toggles is how much the effect
-of one changes where the other is applied too: 0 if effects add up.
+of one changes if the other is applied too: 0 if effects are additive.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from namd.ledger.view import StudyView
 
 REFERENCE = "full"
-"""The reference arm of a study that names no other."""
+"""The default reference arm."""
 
 
 def reference_arm(view: StudyView) -> str:
@@ -36,9 +36,9 @@ class Effect:
     Attributes:
         name: `align`, or `align × predict` for an interaction.
         toggles: One or two.
-        weights: Per arm, summing to 0; empty if all combinations come to one configuration.
-        aliases: Interactions that the arms cannot tell from this effect.
-        unknown: Combinations of which the ledger names no arm.
+        weights: Per arm, summing to 0; empty if all combinations give one configuration.
+        aliases: Interactions that are aliased with this effect.
+        unknown: Combinations without an arm in the ledger.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Effect:
 
     @property
     def shows(self) -> str:
-        """What the numbers stand for where something else is in them, in words; else empty."""
+        """What the estimate of an aliased effect shows, in words; else empty."""
         if not self.aliases:
             return ""
         if len(self.toggles) == 2:
@@ -78,9 +78,9 @@ class Effects:
 
 
 def design_effects(view: StudyView) -> Effects | None:
-    """Return the effects of a study's design; None if it is not run for any.
+    """Return the effects of a study's design; None if it has none.
 
-    None also for a fraction of which the ledger does not know all arms yet.
+    None also for a fraction whose arms are not all in the ledger yet.
     """
     ablation = view.specification.get("ablation") or {}
     design, toggles = str(ablation.get("design", "")), tuple(ablation.get("toggles") or ())
@@ -104,7 +104,7 @@ def design_effects(view: StudyView) -> Effects | None:
 def arms_of_combinations(view: StudyView, toggles: Sequence[str]) -> dict[Combination, str]:
     """Return the arm of each combination, also of those that were merged into another's.
 
-    A ledger of before combinations were recorded gives those that its arms are named after.
+    In an older ledger, which does not record combinations, they are taken from the arms' names.
     """
     recorded = view.about.get("combinations")
     if recorded:
@@ -115,9 +115,9 @@ def arms_of_combinations(view: StudyView, toggles: Sequence[str]) -> dict[Combin
 
 
 def is_fraction(toggles: Sequence[str], runs: Sequence[Combination]) -> bool:
-    """Whether runs are a regular fraction that tells single toggles apart.
+    """Whether runs are a regular fraction in which no two toggles are aliased.
 
-    Regular: with two runs, the one that applies what exactly one of both applies is there too.
+    Regular: with any two runs, the one that applies the toggles of exactly one of both is run too.
     """
     known = set(runs)
     if len(known) < 2 or any(one ^ other not in known for one in known for other in known):
@@ -129,7 +129,7 @@ def is_fraction(toggles: Sequence[str], runs: Sequence[Combination]) -> bool:
 def shortest_word(toggles: Sequence[str], runs: Sequence[Combination]) -> int | None:
     """Return a fraction's resolution: the fewest toggles of which all runs apply an even number.
 
-    None if there are none such: all combinations are run.
+    None if there are no such toggles: all combinations are run.
     """
     if len(runs) == 2 ** len(toggles):
         return None

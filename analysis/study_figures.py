@@ -1,6 +1,6 @@
 """Figures of a study: differences, arms, cost, and the course of a search. PNG and SVG.
 
-Colours are Okabe and Ito's, told apart by everybody; nothing is said by colour alone.
+Colours are Okabe and Ito's colour-blind safe palette; no information is in colour alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,7 +101,7 @@ def arm_figure(table: StudyTable) -> "Figure | None":
 
 
 def cost_figure(costs: Sequence[StageCost]) -> "Figure | None":
-    """Return device time per stage: executed, beside what every trial on its own would take."""
+    """Return device time per stage: executed, beside that of trials without reuse."""
     shown = [cost for cost in costs if cost.wanted]
     if not shown:
         return None
@@ -121,7 +121,7 @@ def cost_figure(costs: Sequence[StageCost]) -> "Figure | None":
             color="white",
             edgecolor=GREY,
             hatch="///",
-            label="each trial on its own",
+            label="trials without reuse",
         )
         axes.barh(place + 0.19, spent, 0.36, color=BLUE, label="executed")
         for line, cost in enumerate(shown):

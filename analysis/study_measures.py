@@ -1,6 +1,6 @@
-"""What one arm of a study measured: each metric per training seed, and under resampled patients.
+"""The metrics of one arm of a study, per training seed and under resampled patients.
 
-From score matrices to numbers; which arms are compared is `study_table`'s.
+From score matrices to numbers; `study_table` decides which arms are compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ class Measured:
 
     Attributes:
         seeds: Training seeds, (S,).
-        values: Of each seed, (S,).
-        replicates: Under resampled patients, (S, B); None if cases are not to be resampled.
+        values: The metric of each seed, (S,).
+        replicates: The metric under resampled patients, (S, B); None without resampling.
     """
 
     seeds: tuple[int, ...]
@@ -40,7 +40,7 @@ class Measured:
 def combine(weighted: Sequence[tuple[float, Measured]]) -> Measured | None:
     """Return a linear combination of arms at the seeds that all of them have; None without any.
 
-    Resampled patients stay paired; they are left out where one of the arms has none.
+    Resampled patients stay paired; they are left out if one of the arms has none.
     """
     first = weighted[0][1].seeds if weighted else ()
     seeds = [seed for seed in first if all(seed in arm.seeds for _, arm in weighted)]
@@ -56,7 +56,7 @@ def combine(weighted: Sequence[tuple[float, Measured]]) -> Measured | None:
 def _weighted_sum(
     parts: Sequence[tuple[float, npt.NDArray[np.floating]]],
 ) -> npt.NDArray[np.floating]:
-    """Return the sum; exactly 0 if only rounding is left, which a test would take for a fact."""
+    """Return the sum; exactly 0 if only rounding is left, which a test would treat as an effect."""
     total, size = np.zeros_like(parts[0][1]), np.zeros_like(parts[0][1])
     for weight, values in parts:
         total += weight * values
@@ -108,8 +108,8 @@ def rank_once(
     }
 
 
-def told(trials: Mapping[int, TrialView]) -> dict[str, Measured]:
-    """Return what the ledger itself says of an arm's metrics."""
+def recorded(trials: Mapping[int, TrialView]) -> dict[str, Measured]:
+    """Return an arm's metrics as recorded in the ledger."""
     names = dict.fromkeys(
         name
         for trial in trials.values()

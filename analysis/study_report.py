@@ -1,6 +1,6 @@
 """A study's report on disk: HTML that opens without a network, Markdown, CSV and figures.
 
-What the numbers are, `study_table`, `study_cost` and `study_search` decide; this module words them.
+`study_table`, `study_cost` and `study_search` compute the numbers; this module presents them.
 """
 
 import base64
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report says.
+    """The contents of a report.
 
     Attributes:
         view: The ledger's view.
         table: Arms, or a search's confirmed winners.
-        search: None for an ablation.
-        costs: Per stage.
-        ended: What ended early.
-        programs: What made the artifacts.
+        search: The search; None for an ablation.
+        costs: Cost per stage.
+        ended: Trials that ended early.
+        programs: Programs that built the artifacts.
         importance: Share per searched parameter, by objective; empty if it was not computed.
         warnings: Lines that a reader must see first, such as presets whose numbers mean nothing.
     """
@@ -76,7 +76,7 @@ def make_report(
     importance: Mapping[str, Mapping[str, float]] | None = None,
     warnings: Sequence[str] = (),
 ) -> Report:
-    """Read and compute all that the report of a study says."""
+    """Read and compute the contents of a study's report."""
     table = study_table(storage, view, cohort)
     return Report(
         view=view,
@@ -94,8 +94,8 @@ def write_report(report: Report, folder: Path, pictures: Mapping[str, Path] | No
     """Write everything under a folder; return the HTML's path.
 
     Args:
-        report: What is said.
-        folder: Made where absent; files of an earlier report are replaced.
+        report: The contents.
+        folder: Created if absent; files of an earlier report are replaced.
         pictures: Caption to PNG, shown in the HTML.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,8 +107,8 @@ def write_report(report: Report, folder: Path, pictures: Mapping[str, Path] | No
     (folder / "table.json").write_text(rows + "\n", encoding="utf-8")
     if report.table.effects:
         (folder / "effects.csv").write_text(effects_csv(report.table), encoding="utf-8")
-        told = json.dumps(report.table.effects, indent=1, allow_nan=False)
-        (folder / "effects.json").write_text(told + "\n", encoding="utf-8")
+        text = json.dumps(report.table.effects, indent=1, allow_nan=False)
+        (folder / "effects.json").write_text(text + "\n", encoding="utf-8")
     page = folder / "report.html"
     page.write_text(to_html(report, figures, pictures or {}), encoding="utf-8")
     return page
@@ -217,7 +217,7 @@ def to_html(
 
 
 def method_lines(table: StudyTable) -> list[str]:
-    """Say how the numbers are formed, for someone who must judge them."""
+    """Explain how the numbers are computed, for a critical reader."""
     level = f"{table.level:.0%}"
     return [
         "AUROC and AUPRC rank the judge's probability after averaging it over the draws of a case "
@@ -253,8 +253,8 @@ FIGURES: dict[str, tuple[Callable[[Report], "Figure | None"], str]] = {
     "effects": (
         lambda report: effect_figure(report.table),
         "Each toggle's effect, and below the dotted line interactions of two: diamond and bar are "
-        "mean and interval, each circle one training seed; the table says from what those with a "
-        "star cannot be told.",
+        "mean and interval, each circle one training seed; those with a star are aliased, see the "
+        "table.",
     ),
     "differences": (
         lambda report: difference_figure(report.table),
@@ -279,13 +279,13 @@ FIGURES: dict[str, tuple[Callable[[Report], "Figure | None"], str]] = {
     ),
     "cost": (
         lambda report: cost_figure(report.costs),
-        "Device time per stage: executed, and what every trial on its own would have taken.",
+        "Device time per stage: executed, and that of trials without reuse.",
     ),
 }
 
 
 def _figures(report: Report, folder: Path) -> dict[str, Path]:
-    """Write every figure that there is something for; return the SVGs by name."""
+    """Write all figures that have data; return the SVGs by name."""
     found = {}
     for name, (draw, _) in FIGURES.items():
         figure = draw(report)
@@ -295,7 +295,7 @@ def _figures(report: Report, folder: Path) -> dict[str, Path]:
 
 
 def banner_lines(report: Report) -> list[str]:
-    """Return what must be read before any number."""
+    """Return the notices to read before any number."""
     if report.table.simulated:
         return [f"{SIMULATED} {RESEARCH_ONLY}"]
     if report.table.simulated is None:
@@ -343,7 +343,7 @@ def _size(table: StudyTable) -> str:
 
 
 def note_lines(report: Report) -> list[str]:
-    """Return what belongs under the tables."""
+    """Return the notes under the tables."""
     notes = list(report.table.notes)
     if report.search is not None:
         notes.append(
@@ -384,7 +384,7 @@ def _endings_part(page: Page, report: Report) -> None:
     if not report.ended:
         page.paragraph("Nothing.")
         return
-    lines = tuple((e.state, e.reason or "not told", "\n".join(e.trials)) for e in report.ended)
+    lines = tuple((e.state, e.reason or "no reason", "\n".join(e.trials)) for e in report.ended)
     page.table(Table(("state", "why", "trials"), lines))
 
 
@@ -392,12 +392,12 @@ def _provenance_part(page: Page, report: Report) -> None:
     page.heading("What made it", 2)
     for program in report.programs:
         libraries = program.get("libraries") or {}
-        told = ", ".join(f"{name} {version}" for name, version in sorted(libraries.items()))
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(libraries.items()))
         commit = str(program.get("git_commit") or "unknown")
         changed = " with uncommitted changes" if program.get("git_dirty") else ""
         page.paragraph(
             f"{count(program['artifacts'], 'artifact')}: commit {commit}{changed}; "
-            f"Python {program.get('python')}; {told}."
+            f"Python {program.get('python')}; {versions}."
         )
     if not report.programs:
         page.paragraph("No manifest is in the store (any more).")

@@ -1,7 +1,6 @@
-"""What a study's trials left in the store: score frames per trial, and the cases they scored.
+"""The scores of a study's trials in the store: score frames per trial, and the scored cases.
 
-Files are read through the ledger's storage, so a study on S3 needs no other code. What the scores
-mean is `study_table`'s.
+Files are read through the ledger's storage, so a study on S3 needs no other code.
 """
 
 import io
@@ -30,10 +29,10 @@ class TrialScores:
 
     Attributes:
         seed: Its training seed.
-        case_ids: Of the scored cases, (N,).
+        case_ids: Ids of the scored cases, (N,).
         score: Judge probability, (K, N).
         images: Per-image metrics averaged over draws, by name, (N,); NaN without follow-up.
-        sets: Set metrics averaged over draws, by name, where they were measured.
+        sets: Set metrics averaged over draws, by name, if they were measured.
     """
 
     seed: int
@@ -48,7 +47,7 @@ class Cases:
     """The cohort's side of the scored cases.
 
     Attributes:
-        table: case_id, patient_id, label, of every case of the evaluated split.
+        table: case_id, patient_id and label of every case of the evaluated split.
         simulated: Whether labels or follow-ups are simulated.
         card: The cohort's data card.
     """
@@ -84,8 +83,8 @@ def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores 
         if scores is None:
             return None
         frames.append(pd.read_parquet(io.BytesIO(scores)))
-        told = read_payload(storage, family, key, "sets.json", optional=True)
-        sets += json.loads(told or b"[]")
+        data = read_payload(storage, family, key, "sets.json", optional=True)
+        sets += json.loads(data or b"[]")
     if not frames:
         return None
     frame = pd.concat(frames, ignore_index=True)
@@ -102,9 +101,9 @@ def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores 
 
 
 def reference_scores(storage: Storage, trial: TrialView, split: str) -> dict[str, pd.Series]:
-    """Return the scores by case of the rows that need no training, where the store has them.
+    """Return the scores by case of the rows that need no training, if they are in the store.
 
-    Real baselines and follow-ups under the judge, a diameter alone, and the like, by row name.
+    By row name: real baselines and follow-ups under the judge, a diameter alone, and the like.
     """
     stage = f"reference-{split}"
     key = stage_keys(trial).get(stage)
@@ -127,8 +126,8 @@ def find_cases(
 ) -> Cases | None:
     """Return the cohort's rows of the scored cases, or None if no cohort on disk has them.
 
-    Looked for, in this order: the folder given, the one that the ledger names, the one that the
-    study file names, and the cohorts that lie in the store.
+    Candidates, in this order: the given folder, the one in the ledger, the one in the
+    study file, and the cohorts in the store.
     """
     wanted = set(case_ids)
     for folder in _cohorts(storage, view, cohort):
@@ -148,7 +147,7 @@ def aligned(
 ) -> tuple[pd.DataFrame, list[TrialScores], int]:
     """Bring all trials to the same labelled cases; return them, and how many cases were left out.
 
-    A case counts where its label is known and every trial scored all its draws.
+    A case is used if its label is known and every trial scored all its draws.
     """
     scored = [set(trial.case_ids[np.isfinite(trial.score).all(axis=0)]) for trial in trials]
     seen = set().union(*(set(trial.case_ids) for trial in trials))
@@ -178,9 +177,9 @@ def _set_means(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def _cohorts(storage: Storage, view: StudyView, cohort: Path | None) -> Iterable[Path]:
     if cohort is not None:
         yield cohort
-    told = view.about.get("cohort")
-    if told:
-        yield Path(str(told))
+    named = view.about.get("cohort")
+    if named:
+        yield Path(str(named))
     base = view.specification.get("base") or {}
     if base.get("cohort"):
         yield Path(str(base["cohort"])).expanduser()

@@ -1,4 +1,4 @@
-"""What a search found: its proposals, its winners, and how much of their value is luck."""
+"""The results of a search: its proposals, its winners, and their values on fresh seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Proposed:
     """One proposal.
 
     Attributes:
-        number: From 0, in the order of proposing.
+        number: From 0, in order of proposal.
         point: Values of the searched parameters; absent where a condition is false.
         values: Mean over its training seeds, per objective; empty unless all are completed.
         state: completed, pruned, failed, diverged, running or pending.
@@ -54,8 +54,8 @@ def search_summary(view: StudyView) -> SearchSummary:
     search = view.specification.get("search")
     if not search:
         raise ValueError(f"study {view.study} is no search")
-    told = search["objective"]
-    listed = [told] if isinstance(told, Mapping) else list(told)
+    objective = search["objective"]
+    listed = [objective] if isinstance(objective, Mapping) else list(objective)
     objectives = {entry["metric"]: entry.get("mode", "max") for entry in listed}
     proposals = tuple(
         _proposed(number, body, view, objectives) for number, body in sorted(view.proposals.items())
@@ -68,7 +68,7 @@ def search_summary(view: StudyView) -> SearchSummary:
 
 
 def pareto(proposals: Sequence[Proposed], objectives: Mapping[str, str]) -> list[int]:
-    """Return the numbers of completed proposals that no other is at least as good as and better.
+    """Return the numbers of completed proposals on the Pareto front.
 
     With one objective: the first of the best.
     """

@@ -1,7 +1,7 @@
 """The table of a study: arms with intervals and paired differences to the reference arm.
 
-Read from the ledger and from the stored scores; the statistics are `namd.statistics`', and how a
-table looks is `study_report`'s.
+Read from the ledger and from the stored scores; `namd.statistics` has the statistics, and
+`study_report` the layout.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.study_contrasts import Basis, adjust, arm_mean, contrast, plain
 from analysis.study_effects import REFERENCE, Effect, Effects, design_effects, reference_arm
-from analysis.study_measures import Measured, measure, rank_once, told
+from analysis.study_measures import Measured, measure, rank_once, recorded
 from analysis.study_scores import (
     aligned,
     completed,
@@ -37,24 +37,24 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class StudyTable:
-    """What a study comes to.
+    """The results of a study.
 
     Attributes:
         study: Its name.
-        question: What it asks.
+        question: Its question.
         kind: `ablation` or `search`.
         split: Evaluated split.
-        primary: The metric that it is about.
+        primary: Its primary metric.
         metrics: Metrics of the rows, the primary one first.
-        rows: One mapping per arm (of a search: per confirmed winner), JSON-able.
-        cases, patients, malignant: On which every row is measured; None without stored scores.
+        rows: One mapping per arm (in a search: per confirmed winner), JSON-able.
+        cases, patients, malignant: Counts behind every row; None without stored scores.
         num_draws: K; None without stored scores.
         simulated: Whether labels or follow-ups are simulated; None if no cohort was found.
         level: Central share of the intervals.
         num_bootstrap: Resamples of patients.
-        notes: What a reader must know.
+        notes: Remarks for the reader.
         context: Rows that need no training, on the same cases: row, auroc, auprc.
-        design: What the effects are those of; None if the design is not run for any.
+        design: The design of the effects; None if it has none.
         effects: One mapping per effect of a toggle and per interaction of two, JSON-able.
         reference: The arm that the others are compared with.
     """
@@ -95,19 +95,19 @@ class StudyTable:
 
 
 def arm_rows(store: str, study: str, cohort: Path | None = None) -> list[dict[str, Any]]:
-    """Return the arms of a study (of a search: its confirmed winners), JSON-able.
+    """Return the arms of a study (in a search: its confirmed winners), JSON-able.
 
     Args:
         store: Folder or URL.
         study: Its name.
-        cohort: Where the cases lie; None: where the ledger says.
+        cohort: The cohort's folder; None: the one in the ledger.
     """
     storage = open_storage(store)
     return list(study_table(storage, read_view(storage, study), cohort).rows)
 
 
 def study_table(storage: Storage, view: StudyView, cohort: Path | None = None) -> StudyTable:
-    """Return the table of a study as far as it has come."""
+    """Return the table of a study, finished or not."""
     evaluate = view.specification.get("evaluate") or {}
     settings = view.configuration.get("evaluate") or {}
     kind = "search" if view.specification.get("search") else "ablation"
@@ -172,7 +172,7 @@ def _basis(
     num_bootstrap: int,
     level: float,
 ) -> Basis:
-    """Read every arm's scores; where they or the cohort are missing, the ledger's own values."""
+    """Read every arm's scores; if they or the cohort are missing, the ledger's own values."""
     arms = {arm: completed(view, arm) for arm in arm_names(view, kind)}
     read = {
         arm: [trial_scores(storage, trial, split) for trial in trials.values()]
@@ -192,7 +192,7 @@ def _basis(
         if any(arms.values()):
             notes.append("values are those of the ledger; no interval over patients")
         simulated = None if cases is None else cases.simulated
-        values = {arm: told(trials) for arm, trials in arms.items()}
+        values = {arm: recorded(trials) for arm, trials in arms.items()}
         return Basis(view, arms, values, 0, level, notes=tuple(notes), simulated=simulated)
     table, trials, left_out = aligned(everything, cases)
     if left_out:
@@ -254,7 +254,7 @@ def _context(
 def _metrics(
     primary: str, secondary: Sequence[str], measured: Mapping[str, Mapping[str, Measured]]
 ) -> tuple[str, ...]:
-    """Return the metrics in the order of the study file, then what else was measured."""
+    """Return the metrics in the order of the study file, then all others."""
     known = dict.fromkeys(name for arm in measured.values() for name in arm)
     return tuple(dict.fromkeys([primary, *secondary, *known]))
 
@@ -284,7 +284,7 @@ def _row(arm: str, basis: Basis, primary: str, metrics: Sequence[str]) -> dict[s
 
 
 def _effect(effect: Effect, basis: Basis, primary: str, metrics: Sequence[str]) -> dict[str, Any]:
-    """Return one effect: what it is, from which arms, and its estimate per metric."""
+    """Return one effect: its definition, its arms, and its estimate per metric."""
     complete = not effect.unknown and bool(effect.weights)
     estimates = {m: contrast(m, effect.weights, basis) if complete else None for m in metrics}
     planned = {t.seed for t in basis.view.trials.values() if t.queued}
@@ -302,11 +302,11 @@ def _effect(effect: Effect, basis: Basis, primary: str, metrics: Sequence[str]) 
 
 
 def _why_missing(effect: Effect, basis: Basis) -> str:
-    """Say why an effect has no estimate."""
+    """Return why an effect has no estimate."""
     if effect.unknown:
         return f"{effect.unknown} of its combinations have no arm in the ledger"
     if not effect.weights:
-        return "all its combinations come to one configuration"
+        return "all its combinations give one configuration"
     seeds = [set(basis.arms.get(arm, {})) for arm in effect.weights]
     if not set.intersection(*seeds):
         return f"no training seed that all its {len(seeds)} arms have completed"

@@ -1,4 +1,4 @@
-"""A study's report as text for a terminal; what it says is decided in `study_report`."""
+"""A study's report as text for a terminal; `study_report` has the contents."""
 
 import re
 import textwrap
@@ -17,13 +17,13 @@ from analysis.study_report import Report, banner_lines, note_lines
 NARROWEST = 40
 GAP = 2
 JOINER = "\ue000"
-"""Stands for a space inside a word; no report holds a private-use character."""
+"""Replaces a space inside a word; reports contain no private-use characters."""
 
 
 def to_text(report: Report, width: int = 80) -> str:
     """Return tables and notes in lines of at most `width` characters, without any markup.
 
-    A narrower terminal than 40 characters is given lines of 40.
+    Terminals narrower than 40 characters get lines of 40.
     """
     width = max(width, NARROWEST)
     lines = [report.view.study, *wrapped(report.table.question, width), ""]
@@ -42,7 +42,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def table_lines(table: Table, width: int) -> list[str]:
-    """Return a table's lines; a long cell goes on in the next line of its column.
+    """Return a table's lines; a long cell wraps within its column.
 
     If the columns do not fit beside each other, each row is a paragraph with a line per column.
     """
@@ -59,9 +59,9 @@ def table_lines(table: Table, width: int) -> list[str]:
 
 
 def _column_widths(cells: list[list[str]], room: int) -> list[int] | None:
-    """Return what each column gets of the room, or None if their longest words do not fit.
+    """Return the columns' widths, or None if their longest words do not fit.
 
-    Those that need least beyond their longest word get it first.
+    Columns that need the least beyond their longest word are served first.
     """
     columns = list(zip(*cells, strict=True))
     widths = [
@@ -100,7 +100,7 @@ def _printed(table: RichTable, width: int) -> Iterator[str]:
 
 
 def _joined(cell: str) -> str:
-    """Return a cell whose intervals and comparisons are words, which no line break parts."""
+    """Return a cell whose intervals and comparisons are single words, which are never broken."""
     return re.sub(r"\[[^]]*\]|[<>=] \S+|(?<=\w) =", lambda m: m[0].replace(" ", JOINER), cell)
 
 

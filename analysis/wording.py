@@ -1,15 +1,15 @@
-"""How numbers read in a report."""
+"""The format of numbers in a report."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return three decimals, or three significant digits of what is 100 or more."""
+    """Return three decimals, or three significant digits from 100 on."""
     if value is None:
         return "-"
     return f"{value:.{digits}f}" if abs(value) < 100 else f"{value:.4g}"
 
 
 def signed(value: float | None) -> str:
-    """Return a difference with its sign, a true minus, and none for nothing."""
+    """Return a difference with its sign, a typographic minus, and no sign for zero."""
     if value is None:
         return "-"
     text = f"{abs(value):.3f}" if abs(value) < 100 else f"{abs(value):.4g}"

@@ -64,9 +64,9 @@ class Idle(SilentStudyReporter):
 
     seconds = 0.0
 
-    def event(self, *told: Any) -> None:  # noqa: ANN401 - a reporter's arguments, body third
+    def event(self, *arguments: Any) -> None:  # noqa: ANN401 - a reporter's arguments, body third
         """Add what the driver accounts for at its end."""
-        self.seconds += float(told[2].get("idle_device_seconds", 0.0))
+        self.seconds += float(arguments[2].get("idle_device_seconds", 0.0))
 
 
 def together(spec: StudySpec, cohort: Path, store: Path) -> Shared:

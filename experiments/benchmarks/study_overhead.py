@@ -156,7 +156,7 @@ def main() -> None:
     finally:
         ray.shutdown()
     medians = {side: statistics.median(values) for side, values in times.items()}
-    told = {
+    result = {
         "trials": arguments.trials,
         "concurrency": arguments.concurrency,
         "cpus": os.cpu_count(),
@@ -164,7 +164,7 @@ def main() -> None:
         **{f"{side}_s": [round(v, 2) for v in values] for side, values in times.items()},
         "ratio": round(medians["ours"] / medians["bare"], 3),
     }
-    print(json.dumps(told))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -281,8 +281,8 @@ def _cost_lines(plan: "StudyPlan") -> list[str]:
     if plan.peak_concurrency and plan.device_hours:
         wall = plan.wall_seconds / plan.peak_concurrency
         lines.append(
-            f"{least}{duration(wall)} from start to end, if {plan.peak_concurrency} stages are "
-            "always being built at once, the most that this place has room for"
+            f"estimated wall time {least}{duration(wall)} with {plan.peak_concurrency} concurrent "
+            f"stage{'s' if plan.peak_concurrency > 1 else ''}"
         )
     elif plan.peak_concurrency:
         lines.append(f"at most {plan.peak_concurrency} stages are built at once")

@@ -1,4 +1,4 @@
-"""What libraries ask of a user's account, for processes that have none or one without a home."""
+"""Substitutes for a user's account, for processes without one or without a home."""
 
 import atexit
 import getpass
@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 
 _CACHES = ("MPLCONFIGDIR", "WANDB_CACHE_DIR")
-"""Of libraries that find another place by themselves, but fill stderr with it each time."""
+"""For libraries that find another folder themselves, but report it on stderr each time."""
 
 
 def complete_account() -> None:
-    """Give this process and its children a user name, a home and a place for caches if they lack.
+    """Give this process and its children a user name, a home and a cache folder if they lack one.
 
     In a container a user may have no entry in passwd, where libraries look when $HOME or $USER
     are unset; a home may be missing or read-only.
@@ -39,7 +39,7 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _temporary_home() -> Path:
-    """Return a new folder of mode 0700 that goes with this process."""
+    """Return a new folder of mode 0700, removed when this process ends."""
     folder = tempfile.mkdtemp(prefix="namd-home-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

@@ -1,7 +1,7 @@
-"""How many cores this process may use; not how many of them are busy.
+"""The number of cores that this process may use; not how many of them are busy.
 
-joblib and Ray read a quota too, but only at the root of `/sys/fs/cgroup`: one that is set on a
-parent of this process's own group, as systemd and Slurm set it, escapes them.
+joblib and Ray read a quota too, but only at the root of `/sys/fs/cgroup`: they miss one that is
+set on a parent of this process's own group, as systemd and Slurm do.
 """
 
 import os
@@ -49,7 +49,7 @@ def _groups(process: Path) -> Iterator[Path]:
 def _upwards(mount_point: Path, root: str, path: str) -> Iterator[Path]:
     """Yield the folder of a group under a mount, then each above it up to the mount point.
 
-    A container often mounts its own group alone, whose path on the host means nothing inside.
+    A container often mounts only its own group, whose path on the host is meaningless inside.
     """
     relative = PurePosixPath(path)
     inside = relative.is_relative_to(root) and ".." not in relative.parts
@@ -61,7 +61,7 @@ def _upwards(mount_point: Path, root: str, path: str) -> Iterator[Path]:
 
 
 def _quota(folder: Path) -> float | None:
-    """Return the cores that a group's quota is worth; None: it has none."""
+    """Return the cores of a group's quota; None if it has none."""
     try:
         words = (folder / "cpu.max").read_text(encoding="utf-8").split()
     except OSError:

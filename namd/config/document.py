@@ -1,9 +1,9 @@
-"""Reading YAML and JSON text into plain values belongs here; what the values mean does not.
+"""Reading YAML and JSON text into plain values, independent of their meaning.
 
-PyYAML speaks YAML 1.1, in which `1e-6` is a string, `no` is false, `1:30` is ninety and a
-repeated key silently wins. Configuration is where each of these hurts, so the loader follows
-YAML 1.2's core schema for numbers and booleans and refuses repeated keys. What a document may
-hold is bounded, aliases written out, so that a few hundred bytes cannot fill the memory.
+PyYAML implements YAML 1.1, in which `1e-6` is a string, `no` is false, `1:30` is ninety and a
+repeated key silently wins. All of these hurt in a configuration, so the loader follows
+YAML 1.2's core schema for numbers and booleans and refuses repeated keys. A document's size is
+bounded, with aliases expanded, so that a few hundred bytes cannot fill the memory.
 """
 
 import json
@@ -18,14 +18,14 @@ from namd.config.errors import ConfigError, InputError, escaped, plain_text, sho
 MAXIMUM_BYTES = 256 * 1024
 MAXIMUM_DEPTH = 40
 MAXIMUM_VALUES = 20_000
-"""Of one document: its size, how deep values lie in it, and how many there are with every alias
-written out. The largest useful study, of 10,000 seeds, stays far below."""
+"""Limits of one document: its size, the depth of values, and their number with every alias
+expanded. The largest useful study, of 10,000 seeds, stays far below."""
 
 CHARACTERS_PER_VALUE = 100
 """A long text counts as several values: an alias repeats all of it."""
 
 MAXIMUM_WHOLE = 2**63
-"""Whole numbers lie below it; Parquet, numpy and Optuna hold no larger ones."""
+"""Bound of integers; Parquet, numpy and Optuna hold no larger ones."""
 
 _CORE = "tag:yaml.org,2002:"
 _PATTERNS = {
@@ -189,7 +189,7 @@ def parse_yaml(text: str, source: str) -> Any:  # noqa: ANN401 - a document hold
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file. An empty file is an empty mapping.
 
-    Raises InputError if the file cannot be read and ConfigError where it holds no mapping.
+    Raises InputError if the file cannot be read and ConfigError if it holds no mapping.
     """
     try:
         text = _read(path, MAXIMUM_BYTES).decode("utf-8")

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend belong here; failures of the program do not."""
+"""Errors that the user can fix; failures of the program do not belong here."""
 
 import reprlib
 from collections.abc import Iterator
@@ -91,7 +91,7 @@ _SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxfr
 def about(source: str) -> Iterator[None]:
     """Put the name of a file, or of what else was read, before what is wrong in it.
 
-    Only ConfigError is about what was read; other mistakes keep their own words.
+    Only ConfigError is about the file's contents; other errors pass unchanged.
     """
     try:
         yield

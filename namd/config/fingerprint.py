@@ -11,7 +11,7 @@ from typing import Any
 def canonical_json(value: object) -> str:
     """Return the one JSON text of a value: sorted keys, no spaces, floats by repr.
 
-    Raises TypeError for a value JSON has no word for and ValueError for NaN or infinity.
+    Raises TypeError for a value that JSON cannot represent and ValueError for NaN or infinity.
     """
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 

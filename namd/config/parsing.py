@@ -204,8 +204,8 @@ def _literal(choices: tuple[Any, ...], value: Any, path: str) -> Any:  # noqa: A
 def _union(arms: tuple[Any, ...], value: Any, path: str) -> Any:  # noqa: ANN401
     """Return the value as the first arm of its shape that takes it.
 
-    Only such arms are tried, so that a mistake deep in a mapping is told alone, and not beside
-    the news that the mapping is no list.
+    Only such arms are tried, so that a mistake deep in a mapping is reported alone, without the
+    remark that the mapping is no list.
     """
     if value is None and type(None) in arms:
         return None
@@ -265,9 +265,9 @@ def _of_one_kind(arms: list[Any], value: Mapping[Any, Any], path: str) -> list[A
 
 def _in_words(arms: tuple[Any, ...]) -> str:
     """Return what a union accepts: `a whole number, a list of whole numbers or null`."""
-    told = [_described(arm) for arm in arms if arm is not type(None)]
-    told = list(dict.fromkeys(told)) + (["null"] if type(None) in arms else [])
-    return " or ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
+    kinds = [_described(arm) for arm in arms if arm is not type(None)]
+    kinds = list(dict.fromkeys(kinds)) + (["null"] if type(None) in arms else [])
+    return " or ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
 
 
 def _described(annotation: Any, many: bool = False) -> str:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""Folders, files and URLs as people write them; what lies there is for others to find out."""
+"""Folders, files and URLs as users write them; what they contain is not checked here."""
 
 import os
 from pathlib import Path

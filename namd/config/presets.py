@@ -8,7 +8,7 @@ from namd.config.errors import ConfigError, shown
 from namd.config.parsing import merge, nearest
 
 ABOUT = "about"
-"""The line of a preset's file that says what it is for; no part of the configuration."""
+"""The key for a preset's one-line description; not part of the configuration."""
 
 
 def preset_names(folder: Path) -> list[str]:

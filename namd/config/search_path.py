@@ -1,7 +1,6 @@
-"""Where modules are imported from: never the current folder by accident, always the same namd.
+"""The import path: never the current folder by accident, always the same namd.
 
-A user's `profile.py` there would stand before Python's own in torch, another checkout before this
-package.
+A user's `profile.py` there would shadow Python's own in torch, another checkout this package.
 """
 
 import os

@@ -1,7 +1,4 @@
-"""Where every random number of the project starts: generators hashed from (purpose, identifiers).
-
-Nothing here keeps state, and nothing here knows what is drawn.
-"""
+"""The source of all random numbers: generators hashed from (purpose, identifiers). No state."""
 
 import hashlib
 

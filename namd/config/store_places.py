@@ -1,4 +1,4 @@
-"""Folders and URLs of stores, as far as their text shows whether they can be meant."""
+"""Folders and URLs of stores, checked by their text only."""
 
 import re
 

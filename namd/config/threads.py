@@ -1,4 +1,4 @@
-"""How many threads arithmetic takes. Results depend on the count, so a configuration fixes it."""
+"""The number of threads of arithmetic. Results depend on it, so a configuration fixes it."""
 
 import sys
 from collections.abc import Iterator
@@ -34,10 +34,10 @@ def fixed_threads(count: int) -> Iterator[None]:
 
 
 def spare_threads() -> int:
-    """Return how many threads whole batches may share: those that the process began with.
+    """Return how many threads whole batches may share: those that the process started with.
 
-    Never more than the cores it may use, which torch does not ask for. Only for work whose result
-    does not depend on the answer.
+    Never more than the cores that it may use, which torch does not check. Only for work whose
+    result does not depend on the number.
     """
     outside = _OUTSIDE.get()
     if outside is None:

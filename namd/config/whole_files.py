@@ -1,4 +1,4 @@
-"""Results that are written whole or not at all, whatever happens to the disk meanwhile."""
+"""Results that are written completely or not at all, even if the disk fails meanwhile."""
 
 import secrets
 import shutil
@@ -17,7 +17,7 @@ def filled_whole(folder: Path) -> Iterator[Path]:
     folders made for it are removed.
 
     Raises:
-        InputError: The place is full or cannot be written.
+        InputError: The disk is full or not writable.
     """
     made: list[Path] = []
     partial = folder / f".partial-{secrets.token_hex(8)}"

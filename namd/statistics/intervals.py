@@ -1,4 +1,4 @@
-"""The interval of a metric in each situation: one method for each, under the name it is shown with.
+"""The interval of a metric in each situation: one method each, under the name in the output.
 
 Over training seeds alone it is `namd.statistics.seed_intervals.mean_over_seeds`.
 """

@@ -1,8 +1,8 @@
-"""The metrics of a run by name: what people call them, which way is better, what values they take.
+"""The metrics of a run by name: their titles, directions and ranges.
 
-Student's t over two or three seeds knows nothing of the last and reaches below a distance of 0 or
-above an AUROC of 1. What lies there is not possible, so intervals end where the metric does: an
-interval cut so covers the true value as often as the whole one.
+Student's t over two or three seeds ignores the range and reaches below a distance of 0 or
+above an AUROC of 1. Such values are impossible, so intervals are clipped to the range: a
+clipped interval covers the true value as often as the whole one.
 """
 
 import math
@@ -15,10 +15,10 @@ class Metric:
     """One metric.
 
     Attributes:
-        title: What people call it.
-        low: Least value that it can take.
-        high: Greatest.
-        lower_is_better: Whether it is a distance; None: neither way is better by itself.
+        title: Its name for people.
+        low: Its smallest possible value.
+        high: Its largest possible value.
+        lower_is_better: Whether lower values are better; None: neither direction is.
     """
 
     title: str
@@ -52,26 +52,26 @@ _OTHERS = {
 }
 
 RANKING = tuple(_RANKING)
-"""Of the probability averaged over draws, then of each draw, averaged over draws."""
+"""Metrics of the probability averaged over draws, then of each draw, averaged over draws."""
 IMAGE_METRICS = tuple(_IMAGES)
-"""Measured of each case and draw against the real follow-up."""
+"""Metrics of each case and draw against the real follow-up."""
 SET_METRICS = tuple(_SETS)
-"""Measured of all cases of a draw together."""
+"""Metrics of all cases of a draw together."""
 METRICS: Mapping[str, Metric] = {**_RANKING, **_IMAGES, **_SETS, **_OTHERS}
-"""All that a trial completes with, and so all that a study file may name."""
+"""All metrics of a completed trial, which are those that a study file may name."""
 
 
 def title_of(metric: str) -> str:
-    """Return what people call a metric; an unknown one's own name."""
+    """Return a metric's title; an unknown metric's own name."""
     return METRICS[metric].title if metric in METRICS else metric
 
 
 def lower_is_better(metric: str) -> bool:
-    """Return whether a metric is a distance; an unknown one is taken for none."""
+    """Return whether lower values of a metric are better; False for an unknown one."""
     return metric in METRICS and bool(METRICS[metric].lower_is_better)
 
 
 def within_range(metric: str, value: float) -> float:
-    """Return the value, or the nearest that the metric can take."""
+    """Return the value, clipped to the metric's range."""
     known = METRICS.get(metric, Metric(metric))
     return value if math.isnan(value) else min(max(value, known.low), known.high)

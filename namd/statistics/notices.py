@@ -1,4 +1,4 @@
-"""What must be read beside every number and picture."""
+"""The notices beside every number and picture."""
 
 RESEARCH_ONLY = "Research use only: not for clinical decisions."
 SIMULATED = (

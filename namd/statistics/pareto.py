@@ -1,13 +1,13 @@
-"""Which of several scored things no other one beats. Needs no numpy: a status is shown with it."""
+"""The Pareto front of scores, without numpy, so that `study status` stays light."""
 
 from collections.abc import Mapping, Sequence
 
 
 def pareto_front(scores: Mapping[int, Sequence[float]]) -> list[int]:
-    """Return the numbers whose score no other one beats, in their order.
+    """Return the indices of the scores that no other dominates, in order.
 
-    Every part of a score is better the larger it is. One beats another if it is as good in every
-    part and better in one. Of scores with one part only the first of the best is returned.
+    Higher is better in every component. A score dominates another if it is as good in every
+    component and better in one. For scores with one component the first of the best is returned.
     """
     found = {number: tuple(score) for number, score in scores.items()}
     if not found:

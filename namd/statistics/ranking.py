@@ -1,7 +1,7 @@
 """How well scores rank cases: AUROC and average precision, plain and under case weights.
 
-The weighted form is what a bootstrap needs: one sort per row of scores serves every replicate,
-where scikit-learn would sort again for each. Intervals and tests do not belong here.
+A bootstrap needs the weighted form: one sort per row of scores serves every replicate,
+whereas scikit-learn would sort for each. Intervals and tests do not belong here.
 """
 
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ class Estimate:
     high: float
 
     def to_mapping(self) -> dict[str, float | None]:
-        """Return a JSON-able mapping in which what is not finite is None."""
+        """Return a JSON-able mapping with None for values that are not finite."""
         parts = {"value": self.value, "low": self.low, "high": self.high}
         return {name: float(v) if np.isfinite(v) else None for name, v in parts.items()}
 
@@ -87,8 +87,8 @@ def logit_bootstrap_interval(
 ) -> Estimate:
     """Interval of a proportion-like value: value +- z sd on the logit scale.
 
-    Average precision is skewed near 0 and 1, which the logit mends (Boyd 2013); its spread comes
-    from the patient bootstrap, because cases of one patient are not independent.
+    Average precision is skewed near 0 and 1, which the logit corrects (Boyd 2013); its spread
+    comes from the patient bootstrap, because cases of one patient are not independent.
     """
     inside = replicates[(replicates > 0) & (replicates < 1)]
     if len(inside) < 2 or not 0 < value < 1:

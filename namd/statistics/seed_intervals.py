@@ -1,4 +1,4 @@
-"""The interval of a mean over training seeds alone. Needs no numpy: a status is shown with it."""
+"""The interval of a mean over training seeds only, without numpy: `study status` stays light."""
 
 import math
 from collections.abc import Sequence

@@ -23,10 +23,10 @@ class SeedMean:
 
     Attributes:
         value: Mean over seeds.
-        per_seed: What each seed gave, (S,).
-        standard_error: Of the mean, patients and seeds both drawn anew; NaN if it cannot be
-            told.
-        degrees_of_freedom: Of Student's t that `standard_error` stands for.
+        per_seed: The value of each seed, (S,).
+        standard_error: Standard error of the mean over both patients and seeds; NaN if it cannot
+            be estimated.
+        degrees_of_freedom: Degrees of freedom of Student's t for `standard_error`.
     """
 
     value: float
@@ -48,9 +48,9 @@ class SeedMean:
         return Estimate(self.value, float(expit(centre - swing)), float(expit(centre + swing)))
 
     def p_value(self) -> float:
-        """Two-sided p of a true mean of 0; 1 where every seed gave 0 exactly.
+        """Two-sided p of a true mean of 0; 1 if every seed gave exactly 0.
 
-        NaN if no standard error could be formed, or where it is 0 and the value is not.
+        NaN if no standard error could be estimated, or if it is 0 and the value is not.
         """
         if not self.per_seed.any() and len(self.per_seed):
             return 1.0

@@ -17,7 +17,7 @@ EXACT_SIGN_FLIPS_UP_TO = 16  # 65,536 sign patterns, a few milliseconds
 class DeLongTest:
     """Two correlated AUROCs and the test of their difference.
 
-    It knows neither patients nor draws nor training seeds: one score per independent case.
+    For one score per independent case, without patients, draws or training seeds.
     """
 
     auroc_a: float
@@ -119,7 +119,7 @@ def sign_flip_p(differences: Num[np.ndarray, " S"]) -> float | None:
 
 
 def sign_flip_floor(num_differences: int) -> float:
-    """Smallest two-sided p that flipping the signs of so many differences can give."""
+    """Smallest two-sided p that sign flips of this many differences can give."""
     return float(min(1.0, 2.0 ** (1 - num_differences)))
 
 
@@ -130,5 +130,5 @@ def _exact_sign_flip(differences: np.ndarray) -> float:
 
 
 def _observed(differences: np.ndarray) -> tuple[float, float]:
-    """The sum, and what two sums of the same numbers in another order may differ by."""
+    """The sum, and the largest difference to a sum of the same numbers in another order."""
     return abs(float(differences.sum())), 1e-12 * float(np.abs(differences).sum())

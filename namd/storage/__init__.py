@@ -1,1 +1,1 @@
-"""Where bytes lie: local folders and S3, leases on them, and the layout of artifacts."""
+"""Storage in local folders and S3, leases on it, and the layout of artifacts."""

@@ -1,8 +1,8 @@
-"""The layout of artifacts: where their files lie, what they say, and whether they are intact.
+"""The layout of artifacts: the paths, contents and integrity of their files.
 
-`<stage>/<key>/COMMIT` names the one attempt under `attempts/` that counts and the digest of every
+`<stage>/<key>/COMMIT` names the published attempt under `attempts/` and the digest of every
 file in it: a manifest, metrics, and a payload. The store publishes artifacts and removes them;
-here they are only read, by anything that has the storage.
+this module only reads them, and needs only the storage.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _DIGITS = frozenset("0123456789abcdef")
 
 
 class CommitUnreadable(ValueError):  # noqa: N818 - says what is the case
-    """A COMMIT that no store wrote like this."""
+    """A COMMIT is not what a store writes."""
 
 
 class Damaged(StoreError):  # noqa: N818 - says what is the case
@@ -35,11 +35,11 @@ class Damaged(StoreError):  # noqa: N818 - says what is the case
 
 @dataclass(frozen=True)
 class Commit:
-    """Which attempt at a key was published, and what its files held.
+    """The published attempt at a key, and the digests of its files.
 
     Attributes:
         attempt: Name of the attempt.
-        files: `sha256` and `size` of every file, by its place in the attempt's folder.
+        files: `sha256` and `size` of every file, by its path in the attempt's folder.
     """
 
     attempt: str
@@ -64,13 +64,13 @@ def require_stage_name(stage: str) -> None:
 
 
 def key_folder(stage: str, key: str) -> str:
-    """Return the place of a key in the store. Raises ValueError for a stage's impossible name."""
+    """Return the folder of a key in the store. Raises ValueError for an invalid stage name."""
     require_stage_name(stage)
     return f"{stage}/{key}"
 
 
 def attempt_folder(stage: str, key: str, attempt: str) -> str:
-    """Return the place of an attempt in the store."""
+    """Return the folder of an attempt in the store."""
     return f"{stage}/{key}/{ATTEMPTS}/{attempt}"
 
 
@@ -81,7 +81,7 @@ def encode_commit(commit: Commit) -> bytes:
 
 
 def parse_manifest(data: bytes) -> dict[str, Any]:
-    """Return what a manifest says. Raises ValueError."""
+    """Return a manifest's contents. Raises ValueError."""
     try:
         return dict(json.loads(data))
     except (ValueError, TypeError) as error:
@@ -89,7 +89,7 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
 
 
 def parse_metrics(data: bytes) -> list[dict[str, Any]]:
-    """Return what a stage's body measured: one mapping per step. Raises ValueError."""
+    """Return a stage's metrics: one mapping per step. Raises ValueError."""
     try:
         return [dict(json.loads(line)) for line in data.decode("utf-8").splitlines()]
     except (ValueError, TypeError) as error:
@@ -99,8 +99,8 @@ def parse_metrics(data: bytes) -> list[dict[str, Any]]:
 def parse_commit(raw: bytes) -> Commit:
     """Read a COMMIT. Raises CommitUnreadable."""
     try:
-        told = json.loads(raw)
-        commit = Commit(told["attempt"], told["files"])
+        record = json.loads(raw)
+        commit = Commit(record["attempt"], record["files"])
         sound = isinstance(commit.attempt, str) and commit.attempt and "/" not in commit.attempt
         sound = sound and all(_is_entry(entry) for entry in commit.files.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -111,16 +111,16 @@ def parse_commit(raw: bytes) -> Commit:
 
 
 def damaged(store: str, stage: str, key: str, problem: str) -> Damaged:
-    """Return the error that names a damaged artifact and the command that lets it be rebuilt."""
+    """Return the error that names a damaged artifact and the command before it can be rebuilt."""
     place = f"{stage}/{key[:12]}"
     return Damaged(
         f"store {store}: {place} is damaged ({problem}); "
-        f"`namd store rm {place} --store {store}` lets it be built again"
+        f"`namd store rm {place} --store {store}` removes it so that it is built again"
     )
 
 
 def read_commit(storage: Storage, stage: str, key: str) -> Commit | None:
-    """Return what a key's COMMIT says; None if nothing is published. Raises Damaged."""
+    """Return a key's COMMIT; None if nothing is published. Raises Damaged."""
     try:
         return parse_commit(storage.read(f"{stage}/{key}/{COMMIT}"))
     except (FileNotFoundError, NotADirectoryError):
@@ -135,14 +135,14 @@ def read_artifact(
     """Return a file of a published artifact; None if the artifact is not in the store.
 
     Args:
-        storage: Where the store lies.
+        storage: The store's storage.
         stage: Name of the stage, without a draw's index.
         key: The artifact's key.
-        place: The file's place in the attempt's folder.
+        place: The file's path in the attempt's folder.
         optional: Also return None if the artifact was published without this file.
 
     Raises:
-        Damaged: The artifact is.
+        Damaged: The artifact is damaged.
     """
     commit = read_commit(storage, stage, key)
     if commit is None or (optional and place not in commit.files):
@@ -151,7 +151,7 @@ def read_artifact(
         data = storage.read(f"{attempt_folder(stage, key, commit.attempt)}/{place}")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         if COMMIT not in storage.names(f"{stage}/{key}"):
-            return None  # removed between the two looks
+            return None  # removed between the two reads
         data = b""
     problem = commit.problem(place, data)
     if problem is not None:
@@ -162,7 +162,7 @@ def read_artifact(
 def read_payload(
     storage: Storage, stage: str, key: str, name: str, *, optional: bool = False
 ) -> bytes | None:
-    """Return a file that a stage's body wrote; see `read_artifact`."""
+    """Return a payload file; see `read_artifact`."""
     return read_artifact(storage, stage, key, f"{PAYLOAD}/{name}", optional=optional)
 
 
@@ -176,7 +176,7 @@ def read_manifest(storage: Storage, stage: str, key: str) -> dict[str, Any] | No
 
 
 def read_metrics(storage: Storage, stage: str, key: str) -> list[dict[str, Any]]:
-    """Return what a published artifact's body measured; [] if nothing is. Raises Damaged."""
+    """Return a published artifact's metrics; [] if there are none. Raises Damaged."""
     data = read_artifact(storage, stage, key, METRICS, optional=True)
     try:
         return parse_metrics(data or b"")

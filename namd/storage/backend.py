@@ -1,4 +1,4 @@
-"""A storage as the artifact store uses it: trouble with the place is one line for the user."""
+"""A storage for the artifact store, whose errors are one line for the user."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ T = TypeVar("T")
 def _explained(
     method: Callable[Concatenate[Any, P], T],
 ) -> Callable[Concatenate["Backend", P], T]:
-    """Return a method that asks the storage and raises StoreError for trouble with it."""
+    """Return a method that calls the storage and turns its errors into StoreError."""
 
     @wraps(method)
     def ask(self: "Backend", *args: P.args, **kwargs: P.kwargs) -> T:
@@ -27,10 +27,10 @@ def _explained(
 
 
 class Backend:
-    """The methods of a `Storage`, raising StoreError; what is absent is no error.
+    """The methods of a `Storage`, raising StoreError; an absent file is no error.
 
     Attributes:
-        storage: What it asks.
+        storage: The storage behind it.
         name: Its root, for messages.
         folder: The local folder that holds working folders and local copies.
     """
@@ -70,7 +70,7 @@ class Backend:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn the storage's trouble inside this block into StoreError."""
+        """Turn the storage's errors inside this block into StoreError."""
         try:
             yield
         except OSError as error:

@@ -1,6 +1,6 @@
-"""The operations that stores and ledgers need of a place that keeps bytes.
+"""The storage operations that stores and ledgers need, independent of the files' meaning.
 
-Nothing here knows what a file means. `local` and `objects` implement the protocol.
+`local` and `objects` implement the protocol.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ from namd.storage.errors import StoreError, store_error
 class Storage(Protocol):
     """Named byte strings under one root. Names are relative, with forward slashes.
 
-    Names that begin with a dot are never listed. Every method raises OSError for trouble with
-    the place; `backend.Backend` turns that into a line for the user.
+    Names that begin with a dot are never listed. Every method raises OSError if the storage
+    fails; `backend.Backend` turns that into a line for the user.
 
     Attributes:
         root: The folder or URL, for messages.
@@ -59,11 +59,11 @@ class Storage(Protocol):
         ...
 
     def move(self, name: str, target: str) -> None:
-        """Give a file or a folder another name, which is free."""
+        """Rename a file or a folder; the new name must be free."""
         ...
 
     def sweep(self, folder: str) -> None:
-        """Remove what killed writers left in a folder."""
+        """Remove the temporary files of killed writers in a folder."""
         ...
 
     def working_folder(self, path: str) -> Path:
@@ -81,12 +81,12 @@ class Storage(Protocol):
     def renew(self, path: str) -> bool:
         """Replace a local copy of the files under this path, which is damaged or not trusted.
 
-        Returns False, and does nothing, if they lie here themselves.
+        Returns False, and does nothing, if the files themselves are local.
         """
         ...
 
     def keep(self, path: str, first: str = "") -> None:
-        """Save a working folder that goes on changing, for `restore`; called between changes.
+        """Save a working folder that will change again, for `restore`; called between changes.
 
         Args:
             path: The folder.
@@ -95,7 +95,7 @@ class Storage(Protocol):
         ...
 
     def restore(self, path: str) -> Path:
-        """Return a working folder with what was last kept of it, on any machine."""
+        """Return a working folder with the files that any machine saved last."""
         ...
 
 

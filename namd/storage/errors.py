@@ -1,4 +1,4 @@
-"""What is wrong with the place of a store, in one line with a way out."""
+"""The problem of a store's disk or bucket, in one line with a way out."""
 
 import errno
 from pathlib import Path
@@ -21,13 +21,13 @@ _SILENT = "does not answer"
 
 
 class StoreError(InputError):
-    """The store's place cannot be used: full, read-only, not a store."""
+    """The store cannot be used: disk full, read-only, not a store."""
 
 
 def storage_problem(error: BaseException | None) -> str | None:
-    """Return what is wrong with the disk or S3, or None if the error is about something else.
+    """Return the problem of the disk or S3, or None if the error has another cause.
 
-    Libraries that write through Rust or C++ report it in words only, or as another error's cause.
+    Libraries in Rust or C++ report it only in the message, or as another error's cause.
     """
     while error is not None:
         if isinstance(error, S3Away | StoreError) and _SILENT in str(error):
@@ -41,11 +41,11 @@ def storage_problem(error: BaseException | None) -> str | None:
 
 
 def store_error(name: str, error: OSError) -> StoreError | None:
-    """Return the line for trouble with a storage, or None if the error is about something else.
+    """Return the line for a storage's error, or None if the error has another cause.
 
     Args:
         name: Root of the storage.
-        error: What one of its methods raised.
+        error: The error of one of its methods.
     """
     if isinstance(error, S3Away):
         return StoreError(f"store {error}; check network and server, or name another with --store")
@@ -60,13 +60,13 @@ def store_error(name: str, error: OSError) -> StoreError | None:
 
 
 class explained:  # noqa: N801 - reads as a context: `with explained(store.name):`
-    """Turns a full or unwritable disk inside this block into a StoreError of one line.
+    """Turn a full or unwritable disk inside this block into a StoreError of one line.
 
-    An error that names a file elsewhere (a cohort one may not read) is let through.
+    An error that names a file elsewhere (an unreadable cohort, say) passes unchanged.
 
     Args:
-        name: The store's, for the message.
-        folder: Where its files lie on this machine; None: at its name.
+        name: The store's name, for the message.
+        folder: The folder of its files on this machine; None: its name is the folder.
     """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:

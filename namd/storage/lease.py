@@ -1,8 +1,8 @@
-"""Leases: who holds something, shown by a heartbeat, and whether the holder still lives.
+"""Leases: a holder, its heartbeat, and whether it is still alive.
 
-A lease is advice: it saves work. That nothing is published twice rests on COMMIT, and that a late
-writer of a ledger is refused on its fence. Where the records of a lease lie, and what they are
-called, is said by a `LeaseRecords`.
+A lease is advisory: it saves work. COMMIT ensures that nothing is published twice, and the fence
+that a late writer of a ledger is refused. A `LeaseRecords` defines where a lease's records are
+stored.
 """
 
 import threading
@@ -18,7 +18,7 @@ from namd.storage.process import Holder
 
 @dataclass(frozen=True)
 class LeaseTiming:
-    """How often a holder shows life, and how long a silent one is believed.
+    """Interval of heartbeats, and the silence after which a holder counts as dead.
 
     Attributes:
         heartbeat_s: Seconds between two heartbeats.
@@ -35,13 +35,13 @@ class LeaseTiming:
 
     @property
     def poll_s(self) -> float:
-        """Seconds between an observer's looks."""
+        """Seconds between an observer's checks."""
         return min(1.0, self.heartbeat_s / 4)
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a holder shows.
+    """A holder's heartbeat.
 
     Attributes:
         holder: The process.
@@ -71,7 +71,7 @@ class LeaseRecords(Protocol):
         ...
 
     def heartbeat(self, epoch: int) -> bytes | None:
-        """Return what changes while the holder lives; None once it has released the lease."""
+        """Return bytes that change while the holder lives; None once it has released the lease."""
         ...
 
     def beat(self, epoch: int, heartbeat: Heartbeat) -> None:
@@ -79,12 +79,12 @@ class LeaseRecords(Protocol):
         ...
 
     def release(self, epoch: int, heartbeat: Heartbeat) -> None:
-        """Record that the holder has given the lease up."""
+        """Record that the holder released the lease."""
         ...
 
 
 class Lease:
-    """A lease held by this process, with a thread that shows life until it is released or lost.
+    """A lease held by this process, with a heartbeat thread until it is released or lost.
 
     Attributes:
         epoch: Its epoch.
@@ -117,17 +117,17 @@ class Lease:
 
     @property
     def seen_lost(self) -> bool:
-        """Whether a look has already found the lease lost. False is no proof."""
+        """Whether a check has already found the lease lost. False proves nothing."""
         return self._lost.is_set()
 
     def lost(self) -> bool:
-        """Look whether another process has taken a later epoch, or all records are gone."""
+        """Return whether another process has taken a later epoch, or all records were removed."""
         if self._records.latest() != self.epoch:
             self._lost.set()
         return self._lost.is_set()
 
     def release(self) -> None:
-        """Give the lease up; the next holder need not wait."""
+        """Release the lease; the next holder need not wait."""
         self.stop()
         if not self.lost():
             self._records.release(self.epoch, self._heartbeat())
@@ -154,7 +154,7 @@ class Lease:
 
 
 class Sight(Enum):
-    """What a look at a lease has shown of its holder."""
+    """The result of a check of a lease's holder."""
 
     ENDED = "released or known to be dead"
     ALIVE = "its heartbeat has changed"
@@ -163,10 +163,10 @@ class Sight(Enum):
 
 
 class Watch:
-    """Looks at one epoch again and again.
+    """Checks one epoch repeatedly.
 
     Attributes:
-        holder: The process that holds it, once looked at.
+        holder: The process that holds it, after the first check.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Watch:
         self._since = 0.0
 
     def look(self, began: float | None = None) -> Sight:
-        """Return what is seen of the holder now.
+        """Check the holder now.
 
         Args:
             began: When the observer began to ask the storage; now by default.
@@ -197,7 +197,7 @@ class Watch:
             return Sight.ENDED
         before, self._seen = self._seen, (self.holder.token, heartbeat)
         now = self._clock()
-        # A storage that let this look wait was away for the holder too: begin to count anew.
+        # A storage that delayed this check was away for the holder too: restart the count.
         if before != self._seen or now - began > self._timing.ttl_s / 2:
             self._since = now
         if before is not None and before != self._seen:

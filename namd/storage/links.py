@@ -1,8 +1,8 @@
 """Giving a finished file its name, once or again, on a local disk or over NFS.
 
-Over NFS the server may do what it was asked to and the reply may be lost. The client then asks
-again and reports an error for something that succeeded, so every error is checked against what
-is there. What the files hold is not decided here.
+Over NFS the server may execute a request and lose its reply. The client then repeats the request
+and reports an error for something that succeeded, so every error is checked against the
+actual files.
 """
 
 import os

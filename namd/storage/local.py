@@ -18,10 +18,10 @@ STALE_S = 3600.0
 
 
 class LocalStorage:
-    """A folder of a file system that has hard links: `os.link` refuses a taken name atomically.
+    """A folder of a file system with hard links: `os.link` refuses a taken name atomically.
 
-    fsspec's local `pipe_file(mode="create")` looks and then writes, which two writers can pass
-    at once; so this is our own.
+    fsspec's local `pipe_file(mode="create")` checks and then writes, so two writers can both
+    succeed; hence this implementation.
     """
 
     def __init__(self, folder: Path) -> None:

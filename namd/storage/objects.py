@@ -1,7 +1,7 @@
-"""A prefix of an S3 bucket as a storage, with a folder of this machine beside it.
+"""A prefix of an S3 bucket as a storage, with a local folder.
 
-Single files are objects only. Whole folders are filled here and uploaded, or downloaded once and
-never changed, because stage bodies read and write local files.
+Single files exist only as objects. Whole folders are filled locally and uploaded, or downloaded
+once and never changed, because stage bodies read and write local files.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from s3fs import S3FileSystem
 
 CACHE_VARIABLE = "NAMD_STORE_CACHE"
-"""Folder for local copies; the ranks of a worker group see one another's files in a shared one."""
+"""Folder for local copies; a worker group on several nodes needs a shared one."""
 
 
 class ObjectStorage:
     """A prefix of a bucket through s3fs; creation sends `If-None-Match: *`.
 
-    Every call waits out an outage (see `Patience`); S3Away, an OSError, says that it lasts.
+    Every call waits out an outage (see `Patience`); S3Away, an OSError, is raised if it lasts.
 
     Args:
         filesystem: s3fs, without caches of listings.
         root: Bucket and prefix.
-        folder: Where local copies lie; may be removed while nothing runs.
-        answered: Whether the server is known to be there: see `Patience`.
+        folder: Folder of local copies; may be removed while nothing runs.
+        answered: Whether the server is known to exist: see `Patience`.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class ObjectStorage:
         self._put([file for file in (self.folder / path).rglob("*") if file.is_file()])
 
     def fetch(self, path: str) -> Path:
-        """Return the local copy, downloaded where it is missing: all of it or nothing."""
+        """Return the local copy, downloaded if it is missing: all of it or nothing."""
         folder = self.folder / path
         if not folder.is_dir():
             # Another process of this machine may have been quicker.
@@ -116,7 +116,7 @@ class ObjectStorage:
         return folder
 
     def renew(self, path: str) -> bool:
-        """Download the files again and put them in the place of the local copy."""
+        """Download the files again and replace the local copy."""
         folder = self.folder / path
         retired = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
         with self._downloaded(path) as partial:
@@ -162,17 +162,17 @@ class ObjectStorage:
             except FileNotFoundError:
                 if (self.folder / place).exists():
                     raise
-                # A worker group goes on meanwhile: this checkpoint has just given way to the next.
+                # A worker group continues meanwhile: the next checkpoint just replaced it.
                 del states[place]
         for place in set(self._objects(path)) - set(states):
             self._patiently(self._filesystem.rm_file, self._key(place))
         self._uploaded |= states
 
     def restore(self, path: str) -> Path:
-        """Return a working folder that holds what was last kept, by whichever machine.
+        """Return a working folder with the files that any machine saved last.
 
-        Where nothing was kept, what this machine has stays. Otherwise it goes, even if it is
-        further on: files of two states would not fit one another.
+        If none were saved, this machine's files stay. Otherwise they are replaced, even by an
+        older state: files of two states must not be mixed.
         """
         folder = self.working_folder(path)
         kept = self._objects(path)
@@ -240,15 +240,15 @@ def open_object_storage(
     answered: bool = False,
     **options: Any,  # noqa: ANN401 - for s3fs
 ) -> ObjectStorage:
-    """Return the storage at an `s3://bucket/prefix` URL; `options` go to s3fs.
+    """Return the storage at an `s3://bucket/prefix` URL; `options` are for s3fs.
 
-    Address and credentials come from where the AWS tools look for them.
+    Address and credentials come from the places that the AWS tools use.
     """
     return ObjectStorage(open_s3(**options), url.partition("://")[2], cache_folder(url), answered)
 
 
 def cache_folder(url: str) -> Path:
-    """Return where local copies of the store at a URL lie."""
+    """Return the folder of local copies of the store at a URL."""
     base = os.environ.get(CACHE_VARIABLE)
     if not base:
         base = os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/namd/stores"
@@ -266,7 +266,7 @@ def _rename(partial: Path, folder: Path) -> None:
 
 
 def _state(file: Path) -> tuple[int, int]:
-    """Return what tells a file's content from its earlier ones; zeros if it just went."""
+    """Return a mark that changes with a file's content; zeros if the file was just removed."""
     try:
         status = file.stat()
     except FileNotFoundError:

@@ -12,12 +12,12 @@ def open_storage(url: str, answered: bool = False, **options: Any) -> Storage:  
     """Return the storage at a folder, `file://` or `s3://` URL.
 
     Args:
-        url: Where.
-        answered: Whether the server is known to be there: see `s3.Patience`.
-        options: For s3fs, which looks for address and credentials as the AWS tools do.
+        url: The folder or URL.
+        answered: Whether the server is known to exist: see `s3.Patience`.
+        options: For s3fs, which finds address and credentials as the AWS tools do.
 
     Raises:
-        StoreError: Another protocol, of which it is not known whether it creates atomically.
+        StoreError: Another protocol, which may not create files atomically.
     """
     protocol, separator, rest = url.partition("://")
     if separator and protocol in ("s3", "s3a"):

@@ -1,4 +1,4 @@
-"""A process, told apart from every other on any machine, and whether it still lives."""
+"""The identity of a process among all machines, and whether it is still alive."""
 
 import os
 import secrets
@@ -16,11 +16,11 @@ class Holder:
 
     Attributes:
         host: Host name.
-        boot: The kernel's boot id; empty if the system does not say.
+        boot: The kernel's boot id; empty if unknown.
         namespace: The process-id namespace: containers of one kernel share the boot id.
         pid: Process id in that namespace.
         started: The process's start time in clock ticks since boot: process ids are reused.
-        token: A random word, so that two leases of one process differ.
+        token: A random token, so that two leases of one process differ.
     """
 
     host: str
@@ -41,8 +41,8 @@ class Holder:
         """Return the holder that a lease's record names.
 
         Args:
-            record: What the JSON says.
-            token: The record's name of the field `token`.
+            record: The JSON object.
+            token: The record's name for the field `token`.
 
         Raises:
             ValueError: The record is of another form.
@@ -59,11 +59,11 @@ class Holder:
         return cls(**values)
 
     def record(self, token: str) -> dict[str, Any]:
-        """Return what a lease's record says; its field `token` goes by this name."""
+        """Return a lease's record, with the field `token` under this name."""
         return {token if name == "token" else name: value for name, value in asdict(self).items()}
 
     def is_dead(self) -> bool | None:
-        """Return whether the process is gone; None if it cannot be seen from here."""
+        """Return whether the process is dead; None if it runs on another machine."""
         boot, namespace = _machine()
         here = (socket.gethostname(), boot, namespace)
         if not boot or (self.host, self.boot, self.namespace) != here:

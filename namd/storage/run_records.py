@@ -14,7 +14,7 @@ _DIGEST = "sha256"
 
 
 class RunDamaged(StoreError):  # noqa: N818 - says what is the case
-    """A record that no run wrote like this."""
+    """A record is not what a run writes."""
 
 
 def run_place(key: str) -> str:
@@ -24,7 +24,7 @@ def run_place(key: str) -> str:
 
 def encode_run(content: Mapping[str, Any]) -> bytes:
     """Return the bytes of a record, its own digest included. Raises ValueError for NaN."""
-    # As it will be read: the digest must not depend on what JSON does to a value.
+    # As it will be read: the digest must not depend on JSON's conversion of values.
     record = json.loads(json.dumps(content, allow_nan=False))
     record[_DIGEST] = fingerprint(record)
     return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()

@@ -1,6 +1,6 @@
-"""One way of talking to S3, for ledger and artifacts: limits in time, and patience with outages.
+"""Access to S3 for ledger and artifacts: time limits, and retries during outages.
 
-What lies where in the bucket is not known here.
+Independent of the layout of the bucket.
 """
 
 import math
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from s3fs import S3FileSystem
 
 PATIENCE_VARIABLE = "NAMD_S3_PATIENCE_S"
-"""Seconds that an S3 which has answered before may be away; overrides `PATIENCE_S`."""
+"""Names the variable that overrides `PATIENCE_S`, the longest outage that is waited out."""
 
 PATIENCE_S = 60.0
 
@@ -28,14 +28,14 @@ ANSWER_S = 15
 """Limit of silence after a request was sent, or between two pieces of its answer."""
 
 SLOWEST_BYTES_PER_S = 1e6
-"""An upload slower than this is given up: a stopped server takes some bytes and then no more."""
+"""Slower uploads are aborted: a stopped server accepts some bytes and then no more."""
 
 LONGEST_PAUSE_S = 5.0
 RECHECK_S = 1.0
-"""After an outage was given up, calls fail at once for so long before one is tried again.
+"""After an outage exceeded its limit, calls fail at once for this long before the next try.
 
-Or for twice as long as the last try took, where that is more: a study that ends has several words
-left to write, and each would wait for a server that stands still.
+Or for twice as long as the last try took, if that is more: a study that ends has several records
+left to write, and each would wait for a stopped server.
 """
 
 _BUSY = frozenset({"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "OperationAborted"})
@@ -47,15 +47,15 @@ T = TypeVar("T")
 
 
 class S3Away(OSError):  # noqa: N818 - says what is the case
-    """S3 does not answer, or only that it cannot serve now."""
+    """S3 does not answer, or answers that it cannot serve now."""
 
 
 class Patience:
     """Tries calls again while S3 is away, with growing pauses, for a limited time.
 
-    An outage is one for all threads: it began with the first call that failed, and ends with the
-    first one that is answered. Where the server has never answered, an address is more likely to
-    be wrong than a server away: then nothing is tried again.
+    All threads share an outage: it begins with the first call that fails, and ends with the
+    first one that is answered. If the server has never answered, the address is more likely wrong
+    than the server away: then nothing is retried.
 
     Args:
         name: The URL, for messages.
@@ -82,7 +82,7 @@ class Patience:
         self._refused: tuple[float, str] | None = None
 
     def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what the call returns. Raises S3Away, or OSError for other trouble with S3."""
+        """Return the call's result. Raises S3Away, or OSError for other errors of S3."""
         first: float | None = None
         pause_s = 0.2
         while True:
@@ -107,13 +107,13 @@ class Patience:
             self._answered, self._began, self._refused = True, None, None
 
     def _refuse(self) -> None:
-        """Fail at once where the outage was given up a moment ago."""
+        """Fail at once if the outage has just exceeded its limit."""
         with self._lock:
             if self._refused is not None and self._clock() < self._refused[0]:
                 raise S3Away(self._refused[1])
 
     def _rest_s(self, first: float, took_s: float, error: Exception) -> float:
-        """Return how long the outage is still waited out. Raises S3Away: no longer."""
+        """Return how much longer to wait. Raises S3Away once the limit is exceeded."""
         with self._lock:
             now = self._clock()
             self._began = now if self._began is None else self._began
@@ -129,11 +129,11 @@ class Patience:
 
 
 def open_s3(**options: Any) -> "S3FileSystem":  # noqa: ANN401 - for s3fs
-    """Return s3fs with limits in time, without caches and tries of its own; see `Patience`.
+    """Return s3fs with time limits, without its own caches and retries; see `Patience`.
 
-    Address and credentials come from where the AWS tools look for them, unless `options` tell.
+    Address and credentials come from where the AWS tools find them, unless `options` set them.
 
-    Raises InputError if a variable names an address that is none.
+    Raises InputError if a variable names an invalid address.
     """
     import s3fs  # a local study must not pay for it
 
@@ -151,12 +151,12 @@ def open_s3(**options: Any) -> "S3FileSystem":  # noqa: ANN401 - for s3fs
 
 
 def upload_limit_s(num_bytes: int) -> float:
-    """Return how long a request that carries so many bytes may take."""
+    """Return how long a request with this many bytes may take."""
     return CONNECT_S + ANSWER_S + num_bytes / SLOWEST_BYTES_PER_S
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error says that S3 is out of reach or too busy, which may pass by itself."""
+    """Whether an error means that S3 is unreachable or too busy, which may pass by itself."""
     from aiohttp import ClientError as StreamError
     from botocore.exceptions import ConnectionError as NotConnected
     from botocore.exceptions import HTTPClientError
@@ -165,20 +165,20 @@ def is_away(error: BaseException) -> bool:
     kinds = (TimeoutError, ConnectionError, StreamError, NotConnected, HTTPClientError)
     if isinstance(error, (S3Away, *kinds, ResponseParserError)):
         return True
-    told = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    if not isinstance(told, dict):
+    reply = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    if not isinstance(reply, dict):
         return False
-    status = told.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    # 501: what was asked for is not implemented, and will not be.
+    status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    # 501: the request is not implemented; a retry is useless.
     busy = status == 429 or (status >= 500 and status != 501)
-    return busy or told.get("Error", {}).get("Code") in _BUSY
+    return busy or reply.get("Error", {}).get("Code") in _BUSY
 
 
 def _as_os_error(name: str, error: Exception) -> Exception:
-    """Return an error as callers expect it: what s3fs hands through unchanged is none of theirs."""
+    """Return an error as the OSError that callers expect; s3fs passes others through."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    # An address of ~/.aws/config that is none is a ValueError.
+    # An invalid address in ~/.aws/config is a ValueError.
     address = isinstance(error, ValueError) and "endpoint" in str(error)
     if address or isinstance(error, BotoCoreError | ClientError):
         return OSError(f"{name}: {_in_words(error)}")
@@ -207,11 +207,11 @@ def _in_words(error: BaseException) -> str:
 
 
 def _limit() -> float:
-    told = os.environ.get(PATIENCE_VARIABLE, "")
+    given = os.environ.get(PATIENCE_VARIABLE, "")
     try:
-        limit_s = float(told) if told else PATIENCE_S
+        limit_s = float(given) if given else PATIENCE_S
     except ValueError:
         limit_s = math.nan
     if not 0 <= limit_s < math.inf:
-        raise InputError(f"{PATIENCE_VARIABLE}={told!r}: a number of seconds, 0 or more")
+        raise InputError(f"{PATIENCE_VARIABLE}={given!r}: expected a number of seconds, 0 or more")
     return limit_s

@@ -1,4 +1,4 @@
-"""A tracker in a thread of its own: what it cannot do costs one warning, never the study."""
+"""A tracker in its own thread: a failure costs one warning, never the study."""
 
 import queue
 import threading
@@ -10,26 +10,26 @@ from namd.config.errors import InputError, StageError
 from namd.tracking.protocol import Tracker
 
 _LIMIT = 20_000
-"""Calls that wait: some 20 MB. A tracker that far behind is dead or useless."""
+"""Queued calls, at most: about 20 MB. A tracker that far behind is dead or useless."""
 
 
 @runtime_checkable
 class Abandonable(Tracker, Protocol):
-    """A tracker that can be given up while it is in the middle of something."""
+    """A tracker whose current call can be aborted."""
 
     def abandon(self) -> None:
-        """Make whatever it is doing fail soon."""
+        """Make its current call fail soon."""
         ...
 
 
 class BackgroundTracker:
-    """Hands every call to another tracker in a thread; never raises, never waits but in `close`.
+    """Forwards every call to another tracker in a thread; never raises, and only `close` waits.
 
     Args:
         inner: Does the work.
-        warn: Told at most one line.
-        patience_s: How long `close` waits for what is left to be written.
-        limit: Calls that may wait; a step beyond half of it is dropped, an event beyond it ends
+        warn: Called with one line, at most once.
+        patience_s: How long `close` waits for queued calls.
+        limit: Queued calls, at most; a step beyond half of it is dropped, an event beyond it ends
             the tracking.
     """
 
@@ -53,31 +53,31 @@ class BackgroundTracker:
     def event(
         self, trial: str | None, attempt: int, transition: str, body: Mapping[str, Any]
     ) -> None:
-        """Hand on a record."""
+        """Queue a record."""
         self._put(partial(self._inner.event, trial, attempt, transition, body))
 
     def step(
         self, label: str, key: str, index: int, total: int, metrics: Mapping[str, float]
     ) -> None:
-        """Hand on a step, unless too much is waiting."""
+        """Queue a step, unless the queue is half full."""
         if self._calls.qsize() < self._steps_limit:
             self._put(partial(self._inner.step, label, key, index, total, dict(metrics)))
 
     def table(
         self, rows: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        """Hand on the table."""
+        """Queue the table."""
         self._put(partial(self._inner.table, list(rows), list(effects)))
 
     def close(self) -> None:
-        """Wait until all is written, but not for ever. A second call does nothing."""
+        """Wait until all is written, with a time limit. A second call does nothing."""
         if not self._over.is_set():
             self._put(self._inner.close)
         if not self._over.is_set():
             self._put(None)
         self._thread.join(self._patience_s)
         if self._thread.is_alive():
-            self._give_up(f"not everything was taken within {self._patience_s:g} s")
+            self._give_up(f"not everything was written within {self._patience_s:g} s")
             self._inner.abandon()
             self._thread.join(5.0)
 
@@ -100,12 +100,12 @@ class BackgroundTracker:
             self._give_up(str(error))
             self._inner.abandon()
         finally:
-            # Also after a mistake of ours: the thread ends, the study does not.
+            # Also after a bug of ours: the thread ends, the study does not.
             self._over.set()
             self._inner_released()
 
     def _inner_released(self) -> None:
-        """Drop what still waits, so that its memory goes."""
+        """Drop the queue to free its memory."""
         while True:
             try:
                 self._calls.get_nowait()

@@ -1,8 +1,7 @@
-"""What may leave this machine: of values known keys, of texts words and numbers alone.
+"""What may leave this machine: values under known keys, and only words and numbers of texts.
 
-A list of what must stay is never complete, so a text is taken apart, and of its tokens only those
-of a known shape are kept. A person's name that stands there as a plain word has that shape too:
-messages must not hold any, whoever reads them.
+A deny list is never complete, so a text is split, and only tokens of a known shape are kept. A
+person's name is a plain word and has that shape too: messages must not contain any.
 """
 
 import getpass
@@ -21,7 +20,7 @@ IDENTIFIERS = frozenset(
         *("host", "hostname", "pid", "user", "username", "address", "ip", "node", "node_ip"),
     )
 )
-"""Keys whose values are never sent, wherever they stand."""
+"""Keys whose values are never sent, at any depth."""
 
 PLACES = frozenset(
     (
@@ -32,7 +31,7 @@ PLACES = frozenset(
 """Keys, or ends of dotted keys, whose values may name a file: a single plain word is kept."""
 
 GONE = "…"
-"""What stands for what was taken out."""
+"""Replaces removed text."""
 
 _WORD = r"[A-Z]?[a-zà-öø-ÿ]+|[A-Z]{1,6}s?"
 _NUMBER = r"[-+±]?\d{1,6}(?:\.\d+)?(?:[eE][-+]?\d{1,3})?"
@@ -55,12 +54,12 @@ _PLACE = re.compile(
 )
 """A path, with up to two blanks in the names of its folders."""
 _PAIR = re.compile(r"\(case .+?, k=(?=\d+\))")
-"""How messages of a drawing pipeline name a case (namd.distributed.pairs.pair_text)."""
+"""A case in the messages of a drawing pipeline (namd.distributed.pairs.pair_text)."""
 _NAMED = re.compile(
     r"\b(?i:((?:case|patient|lesion|nodule|subject|scan|series|host|node|user)s?(?: id)?:?)) "
     r"(?=[^\s,;()\[\]]*[A-Z\d])[^\s,;()\[\]]+"
 )
-"""What follows such a word and is no plain word itself is its name."""
+"""A token after such a word that is no plain word itself is its name."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[_+-][A-Za-z0-9]+)*")
 _PLAIN = re.compile(r"[a-z_]+")
 
@@ -69,7 +68,7 @@ def clean(value: Any, known: frozenset[str] = frozenset()) -> Any:  # noqa: ANN4
     """Return a JSON value without identifying keys, its strings cleaned.
 
     A string that is a single name (`bf16`, `no_align`) is a choice and is kept, unless its key is
-    one of PLACES; of any other see `clean_text`. Numbers that are not finite become None, since
+    one of PLACES; for any other see `clean_text`. Non-finite numbers become None, since
     JSON has none.
 
     Args:
@@ -93,9 +92,9 @@ def clean(value: Any, known: frozenset[str] = frozenset()) -> Any:  # noqa: ANN4
 
 
 def clean_text(text: str, known: frozenset[str] = frozenset()) -> str:
-    """Return a text with everything taken out that is not a plain word or number.
+    """Return a text without everything that is not a plain word or number.
 
-    Paths, addresses, names of hosts and files, anything in single quotes, whatever mixes letters
+    Paths, addresses, names of hosts and files, anything in single quotes, tokens that mix letters
     and digits, and long numbers become `…`.
 
     Args:
@@ -137,7 +136,7 @@ def _this_machine() -> frozenset[str]:
     """Return the words that name this machine and its user."""
     host = socket.gethostname()
     words = {host, host.partition(".")[0], *map(os.environ.get, ("USER", "LOGNAME"))}
-    # There may be no entry of the user's, as in containers.
+    # The user may have no passwd entry, as in containers.
     with suppress(KeyError, OSError, ImportError):
         words.add(getpass.getuser())
     return frozenset(word for word in words if word)

@@ -1,6 +1,6 @@
-"""What a study's driver tells whoever shows it elsewhere: plain values, so that no room is needed.
+"""The interface between a study's driver and trackers: plain values, no imports of other packages.
 
-A tracker is a view. It is told what the ledger has already recorded, may be built again from the
+A tracker is a view. It receives what the ledger has already recorded, can be rebuilt from the
 ledger at any time, and never decides anything.
 """
 
@@ -15,7 +15,7 @@ class Tracker(Protocol):
     def event(
         self, trial: str | None, attempt: int, transition: str, body: Mapping[str, Any]
     ) -> None:
-        """One record of the ledger, after it is durable; in the order of the ledger.
+        """Receive a durable record of the ledger, in the ledger's order.
 
         The first one is the study's `opened`, whose body holds `specification` and
         `configuration`.
@@ -25,15 +25,15 @@ class Tracker(Protocol):
     def step(
         self, label: str, key: str, index: int, total: int, metrics: Mapping[str, float]
     ) -> None:
-        """A stage that is being built is further on."""
+        """Receive a step of a stage that is being built."""
         ...
 
     def table(
         self, rows: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        """The study's final table: one mapping per arm or winner, and one per effect."""
+        """Receive the study's final table: one mapping per arm or winner, and one per effect."""
         ...
 
     def close(self) -> None:
-        """Nothing more will be told."""
+        """End: no further call follows."""
         ...

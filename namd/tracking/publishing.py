@@ -1,4 +1,4 @@
-"""Showing a study again, from its records and its stages' measurements alone."""
+"""Publishing a study again, from its records and its stages' metrics."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,21 +14,21 @@ def publish(
     tracker: Tracker,
     effects: Sequence[Mapping[str, Any]] = (),
 ) -> int:
-    """Tell a tracker all that a running study's tracker was told; return the number of records.
+    """Repeat all calls that a running study's tracker received; return the number of records.
 
     Args:
-        events: The records, in the ledger's order; they may be read while this goes on.
-        steps_of_key: What a stage measured, one mapping per step with its `index`; empty if
-            the artifact is gone.
-        rows: The final table; empty: none is written.
-        tracker: Closed at the end. What it raises is raised here.
-        effects: Those of the study's design, beside the table.
+        events: The records, in the ledger's order; may be a lazy iterator.
+        steps_of_key: Returns a stage's metrics, one mapping per step with its `index`; empty if
+            the artifact was removed.
+        rows: The final table; if empty, none is written.
+        tracker: Closed at the end. Its errors are raised here.
+        effects: The effects of the study's design, beside the table.
     """
     count = 0
-    told: set[str] = set()
+    published: set[str] = set()
     for trial, attempt, transition, body in events:
-        if transition.startswith("stage/") and body["key"] not in told:
-            told.add(body["key"])
+        if transition.startswith("stage/") and body["key"] not in published:
+            published.add(body["key"])
             _tell_steps(transition.partition("/")[2], body["key"], steps_of_key, tracker)
         tracker.event(trial, attempt, transition, body)
         count += 1

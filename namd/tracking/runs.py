@@ -1,6 +1,6 @@
-"""From a study's records to the runs that show it: plain values. Nothing here writes or sends.
+"""From a study's records to tracker runs, as plain values. Nothing here writes or sends.
 
-Every run's id is a hash of what it stands for, so that showing a study again replaces its runs.
+Every run's id is a hash of its identity, so that publishing a study again replaces its runs.
 """
 
 import math
@@ -27,11 +27,11 @@ from namd.ledger.view import StageExecution, StudyView, TrialView
 from namd.tracking.privacy import clean, clean_text
 
 SEED_PATH = "train_seed"
-"""Where a configuration holds its training seed."""
+"""Path of the training seed in a configuration."""
 
 _BAD = ("failed", "diverged", "interrupted")
 _SHORT = 12
-"""Digits of a key that people are shown."""
+"""Digits of a key in names."""
 
 LIMITS = {"name": 128, "group": 128, "job_type": 64}
 """Most characters of these fields; W&B takes longer ones offline and refuses them on sync."""
@@ -42,18 +42,18 @@ _DIGEST = 8
 
 @dataclass(frozen=True)
 class RunContent:
-    """All that one run shows. Fields beyond W&B's limits are shortened, see `shortened`.
+    """The content of one run. Fields beyond W&B's limits are shortened, see `shortened`.
 
     Attributes:
-        run_id: The same for the same thing, whenever it is written.
+        run_id: A hash of the run's identity.
         name: For people.
         group: The study.
         job_type: An arm (whole in the config), `search`, `confirm`, `stage` or `study`.
-        config: What was decided before it ran.
+        config: Its configuration.
         tags: Short words to filter by.
         history: (step, metrics) in increasing order.
         summary: Final values.
-        failed: Whether it ended badly.
+        failed: Whether it failed.
     """
 
     run_id: str
@@ -77,8 +77,8 @@ class RunContent:
 class History:
     """Steps of a stage, oldest first, in bounded memory.
 
-    A body that resumes from a checkpoint repeats steps: those from there on are replaced. Beyond
-    `limit` lines every second one is dropped, and so is every second one that follows.
+    A body that resumes from a checkpoint repeats steps, which replace the earlier ones. Beyond
+    `limit` lines every second one is dropped, and from then on every second new one.
 
     Args:
         limit: Most lines that are kept.
@@ -91,7 +91,7 @@ class History:
         self.lines: list[tuple[int, dict[str, float]]] = []
 
     def add(self, index: int, metrics: Mapping[str, Any]) -> None:
-        """Take in a step; one without finite metrics leaves no line."""
+        """Add a step; one without finite metrics is skipped."""
         while self.lines and self.lines[-1][0] >= index:
             self.lines.pop()
         measured = finite(metrics)
@@ -107,9 +107,9 @@ class History:
 
 
 class StudyRuns:
-    """The runs that show a study, as far as its records were taken in.
+    """The runs of a study, from the records received so far.
 
-    Taking in a record twice changes nothing.
+    Receiving a record twice changes nothing.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class StudyRuns:
     def event(
         self, trial: str | None, attempt: int, transition: str, body: Mapping[str, Any]
     ) -> RunContent | None:
-        """Take in a record; return the run of the attempt that it ended, if it ended one."""
+        """Apply a record; return the run of the attempt that it ended, if any."""
         identity = Identity(trial, attempt, transition)
         event = Event(Place(1, len(self._known) + 1), identity, 0.0, "", body)
         if identity not in self._known:
@@ -143,7 +143,7 @@ class StudyRuns:
         return self._trial_run(known, attempt, identity.kind, event.content)
 
     def stage_run(self, label: str, key: str) -> RunContent:
-        """Return the run of a stage, without what it measured."""
+        """Return the run of a stage, without its metrics."""
         config = {"study": self.study, "stage": label, "key": key}
         name = f"{label}-{key[:_SHORT]}"
         return RunContent(self.stage_id(key), name, self.study, "stage", config)
@@ -220,7 +220,7 @@ class StudyRuns:
         return {"key": stage.key, "run_id": self.stage_id(stage.key), "cached": stage.cached}
 
     def _resolved(self, known: TrialView) -> Mapping[str, Any]:
-        """Return the base with the trial's seed and overrides laid over it."""
+        """Return the base with the trial's seed and overrides applied."""
         result = dict(self._view.configuration)
         if not result or known.queued is None:
             return {}
@@ -228,7 +228,7 @@ class StudyRuns:
             for path, value in known.overrides.items():
                 result = set_path(result, path, value)
         except ConfigError:
-            # The base was resolved by another version: the overrides stand beside it anyway.
+            # The base was resolved by another version; the overrides are in the config anyway.
             return {}
         return {**result, SEED_PATH: known.seed}
 
@@ -258,7 +258,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def run_id(*identity: object) -> str:
-    """Return the id of the run that stands for an identity: letters and digits."""
+    """Return the id of the run with an identity: letters and digits."""
     return fingerprint([str(part) for part in identity])[:20]
 
 

@@ -1,7 +1,7 @@
-"""What of the environment and of W&B's own settings may reach a run: the account and the way there.
+"""The variables and settings of W&B that may reach a run: the account and the connection.
 
-W&B takes ids, names, notes, tags, sweeps and whole configurations from variables and files that
-somebody set for other runs. Here is what it may take; everything else is hidden from it.
+W&B reads ids, names, notes, tags, sweeps and whole configurations from variables and files that
+may be meant for other runs. This module lists what it may read and hides everything else.
 """
 
 import os
@@ -14,12 +14,12 @@ from namd.config.errors import InputError
 VARIABLES = frozenset(
     f"WANDB_{name}"
     for name in (
-        # Who and where.
+        # The account.
         *("API_KEY", "IDENTITY_TOKEN_FILE", "CREDENTIALS_FILE", "ENTITY", "ORGANIZATION"),
         *("BASE_URL", "APP_URL", "PROJECT", "MODE"),
         # Folders of this machine, which stay on it.
         *("DIR", "CACHE_DIR", "CONFIG_DIR", "DATA_DIR", "ARTIFACT_DIR"),
-        # The way there, and how much is printed here.
+        # The connection, and how much is printed locally.
         *("HTTP_PROXY", "HTTPS_PROXY", "INSECURE_DISABLE_SSL", "HTTP_TIMEOUT", "INIT_TIMEOUT"),
         *("FILE_PUSHER_TIMEOUT", "LOGIN_TIMEOUT", "_EXTRA_HTTP_HEADERS", "_PROXIES"),
         *("ERROR_REPORTING", "SERVICE", "SERVICE_TRANSPORT", "_SERVICE_WAIT", "QUIET", "SILENT"),
@@ -36,7 +36,7 @@ SETTINGS = frozenset(
         *("x_service_transport", "x_service_wait"),
     )
 )
-"""W&B's settings that may come from elsewhere than namd: from variables and W&B's own files."""
+"""W&B's settings that may come from variables and W&B's own files instead of namd."""
 
 PROJECT_LIMIT = 128
 _NOT_IN_PROJECT = frozenset("/\\#?%:")
@@ -49,7 +49,7 @@ def hide_variables() -> dict[str, str]:
 
 
 def require_project(name: str) -> str:
-    """Return a project's name that W&B takes. Raises InputError."""
+    """Return a project's name that W&B accepts. Raises InputError."""
     if len(name) <= PROJECT_LIMIT and _NOT_IN_PROJECT.isdisjoint(name):
         return name
     raise InputError(
@@ -60,9 +60,9 @@ def require_project(name: str) -> str:
 
 @contextmanager
 def account_settings_only() -> Iterator[None]:
-    """Reduce W&B's settings of this process to SETTINGS while a run is begun.
+    """Reduce W&B's settings of this process to SETTINGS while a run is started.
 
-    They may have been loaded before, by somebody else in this process, who finds them unchanged.
+    Other code in this process may have loaded them before; they are restored afterwards.
     """
     from wandb.sdk import wandb_setup
 

@@ -1,8 +1,8 @@
 """A study as W&B runs: one per attempt of a trial, one per stage, one of the study itself.
 
-Attempts and stages are written whole, when they are over, so that memory does not grow with the
-study; online, a stage is also shown while it is built. What fails here raises TrackingError: put
-`BackgroundTracker` around it where a study must not notice.
+Attempts and stages are written when they have ended, so that memory does not grow with the
+study; online, a stage is also shown while it is built. Failures raise TrackingError: wrap it in
+`BackgroundTracker` if a study must not fail with it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,13 +14,13 @@ from namd.tracking.runs import History, RunContent, StudyRuns, finite, flat_row
 from namd.tracking.wandb_writer import OpenRun, RunWriter
 
 Told = tuple[str | None, int, str, Mapping[str, Any]]
-"""A record as a tracker is told it: trial, attempt, transition, body."""
+"""A record as a tracker receives it: trial, attempt, transition, body."""
 
 StepsOfKey = Callable[[str, str], Iterable[Mapping[str, Any]]]
-"""From a stage's label and key to what it measured: one mapping per step, with its `index`."""
+"""Maps a stage's label and key to its metrics: one mapping per step, with its `index`."""
 
 ImagesOfKey = Callable[[str, str], Sequence[tuple[str, bytes]]]
-"""From a stage's label and key to (caption, PNG) of a few pictures; often none."""
+"""Maps a stage's label and key to (caption, PNG) of a few pictures; often none."""
 
 MAX_IMAGES = 8
 MAX_OPEN = 8
@@ -30,7 +30,7 @@ MAX_BUFFERED = 64
 
 @dataclass
 class _Building:
-    """A stage that was not yet told as published."""
+    """A stage that is not known to be published yet."""
 
     history: History = field(default_factory=History)
     shown: OpenRun | None = None
@@ -42,10 +42,10 @@ class WandbTracker:
 
     Args:
         writer: Writes runs.
-        earlier: The study's records so far, for a study that is resumed: what was told to
-            earlier openings' trackers is not told again.
-        steps_of_key: Measurements of a published stage, told or not; None: those told.
-        images_of_key: Pictures of a published stage, asked for only where the study file's
+        earlier: The study's records so far, for a study that is resumed: runs that earlier
+            openings' trackers wrote are not written again.
+        steps_of_key: Metrics of a published stage; None: those received by `step`.
+        images_of_key: Pictures of a published stage, used only if the study file's
             `tracking.images` is true.
     """
 
@@ -69,7 +69,7 @@ class WandbTracker:
     def event(
         self, trial: str | None, attempt: int, transition: str, body: Mapping[str, Any]
     ) -> None:
-        """Take in a record; write the runs that it ends. Raises TrackingError."""
+        """Apply a record; write the runs that it ends. Raises TrackingError."""
         if self._earlier is not None and transition == "opened" and attempt > 1:
             self._catch_up(self._earlier())
         self._earlier = None
@@ -87,7 +87,7 @@ class WandbTracker:
         total: int,  # noqa: ARG002 - the protocol's
         metrics: Mapping[str, float],
     ) -> None:
-        """Keep what a stage measured, and show it where somebody may be watching."""
+        """Keep a stage's metrics, and show them if the writer is online."""
         if key in self._written:
             return
         building = self._building.get(key)
@@ -101,14 +101,14 @@ class WandbTracker:
     def table(
         self, rows: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        """Keep the final table for the study's own run; effects only where there are any."""
-        told = {"table": rows, "effects": effects} if effects else {"table": rows}
+        """Keep the final table for the study's own run, with effects if there are any."""
+        tables = {"table": rows, "effects": effects} if effects else {"table": rows}
         self._tables = {
-            name: [flat_row(clean(row)) for row in found] for name, found in told.items()
+            name: [flat_row(clean(row)) for row in found] for name, found in tables.items()
         }
 
     def close(self) -> None:
-        """Write the study's own run, end what is still shown, and let go. Raises TrackingError."""
+        """Write the study's own run, end open stage runs, and close. Raises TrackingError."""
         for key, building in self._building.items():
             if building.shown is not None:
                 content = self._runs.stage_run("unfinished", key)
@@ -120,7 +120,7 @@ class WandbTracker:
         self._writer.close()
 
     def abandon(self) -> None:
-        """End at once, from another thread."""
+        """End immediately, from another thread."""
         self._writer.abandon()
 
     def _catch_up(self, earlier: Iterable[Told]) -> None:
@@ -180,7 +180,7 @@ class WandbTracker:
                 building.last = step
 
     def _make_room(self) -> None:
-        """Forget the steps of a stage that nobody published, beyond a number."""
+        """Drop the steps of unpublished stages beyond a limit."""
         hidden = [key for key, building in self._building.items() if building.shown is None]
         if len(hidden) >= MAX_BUFFERED:
             del self._building[hidden[0]]

@@ -23,7 +23,7 @@ from namd.tracking.wandb_environment import (
 Mode = Literal["offline", "online"]
 
 PROJECT = "namd"
-"""Where runs go unless `$WANDB_PROJECT` says otherwise."""
+"""The default project; `$WANDB_PROJECT` names another."""
 
 ARTIFACT_LIMIT = 128
 """Most characters of an artifact's name."""
@@ -32,7 +32,7 @@ _INIT_TIMEOUT_S = 30.0
 
 
 class TrackingError(StageError):
-    """W&B cannot take what it is told."""
+    """W&B failed to write a run."""
 
 
 @runtime_checkable
@@ -59,7 +59,7 @@ class OpenRun(Protocol):
 
 @runtime_checkable
 class RunWriter(Protocol):
-    """Writes runs; those of one id replace each other."""
+    """Writes runs; a run replaces an earlier one with the same id."""
 
     @property
     def streaming(self) -> bool:
@@ -71,25 +71,25 @@ class RunWriter(Protocol):
         ...
 
     def close(self) -> None:
-        """Nothing more is written."""
+        """Close: nothing more is written."""
         ...
 
     def abandon(self) -> None:
-        """End at once, from another thread, whatever is being written."""
+        """End immediately, from another thread, even during a write."""
         ...
 
 
 class WandbWriter:
-    """Writes runs under `folder/wandb`, one folder a run.
+    """Writes runs under `folder/wandb`, one folder per run.
 
-    What W&B records by itself of the machine (host, user, program, arguments, packages, git,
-    code, console, utilisation) is switched off, and its debug logs, which hold paths, are
+    W&B's own records of the machine (host, user, program, arguments, packages, git,
+    code, console, utilisation) are switched off, and its debug logs, which contain paths, are
     removed with each finished run. Of variables and W&B's own settings only the account's are
     used (namd.tracking.wandb_environment): the others are hidden until the writer is closed.
 
     Args:
-        folder: Made where absent.
-        mode: `offline` asks for no key and opens no connection.
+        folder: Created if absent.
+        mode: `offline` needs no key and opens no connection.
         project: Name in the account. Raises InputError if W&B would refuse it.
     """
 
@@ -97,20 +97,20 @@ class WandbWriter:
         self.folder = folder.absolute()
         self.mode: Mode = mode
         self.project = require_project(project or os.environ.get("WANDB_PROJECT") or PROJECT)
-        # Before a study begins: its threads and processes must not see variables come and go.
+        # Before a study starts: its threads and processes must not see the variables change.
         self._hidden = hide_variables()
         self._earlier: dict[str, list[Path]] | None = None
         self._opened = False
 
     @property
     def streaming(self) -> bool:
-        """Whether somebody may be watching: then a stage is shown while it is built."""
+        """Whether runs are online: then a stage is shown while it is built."""
         return self.mode == "online"
 
     def open(self, content: RunContent) -> "WandbRun":
-        """Begin a run. Raises TrackingError.
+        """Start a run. Raises TrackingError.
 
-        Where W&B cannot be reached the runs from here on are written offline.
+        If W&B cannot be reached, this run and all later ones are written offline.
         """
         wandb = _wandb()
         with _failures():
@@ -136,7 +136,7 @@ class WandbWriter:
             os.environ.update(self._hidden)
 
     def abandon(self) -> None:
-        """Kill W&B's service process: what waits for it then fails, and leaving does not wait.
+        """Kill W&B's service process, so that pending calls fail and the exit does not wait for it.
 
         Never raises. A service that another process started is left alone.
         """
@@ -219,7 +219,7 @@ class WandbRun:
         tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         images: Sequence[tuple[str, bytes]] = (),
     ) -> None:
-        """Write what is known at the end, and close the run. Raises TrackingError."""
+        """Write summary, tags and tables, and close the run. Raises TrackingError."""
         files = Path(self._run.settings.sync_dir)
         with _failures():
             if tuple(self._run.tags or ()) != content.tags:
@@ -251,9 +251,9 @@ class WandbRun:
 
 
 def wandb_mode(asked: str | None, environment: Mapping[str, str] = os.environ) -> Mode | None:
-    """Return how to write: as asked, else as `$WANDB_MODE` says, else offline; None: not at all.
+    """Return the mode: the given one, else `$WANDB_MODE`, else offline; None: write nothing.
 
-    Raises InputError for a word that means nothing here, and for `online` without a key.
+    Raises InputError for an unknown mode, and for `online` without a key.
     """
     word = asked or environment.get("WANDB_MODE") or "offline"
     if word in ("off", "disabled"):
@@ -271,7 +271,7 @@ def wandb_mode(asked: str | None, environment: Mapping[str, str] = os.environ) -
 
 
 def _has_key(environment: Mapping[str, str]) -> bool:
-    """Whether W&B would find a key without asking for one."""
+    """Whether W&B would find a key without a prompt."""
     if environment.get("WANDB_API_KEY") or environment.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     wandb = _wandb()
@@ -285,7 +285,7 @@ def _has_key(environment: Mapping[str, str]) -> bool:
 
 
 def _wandb() -> Any:  # noqa: ANN401 - wandb is untyped
-    """Import W&B, telling it to report none of its own mistakes to its makers."""
+    """Import W&B with its error reports to its makers switched off."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
@@ -294,7 +294,7 @@ def _wandb() -> Any:  # noqa: ANN401 - wandb is untyped
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """Turn what W&B raises into one error."""
+    """Turn all errors of W&B into TrackingError."""
     wandb = _wandb()
     from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
     from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError

@@ -399,6 +399,6 @@ def test_the_report_gives_effects_signs_and_aliases_in_words(half, tmp_path):
 def test_a_report_of_all_combinations_speaks_of_no_alias(two_by_two, tmp_path):
     view = read_view(two_by_two.storage, two_by_two.name)
     text = to_markdown(make_report(two_by_two.storage, view))
-    assert "cannot be told from" not in text
+    assert "aliased with" not in text
     assert "resolution" not in text
     assert "| align \u00d7 ehr | 3 |" in text

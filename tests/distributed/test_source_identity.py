@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 from namd.config.errors import InputError, StageError
 from namd.config.search_path import ROOT
 from namd.distributed import stage_worker
-from namd.distributed.drawing import _told
+from namd.distributed.drawing import _one_line_errors
 from namd.distributed.source_identity import SourceError, own_source, require_same_source
 from namd.distributed.source_probe import require_answer
 from namd.distributed.stage_worker import StageWorker
@@ -111,7 +111,7 @@ def test_no_trial_is_to_blame_for_another_namd():
     assert ended(StageError("a body's fault")).state == "failed"
 
 
-def test_a_drawing_worker_with_another_namd_is_told_from_one_that_fails():
+def test_a_drawing_worker_with_another_namd_is_distinguished_from_one_that_fails():
     text = "ray::DrawWorker()\nnamd.distributed.source_identity.SourceError: a worker imports x"
-    with pytest.raises(SourceError, match="a worker imports x"), _told():
+    with pytest.raises(SourceError, match="a worker imports x"), _one_line_errors():
         raise RayError(text)
