@@ -333,3 +333,53 @@ def test_allowed_imports_keep_every_contract(scratch):
         add_line(scratch / place, line)
     status, broken = broken_contracts(scratch)
     assert status == 0, broken
+
+
+RETIRED = re.compile(
+    r"\b(?:workshops?|builders?|hir(?:e|es|ed|ing)|dismiss(?:es|ed)?|seats?|conductors?|gangs?"
+    r"|fewer_is_better|cannot_be_told\w*|weights of others|raises [a-z]\w+ where|for ever|whoever"
+    r"|fold(?:s|ed)? (?:of |over )?(?:the |its )?(?:ledger|records?|events?))\b",
+    re.IGNORECASE,
+)
+"""Words that readers from Ray, Optuna or diffusers do not know, or that are not idiomatic."""
+
+THEIR_WORDS = re.compile(r"hatchling\.builders|buildx? \w*builder|docker\w* builder", re.IGNORECASE)
+"""Names that other projects gave."""
+
+
+def retired_words(text: str) -> list[str]:
+    """The retired words of a text, also if a line break parts them."""
+    return RETIRED.findall(re.sub(r"\s+", " ", THEIR_WORDS.sub("", text)))
+
+
+def readable_files() -> list[Path]:
+    folders = [REPOSITORY / name for name in ("namd", "analysis", "docs")]
+    found = [path for folder in folders for path in folder.rglob("*")]
+    found += [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
+    return [path for path in found if path.suffix in {".py", ".md", ".yaml"}]
+
+
+def test_no_retired_word_is_left():
+    files = readable_files()
+    assert len(files) > 250
+    found = {str(path.relative_to(REPOSITORY)): retired_words(path.read_text()) for path in files}
+    assert {name: words for name, words in found.items() if words} == {}
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "Hire a builder.",
+        "the workshop keeps its seats for\n    ever",
+        "fewer_is_better: bool",
+        "Raises InputError where the file is missing.",
+        "the gang's conductor",
+        "whoever asks, dismissed",
+        "weights of others",
+        "cannot_be_told_from",
+        "A view folds the records.",
+    ],
+)
+def test_a_retired_word_would_be_seen(planted):
+    assert retired_words(planted)
+    assert retired_words("2 x 2 pixels are folded; from hatchling.builders import Hook") == []

@@ -85,7 +85,7 @@ def inception_features(
     """Return the function from grey images in [-1, 1] to Inception's features.
 
     The Frechet and the kernel distance of these features are FID and KID. Raises InputError
-    where Inception is not on disk.
+    if Inception is not on disk.
     """
     network = load_inception(trunk, device)
 

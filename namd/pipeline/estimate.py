@@ -59,7 +59,7 @@ def nearest_cost(
 def _manifests(store: Store, stage: str) -> list[dict[str, Any]]:
     found = []
     for key in store.backend.names(stage):
-        # A damaged artifact is for whoever needs it to refuse; here it only tells nothing.
+        # A damaged artifact is refused when it is needed; here it only has no cost.
         with suppress(StoreError, ValueError):
             artifact = store.find(stage, key, digests=False)
             if artifact is not None:

@@ -203,7 +203,7 @@ class Launcher:
                 for index in list(open_tasks):
                     built |= self.publish(open_tasks, index, context, warnings)
         except (OSError, RuntimeError) as error:
-            # Whoever took a key over also clears its checkpoints away under the late body.
+            # A process that took a key over also clears its checkpoints under the late body.
             if any(task.lease.lost() for task in open_tasks.values()):
                 raise LeaseLost from error
             raise

@@ -364,7 +364,7 @@ class Store:
         folder = key_folder(stage, key)
         if self.backend.read(f"{folder}/{COMMIT}") is None and self.leases.holder(folder):
             raise StoreError(f"{self.backend.name}/{folder}: a running process is building it")
-        # COMMIT first: whoever looks during the removal must not find half an artifact.
+        # COMMIT first: a reader during the removal must not find half an artifact.
         self.backend.remove(f"{folder}/{COMMIT}")
         self.backend.remove(folder)
 

@@ -1,7 +1,7 @@
 """What the records of a study come to: its view and, for a search, its engine and its rungs.
 
-Folded from the ledger alone, by the driver that writes it, by readers, and by whoever checks that
-each decision follows from the records before it.
+Reduced from the ledger alone, by the driver that writes it, by readers, and by tests that
+check that each decision follows from the records before it.
 """
 
 import math

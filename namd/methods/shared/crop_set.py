@@ -93,7 +93,7 @@ def followup_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_split(cohort_path: Path, split: str) -> Cohort:
-    """Return the cases of one split; raises InputError where it is empty."""
+    """Return the cases of one split; raises InputError if it is empty."""
     cohort = Cohort.read(cohort_path, splits=(split,))
     if not len(cohort):
         raise InputError(
