@@ -51,7 +51,7 @@ def _add_plan(commands: Commands) -> None:
         "--no-calibration",
         dest="calibration",
         action="store_false",
-        help="leave costs unknown that no earlier run tells, instead of measuring by short runs",
+        help="leave costs without earlier runs unknown instead of measuring them by short runs",
     )
     plan.set_defaults(func=_later("study_plan", "plan_command"))
 
@@ -83,7 +83,7 @@ def _add_following(commands: Commands) -> None:
     status = commands.add_parser("status", help="say how a study stands")
     _add_name(status)
     status.set_defaults(func=_later("study_status", "status_command"))
-    watch = commands.add_parser("watch", help="follow a study until nobody runs it")
+    watch = commands.add_parser("watch", help="follow a study until its driver ends")
     _add_name(watch)
     watch.add_argument(
         "--interval", type=_seconds, default=2.0, metavar="S", help="seconds between two looks"
@@ -95,7 +95,7 @@ def _add_following(commands: Commands) -> None:
 
 
 def _add_reading(commands: Commands) -> None:
-    logs = commands.add_parser("logs", help="tell all that is known of one trial")
+    logs = commands.add_parser("logs", help="print everything known about one trial")
     _add_name(logs)
     logs.add_argument(
         "trial",

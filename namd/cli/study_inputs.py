@@ -39,7 +39,7 @@ class Driver:
     Attributes:
         state: `running`; `finished` or `stopped` as the ledger says; `interrupted`: its process
             is gone without a word.
-        holder: The process that last held the study; None: it gave the study back.
+        holder: The process that last held the lease; None: the lease was released.
     """
 
     state: State

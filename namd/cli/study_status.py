@@ -36,7 +36,7 @@ def status_command(arguments: argparse.Namespace) -> int:
 
 
 def watch_command(arguments: argparse.Namespace) -> int:
-    """Follow a study until nobody runs it; return 1 where it broke off without a word."""
+    """Follow a study until its driver ends; return 1 if it died."""
     from namd.cli.progress import is_terminal
 
     ledger = open_ledger(arguments)

@@ -19,7 +19,7 @@ TOLD_S = 10.0
 def stop_command(arguments: argparse.Namespace) -> int:
     """Ask a study's driver to stop and wait until it has; 1 where it has not in time.
 
-    Raises InputError if nobody runs the study.
+    Raises InputError if the study is not running.
     """
     from namd.ledger.requests import request_stop
 
@@ -27,10 +27,10 @@ def stop_command(arguments: argparse.Namespace) -> int:
     status = read_status(ledger)
     driver = find_driver(ledger, status.ended)
     if driver.state != "running":
-        raise InputError(f"study {ledger.name}: nobody runs it ({driver.state}); nothing to stop")
+        raise InputError(f"study {ledger.name}: not running ({driver.state}); nothing to stop")
     reason = f"namd study stop, by {_person()}"
     asked = request_stop(ledger.storage, ledger.name, status.attempt, reason)
-    tell(f"{'asked' if asked else 'somebody has already asked'} {driver.named} to stop")
+    tell(f"{'asked' if asked else 'a request already asks'} {driver.named} to stop")
     if arguments.timeout and not _wait(ledger, arguments.timeout):
         tell(
             f"{ledger.name} still runs after {arguments.timeout:g} s; it stops at its next "
@@ -75,7 +75,7 @@ def retry_command(arguments: argparse.Namespace) -> int:
 
 
 def _wait(ledger: Ledger, timeout_s: float) -> bool:
-    """Return whether the driver gave the study back in time."""
+    """Return whether the driver released the lease in time."""
     began = told = time.monotonic()
     while time.monotonic() - began < timeout_s:
         if find_driver(ledger, "").state != "running":

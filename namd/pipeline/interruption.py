@@ -17,7 +17,7 @@ STOPPED = 143
 _REASONS = {
     signal.SIGINT: "interrupted by Ctrl-C",
     signal.SIGHUP: "interrupted by SIGHUP (a closed terminal)",
-    signal.SIGTERM: "told to stop by SIGTERM",
+    signal.SIGTERM: "stopped by SIGTERM",
 }
 _first: list[signal.Signals] = []
 

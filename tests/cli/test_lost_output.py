@@ -102,7 +102,7 @@ def test_a_terminal_that_is_closed_stops_a_run_that_can_be_continued(tmp_path):
     [
         (signal.SIGINT, "interrupted by Ctrl-C"),
         (signal.SIGHUP, "interrupted by SIGHUP (a closed terminal)"),
-        (signal.SIGTERM, "told to stop by SIGTERM"),
+        (signal.SIGTERM, "stopped by SIGTERM"),
     ],
 )
 def test_a_run_that_was_stopped_names_the_signal(tmp_path, number, words):

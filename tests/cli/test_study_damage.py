@@ -147,7 +147,7 @@ def test_what_damages_no_record_refuses_nothing(kind, folder, capsys, monkeypatc
     answers = every(capsys, folder)
     assert {command: answer[0] for command, answer in answers.items()} == SOUND
     assert "the driver would begin" in answers["run"][2]
-    assert "nobody runs it" in answers["stop"][2]
+    assert "not running (" in answers["stop"][2]
     listed = json.loads(call(capsys, folder, "list", "--json")[1])["studies"]
     assert [study["study"] for study in listed] == [NAME, "sound"]
 

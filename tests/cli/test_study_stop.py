@@ -69,7 +69,7 @@ def test_without_waiting_only_the_request_is_left(studies, capsys):
 def test_nobody_is_stopped_where_nobody_runs(studies, capsys):
     toys.told_study(studies)
     assert front.main(["study", "stop", "parts", "--store", str(studies)]) == 2
-    assert "nobody runs it" in capsys.readouterr().err
+    assert "not running (" in capsys.readouterr().err
 
 
 def test_retry_makes_failed_trials_pending_and_says_how_to_run_them(studies, capsys):

@@ -119,7 +119,7 @@ def check(folder: Path, before: list[psutil.Process]) -> dict[str, int]:
     return {"wasted": sum(wasted.values()), "attempts": view.attempt}
 
 
-REASONS = {"sigterm": "told to stop by SIGTERM", "terminal": "interrupted by SIGHUP"}
+REASONS = {"sigterm": "stopped by SIGTERM", "terminal": "interrupted by SIGHUP"}
 
 
 def check_words(folder: Path, ray_folder: Path, victim: str) -> None:
