@@ -26,7 +26,7 @@ _LOOKS = 4
 _LEASE = re.compile(r"\d{8}\.(json|beat)")
 _LOST = {
     "leases": "the last holder of the study's lease",
-    **dict.fromkeys(PIN_FOLDERS, "the artifacts that a trial needed; `namd store gc` can remove them"),
+    **dict.fromkeys(PIN_FOLDERS, "what a trial needed; `namd store gc` can remove it"),
     "requests": "the reason of a request to stop",
 }
 
