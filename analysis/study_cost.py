@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.study_scores import stage_keys
+from analysis.study_scores import needed_stages
 from namd.ledger.view import StudyView
 from namd.storage.artifacts import read_manifest
 from namd.storage.base import Storage
@@ -62,14 +62,14 @@ def stage_costs(storage: Storage, view: StudyView) -> list[StageCost]:
     wanted: dict[str, Counter[str]] = {}
     built: dict[str, dict[str, float]] = {}
     for trial in view.trials.values():
-        for label, key in stage_keys(trial).items():
-            wanted.setdefault(label.partition("[")[0], Counter())[key] += 1
-        for stage in trial.stages:
-            if not stage.cached:
+        for done in needed_stages(trial):
+            wanted.setdefault(done.stage.name, Counter())[done.key] += 1
+        for done in trial.stages:
+            if not done.cached:
                 # One execution may be recorded by two attempts, the first of which was killed.
-                which = stage.artifact or f"{trial.trial} {stage.attempt}"
-                built.setdefault(stage.key, {})[which] = stage.device_seconds
-    return [_cost(storage, stage, keys, built) for stage, keys in wanted.items()]
+                which = done.artifact or f"{trial.trial} {done.attempt}"
+                built.setdefault(done.key, {})[which] = done.device_seconds
+    return [_cost(storage, name, keys, built) for name, keys in wanted.items()]
 
 
 def total(costs: Iterable[StageCost]) -> StageCost:
@@ -103,13 +103,14 @@ def environments(storage: Storage, view: StudyView) -> list[dict[str, Any]]:
     Python and library versions, git commit and whether the tree was changed; hosts are left out.
     """
     found: Counter[str] = Counter()
-    keys = {key: label for t in view.trials.values() for label, key in stage_keys(t).items()}
-    for key, label in keys.items():
-        manifest = read_manifest(storage, label.partition("[")[0], key)
+    needed = [done for trial in view.trials.values() for done in needed_stages(trial)]
+    for key, name in {done.key: done.stage.name for done in needed}.items():
+        manifest = read_manifest(storage, name, key)
         environment: Mapping[str, Any] = (manifest or {}).get("environment", {})
         if environment:
-            names = ("python", "git_commit", "git_dirty", "libraries")
-            kept = {name: environment.get(name) for name in names}
+            kept = {
+                n: environment.get(n) for n in ("python", "git_commit", "git_dirty", "libraries")
+            }
             found[json.dumps(kept, sort_keys=True)] += 1
     return [json.loads(text) | {"artifacts": number} for text, number in found.most_common()]
 

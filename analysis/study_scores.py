@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from namd.data.cohort import CASES_FILE, read_card
 from namd.data.schema import MALIGNANT
-from namd.ledger.view import StudyView, TrialView
+from namd.ledger.view import StageExecution, StudyView, TrialView
 from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
 from namd.storage.artifacts import read_payload
 from namd.storage.base import Storage
@@ -67,23 +67,22 @@ def completed(view: StudyView, arm: str) -> dict[int, TrialView]:
     return dict(sorted(found.items()))
 
 
-def stage_keys(trial: TrialView) -> dict[str, str]:
-    """Return the keys of the artifacts that a trial needed, by label (`scores-test[3]`)."""
-    return {stage.name: stage.key for stage in trial.stages}
+def needed_stages(trial: TrialView) -> list[StageExecution]:
+    """Return the stages that a trial needed, of each what its last attempt had."""
+    return list({done.stage.label: done for done in trial.stages}.values())
 
 
 def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores | None:
     """Return a trial's scores of a split; None if a draw of it is not in the store."""
-    family = f"scores-{split}"
     frames, sets = [], []
-    for label, key in stage_keys(trial).items():
-        if label.partition("[")[0] != family:
+    for done in needed_stages(trial):
+        if (done.stage.role, done.stage.split) != ("score", split):
             continue
-        scores = read_payload(storage, family, key, "scores.parquet")
+        scores = read_payload(storage, done.stage.name, done.key, "scores.parquet")
         if scores is None:
             return None
         frames.append(pd.read_parquet(io.BytesIO(scores)))
-        data = read_payload(storage, family, key, "sets.json", optional=True)
+        data = read_payload(storage, done.stage.name, done.key, "sets.json", optional=True)
         sets += json.loads(data or b"[]")
     if not frames:
         return None
@@ -103,18 +102,19 @@ def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores 
 def reference_scores(storage: Storage, trial: TrialView, split: str) -> dict[str, pd.Series]:
     """Return the scores by case of the rows that need no training, if they are in the store.
 
-    By row name: real baselines and follow-ups under the judge, a diameter alone, and the like.
+    Real baselines and follow-ups under the judge, a diameter alone, and the like, by row name.
+    Other references score one row each and name none.
     """
-    stage = f"reference-{split}"
-    key = stage_keys(trial).get(stage)
-    raw = None if key is None else read_payload(storage, stage, key, "scores.parquet")
-    if raw is None:
-        return {}
-    frame = pd.read_parquet(io.BytesIO(raw))
-    return {
-        str(name): part.set_index("case_id")["score"]
-        for name, part in frame.groupby("row", sort=False)
-    }
+    for done in needed_stages(trial):
+        stage = done.stage
+        if (stage.role, stage.split, stage.index) != ("reference", split, None):
+            continue
+        raw = read_payload(storage, stage.name, done.key, "scores.parquet")
+        frame = None if raw is None else pd.read_parquet(io.BytesIO(raw))
+        if frame is not None and "row" in frame:
+            rows = frame.groupby("row", sort=False)
+            return {str(name): part.set_index("case_id")["score"] for name, part in rows}
+    return {}
 
 
 def find_cases(

@@ -1,6 +1,7 @@
 """Fixtures that every room's tests may ask for."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +21,26 @@ def shared_data() -> Path:
     if not (folder / "lidc_nodules2d" / "nodules.npz").is_file():
         pytest.skip(f"needs real nodule crops: no lidc_nodules2d/nodules.npz under {folder}")
     return folder
+
+
+@pytest.fixture(params=[errno.EEXIST, errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
+def lost_replies(request, monkeypatch):
+    """Once called, links and renames succeed, and the reply says that they did not."""
+    link, rename = os.link, Path.replace
+
+    def linked(source, target):
+        link(source, target)
+        raise OSError(request.param, os.strerror(request.param))
+
+    def renamed(source, target):
+        rename(source, target)
+        raise OSError(request.param, os.strerror(request.param))
+
+    def both():
+        monkeypatch.setattr(os, "link", linked)
+        monkeypatch.setattr(Path, "replace", renamed)
+
+    return both
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,10 @@ import numpy.typing as npt
 from namd.config.errors import InputError
 from namd.config.places import local_path
 from namd.data import building, card, cohort, named_cohort
-from namd.statistics.notices import RESEARCH_ONLY
+from namd.statistics.notices import RESEARCH_ONLY, SIMULATED_COLUMNS
 
 if TYPE_CHECKING:
     from namd.data.settings import CohortDemands
-
-SIMULATED = "SIMULATED: {columns}; numbers from them say nothing about patients."
 
 
 class Cohort(cohort.Cohort):
@@ -57,7 +55,9 @@ class Cohort(cohort.Cohort):
     @property
     def banner(self) -> list[str]:
         """Lines to read before any number of it."""
-        drawn = [SIMULATED.format(columns=", ".join(self.simulated))] if self.simulated else []
+        drawn = (
+            [SIMULATED_COLUMNS.format(columns=", ".join(self.simulated))] if self.simulated else []
+        )
         return [*drawn, RESEARCH_ONLY]
 
     def splits(self) -> dict[str, dict[str, int]]:

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
+    from analysis.draws_figure import DrawnCase
+    from namd.data.cohort import Cohort
     from namd.pipeline.run import RunResult
     from namd.pipeline.run_configuration import RunConfiguration
     from namd.pipeline.store import Artifact
@@ -45,38 +48,21 @@ def draw_picture(
     import pandas as pd
     from safetensors.numpy import load_file
 
-    from analysis.draws_figure import DrawnCase, draws_figure
+    from analysis.draws_figure import draws_figure
     from namd.config.errors import InputError
     from namd.data.cohort import Cohort
-    from namd.data.intensity import to_unit
-    from namd.data.rotation import centre_cut
 
     config: Any = configuration.config
-    name = f"draws-{config.evaluate.split}"
-    drawn = [artifacts.get(f"{name}[{k}]") for k in range(config.evaluate.num_draws)]
-    folders = [artifact.payload for artifact in drawn if artifact is not None]
+    split, size = config.evaluate.split, config.image.size
+    folders = _draws(artifacts, configuration)
     if not folders:
         raise InputError(f"{path}: this run has no draws to show")
     images = np.stack([load_file(folder / "images.safetensors")["images"] for folder in folders])
     case_ids = pd.read_parquet(folders[0] / "cases.parquet")["case_id"].tolist()
-    whole = Cohort.read(cohort, splits=(config.evaluate.split,))
+    whole = Cohort.read(cohort, splits=(split,))
     place = {case: row for row, case in enumerate(whole.table["case_id"])}
     cohort_cases = whole.select(np.array([place[case] for case in case_ids]))
-    size = config.image.size
-    shown = []
-    for row in chosen_cases(cohort_cases.table):
-        line = cohort_cases.table.iloc[row]
-        label = "malignant" if line["label"] == 1 else "benign"
-        diameter = line["SCT_LONG_DIA"]
-        followup = np.asarray(cohort_cases.followup)[row]
-        shown.append(
-            DrawnCase(
-                f"{label}\n{diameter:.0f} mm",
-                to_unit(centre_cut(cohort_cases.baseline[row], size)),
-                to_unit(centre_cut(followup, size)),
-                images[:, row].astype(np.float32),
-            )
-        )
+    shown = [_drawn(cohort_cases, row, images, size) for row in chosen_cases(cohort_cases.table)]
     spacing = float(cohort_cases.table["spacing_mm"].iloc[0])
     card = cohort_cases.card
     draws_figure(
@@ -85,6 +71,36 @@ def draw_picture(
         rendered=bool(card.get("rendered")),
         simulated=bool(card.get("simulation")),
         size_mm=size * spacing,
+    )
+
+
+def _draws(artifacts: Mapping[str, "Artifact"], configuration: "RunConfiguration") -> list[Path]:
+    """Return the payloads of the evaluated split's draws, in order of their index."""
+    split = configuration.config.evaluate.split
+    labels = [
+        stage.label
+        for stage in configuration.stages()
+        if stage.role == "draw" and stage.split == split
+    ]
+    return [artifacts[label].payload for label in labels if label in artifacts]
+
+
+def _drawn(cases: "Cohort", row: int, images: "np.ndarray[Any, Any]", size: int) -> "DrawnCase":
+    """Return what is shown of one case; images are (K, N, size, size)."""
+    import numpy as np
+
+    from analysis.draws_figure import DrawnCase
+    from namd.data.intensity import to_unit
+    from namd.data.rotation import centre_cut
+
+    line = cases.table.iloc[row]
+    label = "malignant" if line["label"] == 1 else "benign"
+    diameter = line["SCT_LONG_DIA"]
+    return DrawnCase(
+        f"{label}\n{diameter:.0f} mm",
+        to_unit(centre_cut(cases.baseline[row], size)),
+        to_unit(centre_cut(np.asarray(cases.followup)[row], size)),
+        images[:, row].astype(np.float32),
     )
 
 

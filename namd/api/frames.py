@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from namd.config.flattening import flat
+
 BANNER = "banner"
 _STYLE = "border-left: .4rem solid #1b1b1b; padding: .2rem .6rem; font-weight: 600"
 
@@ -39,9 +41,10 @@ def result_frame(
         columns: Columns that come first, there even if no row has them.
         banner: Lines to show above the numbers.
     """
-    flat = [dict(_flat(row)) for row in rows]
-    names = dict.fromkeys([index, *columns, *(name for row in flat for name in row)])
-    frame = ResultFrame(flat, columns=list(names)).set_index(index)
+    cells = [flat(row, empty=True) for row in rows]
+    cells = [{n: None if v == {} else v for n, v in row.items()} for row in cells]
+    names = dict.fromkeys([index, *columns, *(name for row in cells for name in row)])
+    frame = ResultFrame(cells, columns=list(names)).set_index(index)
     frame.attrs[BANNER] = list(banner)
     return frame
 
@@ -60,11 +63,3 @@ def card_html(title: str, banner: Iterable[str], facts: Mapping[str, object], *p
     )
     head = f"<h4>{escape(title)}</h4>{banner_html(banner)}"
     return f"<div>{head}<table><tbody>{lines}</tbody></table>{''.join(parts)}</div>"
-
-
-def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in row.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", None if isinstance(value, Mapping) else value

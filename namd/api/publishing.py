@@ -10,6 +10,7 @@ from namd.config.places import local_path
 
 if TYPE_CHECKING:
     from namd.pipeline.store import Artifact, Store
+    from namd.storage.stage_names import StageName
     from namd.tracking.protocol import Tracker
     from namd.tracking.wandb_tracker import Told
 
@@ -132,20 +133,19 @@ class _Stages:
         self._url = store_url
         self._store: Store | None = None
 
-    def steps(self, label: str, key: str) -> Iterable[Mapping[str, Any]]:
+    def steps(self, stage: "StageName", key: str) -> Iterable[Mapping[str, Any]]:
         """Return a stage's measurements."""
-        artifact = self._find(label, key)
+        artifact = self._find(stage, key)
         return artifact.metrics() if artifact is not None else ()
 
-    def images(self, label: str, key: str) -> list[tuple[str, bytes]]:
+    def images(self, stage: "StageName", key: str) -> list[tuple[str, bytes]]:
         """Return a few crops of a family of draws, of its first draw alone."""
-        stage, _, index = label.partition("[")
-        if not stage.startswith("draws") or index not in ("0]", ""):
+        if stage.role != "draw" or stage.index not in (0, None):
             return []
-        artifact = self._find(label, key)
+        artifact = self._find(stage, key)
         return _pictures(artifact.payload) if artifact is not None else []
 
-    def _find(self, label: str, key: str) -> "Artifact | None":
+    def _find(self, stage: "StageName", key: str) -> "Artifact | None":
         from namd.pipeline.store import open_store
         from namd.storage.artifacts import Damaged
         from namd.storage.errors import StoreError
@@ -153,7 +153,7 @@ class _Stages:
         try:
             if self._store is None:
                 self._store = open_store(self._url, create=False)
-            return self._store.find(label.partition("[")[0], key)
+            return self._store.find(stage.name, key)
         except Damaged:
             raise
         except StoreError:

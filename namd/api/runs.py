@@ -49,11 +49,11 @@ class RunPlan:
         plan = self._plan
         rows = [
             {
-                "stage": stage.name,
+                "stage": stage.stage.label,
                 "key": stage.key,
                 "cached": stage.cached,
                 "other_source": stage.other_source,
-                "seconds": plan.seconds.get(stage.name),
+                "seconds": plan.seconds.get(stage.stage.label),
             }
             for stage in plan.stages
         ]
@@ -120,7 +120,7 @@ class Run:
     @property
     def stages(self) -> ResultFrame:
         """One row per stage: key, whether it was in the store, seconds of building."""
-        return result_frame(self.record["stages"], "name", ("key", "cached", "seconds"), ())
+        return result_frame(self.record["stages"], "label", ("key", "cached", "seconds"), ())
 
     @property
     def gap_recovered(self) -> float | None:

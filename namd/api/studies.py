@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 from namd.api import study_report
 from namd.api.frames import ResultFrame, card_html, result_frame
 from namd.api.runs import CohortLike
-from namd.api.study_plan import StudyLike, StudyPlan, cohort_of, past, plan_study, prepared
+from namd.api.study_plan import StudyLike, StudyPlan, cohort_of, plan_study, prepared
 from namd.config.errors import InputError
 from namd.config.places import local_path, place
 from namd.ledger.view import StudyView
 from namd.pipeline.store import open_store
-from namd.study.opening import Ledger, find_study, open_studies, read_whole, readable, store_url
+from namd.study.opening import (
+    Ledger,
+    find_study,
+    open_studies,
+    past,
+    read_whole,
+    readable,
+    store_url,
+)
 from namd.study.reporting import SilentStudyReporter, StudyReporter
 from namd.study.warm_start import find_earlier, take_over
 

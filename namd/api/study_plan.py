@@ -11,10 +11,10 @@ from namd.api.runs import CohortLike
 from namd.config.errors import InputError
 from namd.config.places import local_path, place
 from namd.data.named_cohort import not_built, phantom_named, stand_in
-from namd.ledger.view import StudyView, read_view
+from namd.ledger.view import StudyView
 from namd.pipeline.store import view_store
 from namd.study import plan as planning
-from namd.study.opening import open_studies, store_url
+from namd.study.opening import past, store_url
 from namd.study.spec import StudySpec, parse_study, read_study
 from namd.study.this_machine import this_machine
 from namd.study.trials import Configurator
@@ -118,14 +118,6 @@ def prepared(study: StudyLike, store: str | Path | None) -> tuple[StudySpec, str
     configurator.check()
     configurator.check_measured()
     return spec, store_url(None if store is None else place(str(store)), spec), configurator
-
-
-def past(url: str, name: str) -> StudyView | None:
-    """Return a study's ledger, or None if it was never started or its store is not there."""
-    if "://" not in url and not Path(url).is_dir():
-        return None
-    storage, names = open_studies(url)
-    return read_view(storage, name) if name in names else None
 
 
 def cohort_of(

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from namd.api.demo import draw_arms, run_demo
 from namd.cli.demo_estimate import demo_seconds, slowness_of
 from namd.cli.output import (
     add_json_option,
@@ -19,7 +20,6 @@ from namd.config.places import local_path
 from namd.data.named_cohort import WORD
 
 if TYPE_CHECKING:
-    from namd.ledger.view import StudyView
     from namd.study.spec import StudySpec
 
 STUDY_FILE = "demo.yaml"
@@ -55,6 +55,7 @@ def demo(arguments: argparse.Namespace) -> int:
     from analysis.terminal_text import to_text
     from namd.api.study_report import write_study_report
     from namd.cli.run import find_cohort
+    from namd.cli.study_progress import study_reporter
     from namd.pipeline.store import open_store
 
     began = time.monotonic()
@@ -66,7 +67,7 @@ def demo(arguments: argparse.Namespace) -> int:
     if not (out / "store" / "studies").exists():
         tell(first_estimate())
     cohort = find_cohort(spec.base.cohort or WORD, Path(store)).absolute()
-    view = run_demo(spec, cohort, store)
+    view = run_demo(spec, cohort, store, study_reporter, tell)
     pictures = draw_arms(spec, view, cohort, store, out)
     page, report = write_study_report(
         store, spec.name, out / "report", cohort, pictures, (WARNING,)
@@ -102,78 +103,6 @@ def demo_study() -> "StudySpec":
 
     with resources.as_file(resources.files("namd.cli") / STUDY_FILE) as path:
         return read_study(path)
-
-
-def run_demo(spec: "StudySpec", cohort: Path, store: str) -> "StudyView":
-    """Return the study's view once nothing is left to do; Ray is started only where something is.
-
-    Raises InputError if this store's demo was begun with another study file.
-    """
-    from namd.cli.study_progress import study_reporter
-    from namd.ledger.reading import study_names
-    from namd.ledger.view import read_view
-    from namd.pipeline.interruption import interruptible
-    from namd.storage.opening import open_storage
-    from namd.study.spec import require_extension
-
-    storage = open_storage(store)
-    begun = spec.name in study_names(storage)
-    if begun:
-        view = read_view(storage, spec.name)
-        # A driver that died before its first record has decided nothing.
-        if view.specification:
-            require_extension(view.specification, spec)
-        if view.ended == "closed" and view.counts()["completed"] == len(view.trials):
-            tell("all of it is in the store: nothing is trained")
-            return view
-    tell("starting Ray on this machine; what is left is said as stages are built")
-    from namd.distributed.driver import run_study
-
-    with interruptible(), study_reporter() as reporter:
-        try:
-            run_study(
-                spec,
-                cohort=cohort,
-                store_url=store,
-                address="local",
-                resume=begun,
-                retry_failed=begun,
-                reporter=reporter,
-            )
-        except SystemExit:
-            reporter.line("stopped; `namd demo` continues it")
-            raise
-    return read_view(storage, spec.name)
-
-
-def draw_arms(
-    spec: "StudySpec", view: "StudyView", cohort: Path, store: str, folder: Path
-) -> dict[str, Path]:
-    """Write one picture per arm, of the first seed that is completed; return them by caption."""
-    from namd.api.draws_picture import draw_picture
-    from namd.pipeline.store import open_store
-    from namd.study.trials import Configurator
-
-    artifacts = open_store(store)
-    configurator = Configurator(spec)
-    pictures: dict[str, Path] = {}
-    drawn: set[str] = set()
-    for trial in view.trials.values():
-        arm = str(trial.body["arm"])
-        if trial.state != "completed" or arm in drawn:
-            continue
-        drawn.add(arm)
-        seed = int(trial.body["seed"])
-        found = {
-            stage.name: artifacts.find(stage.name.partition("[")[0], stage.key)
-            for stage in trial.stages
-        }
-        path = folder / f"draws-{arm}.png"
-        configuration = configurator.trial(trial.body["overrides"], seed, arm).configuration
-        present = {label: item for label, item in found.items() if item is not None}
-        draw_picture(present, configuration, cohort, path)
-        pictures[f"Arm {arm}, training seed {seed}: the same cases in every arm (simulated)"] = path
-    return pictures
 
 
 def _rows(store: str, study: str, cohort: Path) -> list[dict[str, object]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from namd.cli.output import duration, tell
 from namd.methods.base import Step
 from namd.pipeline.graph import Node
+from namd.storage.stage_names import StageName
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -41,7 +42,8 @@ class PlainReporter:
             f"{len(missing)} to build"
         )
         if missing:
-            tell(forecast(self.estimate(missing)))
+            stages = [node.stage.recorded for node in missing]
+            tell(forecast(stages, self.estimate(missing)))
 
     def cached(self, node: Node) -> None:
         """A found artifact was counted in the plan already."""
@@ -135,10 +137,15 @@ def metrics(step: Step) -> str:
     return f" ({told})" if told else ""
 
 
-def forecast(estimates: Estimates) -> str:
-    """Return about how long the missing artifacts take, as far as the store remembers."""
+def forecast(missing: Sequence[StageName], estimates: Estimates) -> str:
+    """Return about how long the missing artifacts take, as far as the store remembers.
+
+    Args:
+        missing: The stages to build.
+        estimates: Seconds of each, by label.
+    """
     known = [seconds for seconds in estimates.values() if seconds is not None]
-    unknown = list(dict.fromkeys(k.split("[")[0] for k, v in estimates.items() if v is None))
+    unknown = dict.fromkeys(stage.name for stage in missing if estimates[stage.label] is None)
     if not known:
         return "no estimate: nothing like this was built in this store before"
     told = f"{duration(sum(known))}, judged by earlier builds in this store"

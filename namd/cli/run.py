@@ -178,10 +178,12 @@ def _plan(
     from namd.pipeline.run_plan import make_run_plan
 
     plan = make_run_plan(configuration, cohort, store)
-    rows = [[stage.name, stage.key[:12], stage.state] for stage in plan.stages]
+    rows = [[stage.stage.label, stage.key[:12], stage.state] for stage in plan.stages]
     text = columns(["stage", "key", "state"], rows)
     if plan.num_missing:
-        text += f"\n{plan.num_missing} of {len(rows)} to build; {forecast(plan.seconds)}"
+        missing = [stage.stage for stage in plan.stages if not stage.cached]
+        told = forecast(missing, plan.seconds)
+        text += f"\n{plan.num_missing} of {len(rows)} to build; {told}"
     for status in plan.missing_weights:
         text += f"\nmissing: {status.refusal}"
     if plan.missing_weights:

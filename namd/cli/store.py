@@ -172,8 +172,11 @@ def remove_artifacts(arguments: argparse.Namespace) -> int:
 
 def collect(arguments: argparse.Namespace) -> int:
     """Remove leftovers, and with `--unused` what no recorded run refers to and no study holds."""
+    from namd.pipeline.collection import collect as remove_unneeded
+
     store = open_named_store(arguments)
-    freed = store.collect(partial(_wanted, store) if arguments.unused else None, arguments.dry_run)
+    wanted = partial(_wanted, store) if arguments.unused else None
+    freed = remove_unneeded(store, wanted, arguments.dry_run)
     verb = "would remove" if arguments.dry_run else "removed"
     lines = [f"{verb} {place}" for place in freed.removed]
     lines += [f"left {place}: being built" for place in freed.held]
@@ -188,10 +191,10 @@ def _wanted(store: "Store") -> set[tuple[str, str]]:
     from namd.pipeline.run import recorded_runs
     from namd.storage.opening import open_storage
 
-    # Pins first: a study that ends meanwhile has recorded its runs before it lets go.
+    # Pins first: a study that ends meanwhile has recorded its runs before it releases them.
     pins = pinned(open_storage(store.backend.name))
     return pins | {
-        (stage["name"].partition("[")[0], stage["key"])
+        (stage["name"], stage["key"])
         for record in recorded_runs(store).values()
         for stage in record["stages"]
     }

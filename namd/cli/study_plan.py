@@ -1,31 +1,24 @@
 """`namd study plan`: what a study will run, what is there already, what the rest costs."""
 
 import argparse
-import itertools
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from namd.cli.output import answer, columns, duration, tell
 from namd.cli.study_inputs import (
     find_study_cohort,
     read_spec,
-    readable,
     source_of,
     store_url,
 )
-from namd.config.errors import InputError, StageError, about
-from namd.data.named_cohort import not_built, stand_in
+from namd.config.errors import about
+from namd.data.named_cohort import not_built
+from namd.study.opening import past
 
 if TYPE_CHECKING:
-    from namd.ledger.view import StudyView
-    from namd.pipeline.run_configuration import RunConfiguration
-    from namd.pipeline.store import Store
     from namd.study.designs import Fraction
     from namd.study.plan import Cluster, StudyPlan
     from namd.study.spec import StudySpec
-    from namd.study.trials import Configurator
 
 REFUSED = 2
 MAX_ALIASES = 4
@@ -39,6 +32,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
     """
     from namd.cli.run import announce_weights
     from namd.pipeline.store import view_store
+    from namd.study.calibrated_plan import calibrated_plan
     from namd.study.trials import Configurator
 
     spec = read_spec(arguments.file, arguments.store)
@@ -57,14 +51,14 @@ def plan_command(arguments: argparse.Namespace) -> int:
             arguments.cohort, spec, url, recorded, configurator.demands(), build=False
         )
         announce_weights(configurator.base())
-        plan = plan_with_costs(
-            spec,
+        plan = calibrated_plan(
             configurator,
             cluster_at(arguments.address),
             cohort=cohort,
             store=store,
             view=view,
             calibrated=arguments.calibration,
+            say=tell,
         )
     built = cohort.exists()
     text = as_text(plan, spec) if built else f"{as_text(plan, spec)}\n{not_built(cohort)}"
@@ -72,39 +66,6 @@ def plan_command(arguments: argparse.Namespace) -> int:
     if plan.refused is not None:
         tell(f"refused: {source}: {plan.refused}")
     return REFUSED if plan.refused is not None else 0
-
-
-def plan_with_costs(
-    spec: "StudySpec",
-    configurator: "Configurator",
-    cluster: "Cluster",
-    *,
-    cohort: Path,
-    store: "Store",
-    view: "StudyView | None",
-    calibrated: bool,
-) -> "StudyPlan":
-    """Return the plan; where no manifest tells a stage's cost and `calibrated`, after a try."""
-    from namd.study.plan import make_study_plan
-
-    built = cohort.exists()
-    planned = partial(
-        make_study_plan,
-        spec,
-        configurator,
-        cluster,
-        cohort=cohort,
-        store=store,
-        view=view,
-        cohort_digest=None if built else stand_in(cohort),
-        say=tell,
-    )
-    plan = planned()
-    # Short runs read cases.
-    if not plan.unknown or not calibrated or not built:
-        return plan
-    known = _calibrate(spec, configurator, cohort, plan.unknown)
-    return planned(calibration=known)
 
 
 def cluster_at(address: str | None) -> "Cluster":
@@ -119,17 +80,6 @@ def cluster_at(address: str | None) -> "Cluster":
     return this_machine()
 
 
-def past(url: str, name: str) -> "StudyView | None":
-    """Return a study's ledger, or None if it was never started."""
-    from namd.ledger.reading import study_names
-    from namd.ledger.view import read_view
-    from namd.storage.opening import open_storage
-
-    with readable(url):
-        storage = open_storage(url)
-        return read_view(storage, name) if name in study_names(storage) else None
-
-
 def as_text(plan: "StudyPlan", spec: "StudySpec") -> str:
     """Return a plan for people."""
     lines = [f"{plan.study}: {_size(plan, spec)}"]
@@ -140,39 +90,6 @@ def as_text(plan: "StudyPlan", spec: "StudySpec") -> str:
     lines += ["", *(_arm_lines(plan, spec) if spec.ablation else _space_lines(spec))]
     lines += ["", *_stage_lines(plan), "", *_cost_lines(plan)]
     return "\n".join(lines)
-
-
-def _calibrate(
-    spec: "StudySpec", configurator: "Configurator", cohort: Path, unknown: tuple[str, ...]
-) -> Mapping[str, float]:
-    from namd.study.calibration import NUM_RUNS, calibrate, measure_with_launcher
-
-    measure, begun = measure_with_launcher(cohort), itertools.count(1)
-
-    def told(configuration: "RunConfiguration") -> Mapping[str, float]:
-        number = next(begun)
-        word = ", to warm the machine" if number == 1 else ""
-        tell(f"short run {number} of {NUM_RUNS}{word}")
-        return measure(configuration)
-
-    named = ", ".join(unknown) if len(unknown) <= 4 else f"{len(unknown)} stages"
-    tell(f"no recorded cost of {named}: measuring by short runs (--no-calibration leaves it)")
-    configuration = configurator.base()
-    try:
-        return calibrate(configuration, _cohort_size(cohort, spec.split), told)
-    except (InputError, StageError) as error:
-        tell(f"the short runs failed ({error}); these costs stay unknown")
-        return {}
-
-
-def _cohort_size(cohort: Path, split: str) -> Any:  # noqa: ANN401 - a CohortSize, imported late
-    import pyarrow.parquet as pq
-
-    from namd.data.cohort import CASES_FILE
-    from namd.study.calibration import CohortSize
-
-    splits = pq.read_table(cohort / CASES_FILE, columns=["split"])["split"].to_pylist()
-    return CohortSize(splits.count("train"), splits.count(split))
 
 
 def _size(plan: "StudyPlan", spec: "StudySpec") -> str:

@@ -13,6 +13,7 @@ from namd.cli.output import cell, duration, tell
 from namd.config.errors import escaped
 from namd.ledger import schema
 from namd.ledger.view import OVER, StudyView
+from namd.storage.stage_names import StageName
 from namd.study.eta import Build, Eta
 from namd.study.status import objectives
 
@@ -74,14 +75,14 @@ class PlainStudyReporter:
             self._ending(trial, kind, body, view)
 
     def step(
-        self, label: str, key: str, index: int, total: int, metrics: Mapping[str, float]
+        self, stage: StageName, key: str, index: int, total: int, metrics: Mapping[str, float]
     ) -> None:
         """Remember how far a stage is; say it all together now and then."""
         if key in self._over:
             return  # this step arrives after the ledger's record of the finished stage
         now, known = self._clock(), self.builds.get(key)
         if known is None or index < known.index:  # an attempt that was lost begins again
-            self.builds[key] = Build(label, index, total, metrics, now, index, now)
+            self.builds[key] = Build(stage, index, total, metrics, now, index, now)
         else:
             self.builds[key] = replace(known, index=index, total=total, metrics=metrics, heard=now)
         self.heartbeat()
@@ -99,7 +100,7 @@ class PlainStudyReporter:
         """Say what is being built, unless something was said lately."""
         if self._clock() - self._last < QUIET_S or not self.builds:
             return
-        told = [f"{b.label} {b.index} of {b.total}" for b in list(self.builds.values())[:4]]
+        told = [f"{b.stage.label} {b.index} of {b.total}" for b in list(self.builds.values())[:4]]
         more = len(self.builds) - len(told)
         rest = f" and {more} more" if more > 0 else ""
         self.line(f"building {', '.join(told)}{rest}; {self.summary()}")
@@ -153,15 +154,16 @@ class PlainStudyReporter:
             self.line(f"study {view.study} is finished: {ended} trials, {built}")
 
     def _stage_event(self, trial: str, body: Mapping[str, Any], view: StudyView) -> None:
-        self.builds.pop(str(body["key"]), None)
-        self._over.add(str(body["key"]))
-        self.eta.has(trial, str(body["stage"]))
-        if body["cached"]:
+        done = schema.StageDone.decode(body)
+        self.builds.pop(done.key, None)
+        self._over.add(done.key)
+        self.eta.has(trial, done.stage_name.name)
+        if done.cached:
             return
-        seconds = float(body.get("seconds", 0.0))
-        self.eta.finish(str(body["stage"]), seconds)
+        seconds = float(done.seconds)
+        self.eta.finish(done.stage_name.name, seconds)
         self.line(
-            f"{body['stage']}: built in {duration(seconds)}, "
+            f"{done.stage}: built in {duration(seconds)}, "
             f"first for {_name(trial, view)}; {self.summary()}"
         )
 
@@ -206,7 +208,7 @@ class RichStudyReporter(PlainStudyReporter):
         builds = list(self.builds.values())
         for build in builds[:SHOWN_BUILDS]:
             table.add_row(
-                Text(build.label),
+                Text(build.stage.label),
                 ProgressBar(total=max(1, build.total), completed=build.index, width=24),
                 Text(f"{build.index} of {build.total}"),
                 Text(duration(self._clock() - build.began)),

@@ -63,7 +63,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         # A driver that died before its first record has decided nothing.
         if begun.specification:
             with about(source):
-                require_extension(begun.specification, spec)
+                require_extension(begun.specification, configurator.spec)
     earlier = find_earlier(ledger, spec, names, arguments.warm_from)
     with about(source):
         recorded = None if begun is None else begun.about.get("cohort")

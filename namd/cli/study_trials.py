@@ -21,7 +21,7 @@ from namd.study.status import (
 
 if TYPE_CHECKING:
     from namd.ledger.schema import Event
-    from namd.ledger.view import StudyView
+    from namd.ledger.view import StageExecution, StudyView
     from namd.storage.base import Storage
 
 MIN_OF_ID = 4
@@ -107,16 +107,16 @@ def trial_report(ledger: Ledger, trial: str, lines: int) -> dict[str, Any]:
                 events.append(_event(event))
         stages = [
             {
-                "stage": stage.name,
-                "key": stage.key,
-                "cached": stage.cached,
-                "seconds": stage.seconds,
-                "attempt": stage.attempt,
-                "metrics": metrics_place(ledger.storage, stage.name, stage.key),
+                "stage": done.stage.label,
+                "key": done.key,
+                "cached": done.cached,
+                "seconds": done.seconds,
+                "attempt": done.attempt,
+                "metrics": metrics_place(ledger.storage, done.stage.name, done.key),
             }
-            for stage in view.stages
+            for done in view.stages
         ]
-        last = _last_metrics(ledger.storage, stages, lines)
+        last = _last_metrics(ledger.storage, view.stages, lines)
     return {
         "study": ledger.name,
         "trial": trial,
@@ -136,11 +136,10 @@ def trial_report(ledger: Ledger, trial: str, lines: int) -> dict[str, Any]:
     }
 
 
-def metrics_place(storage: "Storage", label: str, key: str) -> str | None:
+def metrics_place(storage: "Storage", stage: str, key: str) -> str | None:
     """Return where a stage's metrics lie in the store, or None if it is not there any more."""
     from namd.storage.artifacts import METRICS, attempt_folder, read_commit
 
-    stage = label.partition("[")[0]
     commit = read_commit(storage, stage, key)
     return None if commit is None else f"{attempt_folder(stage, key, commit.attempt)}/{METRICS}"
 
@@ -248,7 +247,7 @@ def _event(event: "Event") -> dict[str, Any]:
 
 
 def _last_metrics(
-    storage: "Storage", stages: Sequence[Mapping[str, Any]], lines: int
+    storage: "Storage", stages: Sequence["StageExecution"], lines: int
 ) -> list[dict[str, Any]]:
     """Return the last lines that the last stage with metrics wrote.
 
@@ -256,11 +255,10 @@ def _last_metrics(
     """
     from namd.storage.artifacts import read_metrics
 
-    for stage in reversed(stages if lines else ()):
-        name = stage["stage"].partition("[")[0]
-        kept = read_metrics(storage, name, stage["key"])[-lines:]
+    for done in reversed(stages if lines else ()):
+        kept = read_metrics(storage, done.stage.name, done.key)[-lines:]
         if kept:
-            return [{"stage": stage["stage"], **measured} for measured in kept]
+            return [{"stage": done.stage.label, **measured} for measured in kept]
     return []
 
 

@@ -24,6 +24,33 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Declare the command."""
     parser = subparsers.add_parser("submit", help="run a study on a Ray cluster elsewhere")
     parser.add_argument("file", type=local_path, metavar="FILE", help="the study file")
+    _add_places(parser)
+    parser.add_argument("--wait", action="store_true", help="follow it; exit as it exits")
+    parser.add_argument(
+        "--again", action="store_true", help="start it even if it ended well in the same words"
+    )
+    _add_upload(parser)
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="K=V", help="a variable of the job"
+    )
+    installing = parser.add_mutually_exclusive_group()
+    installing.add_argument(
+        "--image-has-dependencies",
+        dest="install",
+        action="store_false",
+        help="install nothing on the nodes (default)",
+    )
+    installing.add_argument(
+        "--install",
+        action="store_true",
+        help="install the project's dependencies on every node, save torch and Ray",
+    )
+    parser.set_defaults(func=submit_command, install=False)
+    add_json_option(parser)
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    """Declare where the cluster, the store and the cohort are."""
     parser.add_argument(
         "--address",
         default=os.environ.get("RAY_API_SERVER_ADDRESS"),
@@ -43,10 +70,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="DIR",
         help="folder of a cohort, as the nodes see it, or `phantom` (default: the study file's)",
     )
-    parser.add_argument("--wait", action="store_true", help="follow it; exit as it exits")
-    parser.add_argument(
-        "--again", action="store_true", help="start it even if it ended well in the same words"
-    )
+
+
+def _add_upload(parser: argparse.ArgumentParser) -> None:
+    """Declare what is sent to the cluster."""
     parser.add_argument(
         "--working-dir",
         type=local_path,
@@ -75,23 +102,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="store_true",
         help="list what would be sent, with bytes, and send nothing; needs no cluster",
     )
-    parser.add_argument(
-        "--env", action="append", default=[], metavar="K=V", help="a variable of the job"
-    )
-    installing = parser.add_mutually_exclusive_group()
-    installing.add_argument(
-        "--image-has-dependencies",
-        dest="install",
-        action="store_false",
-        help="install nothing on the nodes (default)",
-    )
-    installing.add_argument(
-        "--install",
-        action="store_true",
-        help="install the project's dependencies on every node, save torch and Ray",
-    )
-    parser.set_defaults(func=submit_command, install=False)
-    add_json_option(parser)
 
 
 def submit_command(arguments: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from namd.config.threads import fixed_threads
 from namd.distributed.pairs import pair_text
 from namd.distributed.source_identity import SourceIdentity, own_source, require_same_source
 from namd.methods.base import StageContext
+from namd.methods.shared.stages import JUDGE
 from namd.pipeline.graph import Node
 from namd.pipeline.store import Store, open_store
 
@@ -239,7 +240,7 @@ class JudgeWorker:
         from namd.methods.shared.scores import make_scorer
 
         store = open_store(self.work.store_url, create=False, answered=True)
-        inputs = {"judge": self.work.node.inputs["judge"]}
+        inputs = {JUDGE: self.work.node.inputs[JUDGE]}
         context = self.work.context(store, inputs)
         return make_scorer(context, evaluation_cases(context))
 

@@ -22,15 +22,16 @@ from namd.distributed.draw_files import Block, DrawnFiles, IndexFiles, ScoreFile
 from namd.distributed.draw_workers import DrawWorker, JudgeWorker, Tries, Work
 from namd.distributed.pairs import Coverage, block_rows, evaluated_case_ids, pair_blocks
 from namd.distributed.source_identity import SourceError
-from namd.methods.base import StageContext, Step, label_of
+from namd.methods.base import StageContext, Step
 from namd.pipeline.graph import Node
 from namd.pipeline.launcher import Launcher, LeaseLost, LeaseWatch, Task
 from namd.pipeline.reporting import SilentReporter
 from namd.pipeline.store import open_store
 from namd.storage.errors import StoreError, explained
+from namd.storage.stage_names import StageName, label_of
 from namd.study.spec import StageResources
 
-Relay = Callable[[str, str, Step], None]
+Relay = Callable[[StageName, str, Step], None]
 
 OpenTasks = dict[int | None, Task]
 """Nodes leased to this process and not yet published, by draw index."""
@@ -95,7 +96,7 @@ def draw_and_score(
         cohort: The cohort's folder, readable on every node.
         resources: `workers` pairs of a drawing and a judging actor share the reservation of as
             many workers.
-        relay: Called with label, key and step.
+        relay: Receives progress: stage, key, step.
         made_for: Name of the study that is charged, for the manifests.
 
     Raises:
@@ -219,14 +220,14 @@ class Drawing:
         node = task.node
         family.spent_s[k] = family.spent_s.get(k, 0.0) + float(rows[family.seconds].sum())
         if not coverage.complete(k):
-            self.relay(node.label, node.key, Step(coverage.count(k), total))
+            self.relay(node.stage.recorded, node.key, Step(coverage.count(k), total))
             return
         step = Step(total, total, family.files[k].finish(), finished=k)
         task.log.add(step)
         # The artifact's cost is the time of its own pairs, without other indices' time.
         task.started = time.monotonic() - family.spent_s[k]
         self.launcher.publish(family.tasks, k, family.context, [])
-        self.relay(node.label, node.key, step)
+        self.relay(node.stage.recorded, node.key, step)
 
     def _blocks(
         self, draws: Mapping[int, Node], scores: Mapping[int, Node], case_ids: Sequence[str]

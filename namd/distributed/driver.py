@@ -100,51 +100,62 @@ def run_study(
         StageError: The store or ledger failed; `resume` continues once that is fixed.
         SystemExit: 143, after SIGTERM or a signal treated as one (see namd.pipeline.interruption).
     """
-    store = open_store(store_url)
-    storage = open_storage(store_url)
+    store, storage = open_store(store_url), open_storage(store_url)
     configurator = Configurator(spec, methods, preset)
     configurator.check()
     view = read_view(storage, spec.name)
     _require_resume(storage, spec, view, resume or retry_failed)
     contents = require_same_cohort(view, cohort)
-    parts = parts or Parts()
+    bench = Bench(spec.name, store_url, cohort, parts or Parts())
     with open_session(address) as session:
-        plan = make_study_plan(
-            spec,
-            configurator,
-            session.cluster,
-            cohort=cohort,
-            store=store,
-            view=view,
-            cohort_digest=parts.cohort_digest,
-            say=reporter.note,
-        )
-        if plan.refused is not None:
-            raise InputError(f"study {spec.name}: {plan.refused}")
-        require_same_source_everywhere()
-        reporter.planned(plan)
-        about = {
-            "cohort": str(cohort),
-            "cohort_fingerprint": contents,
-            "host": platform.node(),
-            "ray": ray.__version__,
-            "address": address or "local",
-        }
+        plan = _planned(configurator, session, bench, store, view, reporter)
+        about = _about(cohort, contents, address)
         listener = partial(_forward, reporter, tuple(trackers))
         with open_study(
-            storage,
-            spec,
-            configurator,
-            warm=warm,
-            timing=timing,
-            about=about,
-            listener=listener,
+            storage, spec, configurator, warm=warm, timing=timing, about=about, listener=listener
         ) as record:
             if retry_failed:
                 record.retry_failed()
-            bench = Bench(spec.name, store_url, cohort, parts)
             _drive(record, storage, store, session, plan, bench, reporter, trackers, patience)
             return record.view
+
+
+def _planned(
+    configurator: Configurator,
+    session: Session,
+    bench: Bench,
+    store: Store,
+    view: StudyView,
+    reporter: StudyReporter,
+) -> StudyPlan:
+    """Return the plan of a study that can run here. Raises InputError if it cannot."""
+    spec = configurator.spec
+    plan = make_study_plan(
+        spec,
+        configurator,
+        session.cluster,
+        cohort=bench.cohort,
+        store=store,
+        view=view,
+        cohort_digest=bench.parts.cohort_digest,
+        say=reporter.note,
+    )
+    if plan.refused is not None:
+        raise InputError(f"study {spec.name}: {plan.refused}")
+    require_same_source_everywhere()
+    reporter.planned(plan)
+    return plan
+
+
+def _about(cohort: Path, contents: str | None, address: str | None) -> dict[str, Any]:
+    """Return what the ledger keeps of an opening besides the study itself."""
+    return {
+        "cohort": str(cohort),
+        "cohort_fingerprint": contents,
+        "host": platform.node(),
+        "ray": ray.__version__,
+        "address": address or "local",
+    }
 
 
 def _drive(
@@ -290,7 +301,7 @@ def _stage_scheduler(
 ) -> Iterator[ActorHandle]:
     """Start the stage scheduler; at the end kill it and its stage workers."""
     search = spec.search
-    rungs = search.stop_early.asha.rungs if search is not None and search.stop_early else ()
+    rungs = (search.stop_early.asha.rungs or ()) if search and search.stop_early else ()
     actor = (
         ray.remote(num_cpus=0, max_concurrency=_MAX_CALLS)(StageScheduler)
         .options(max_restarts=0)

@@ -32,8 +32,13 @@ def run_values(
         return values_of(rows_of(recorded), configuration.method.name, key)
     artifacts = {node.label: _artifact(store, node.stage.name, node.key) for node in plan.nodes}
     stages = [
-        StageResult(label, artifact.key, True, float(artifact.manifest()["wall_seconds"]))
-        for label, artifact in artifacts.items()
+        StageResult(
+            node.stage.recorded,
+            node.key,
+            True,
+            float(artifacts[node.label].manifest()["wall_seconds"]),
+        )
+        for node in plan.nodes
     ]
     table = tabulate(configuration, cohort, artifacts)
     record(store, configuration, RunResult(key, stages, table, artifacts), cohort)

@@ -25,6 +25,7 @@ from namd.pipeline.graph import Node, Plan
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Artifact, Store, open_store
 from namd.storage.artifacts import key_folder
+from namd.storage.stage_names import StageName
 from namd.study.asha import Rung
 from namd.study.plan import Cluster
 from namd.study.spec import ResourcesSpec, StageResources
@@ -211,10 +212,10 @@ class StageScheduler:
         await build.stop.wait()
         return not build.over
 
-    async def relay(self, steps: Iterable[tuple[str, str, Step]]) -> None:
+    async def relay(self, steps: Iterable[tuple[StageName, str, Step]]) -> None:
         """Receive steps of a stage that is being built."""
-        for label, key, step in steps:
-            self._emit("step", (label, key, step.index, step.total, dict(step.metrics)))
+        for stage, key, step in steps:
+            self._emit("step", (stage, key, step.index, step.total, dict(step.metrics)))
             self._watch(key, step)
 
     async def note(self, line: str) -> None:
@@ -331,7 +332,7 @@ class StageScheduler:
         paid = self._reserved.get(node.key)
         return {
             "kind": "stage",
-            "label": node.label,
+            "stage": node.stage.recorded,
             "key": node.key,
             "artifact": artifact.folder.name if artifact is not None else "",
             "own": self._is_own(manifest, paid),

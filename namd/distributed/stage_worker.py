@@ -36,6 +36,7 @@ from namd.pipeline.launcher import Launcher
 from namd.pipeline.reporting import SilentReporter
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Store, open_store
+from namd.storage.stage_names import StageName
 from namd.study.spec import StageResources
 
 RAY_UNIT = 1e-4
@@ -194,21 +195,21 @@ class _Relay(SilentReporter):
 
     def __init__(self, stage_scheduler: ActorHandle) -> None:
         self._stage_scheduler = stage_scheduler
-        self._bundle: list[tuple[str, str, Step]] = []
+        self._bundle: list[tuple[StageName, str, Step]] = []
         self._sent = time.monotonic()
 
     def stepped(self, nodes: Sequence[Node], step: Step) -> None:
         """Forward a step with the node that it belongs to."""
         node, step = member_step(nodes, step)
-        self.step(node.label, node.key, step)
+        self.step(node.stage.recorded, node.key, step)
 
     def warned(self, node: Node, line: str) -> None:
         """Forward a line for the user."""
         self._stage_scheduler.note.remote(f"{node.label}: {line}")
 
-    def step(self, label: str, key: str, step: Step) -> None:
+    def step(self, stage: StageName, key: str, step: Step) -> None:
         """Keep a step for the next bundle."""
-        self._bundle.append((label, key, step))
+        self._bundle.append((stage, key, step))
         if time.monotonic() - self._sent >= RELAY_EVERY_S:
             self.flush()
 

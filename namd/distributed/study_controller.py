@@ -181,9 +181,10 @@ class StudyController:
             if kind == "note":
                 self._reporter.note(what)
                 continue
-            self._reporter.step(*what)
+            stage, *progress = what
+            self._reporter.step(stage, *progress)
             for tracker in self._trackers:
-                tracker.step(*what)
+                tracker.step(stage.label, *progress)
         if time.monotonic() - self._looked < POLL_S:
             self._check_signal()
             return
@@ -250,7 +251,7 @@ class StudyController:
             costs = dict.fromkeys(costs, 0.0)
         self.record.stage(
             run.trial,
-            entry["label"],
+            entry["stage"],
             entry["key"],
             cached=cached,
             artifact=entry["artifact"],

@@ -12,12 +12,13 @@ from namd.pipeline.graph import Fingerprint, Node
 from namd.pipeline.run import Tabulate, score_rows
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.storage.errors import StoreError, storage_problem
+from namd.storage.stage_names import StageName
 from namd.study.spec import StageResources
 
 Manner = Literal["alone", "worker_group", "drawing"]
 """In the stage worker's own process, by a worker group of Ray Train, or by Ray Data pools."""
 
-Relay = Callable[[str, str, Step], None]
+Relay = Callable[[StageName, str, Step], None]
 
 
 @dataclass(frozen=True)

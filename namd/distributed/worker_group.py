@@ -23,11 +23,12 @@ from namd.pipeline.graph import Node, Plan
 from namd.pipeline.launcher import Launcher
 from namd.pipeline.reporting import SilentReporter
 from namd.pipeline.store import open_store
+from namd.storage.stage_names import StageName
 from namd.study.spec import StageResources
 from namd.study.worker_groups import global_batch, shareable
 from namd.train.stopping import stop_requests
 
-Relay = Callable[[str, str, Step], None]
+Relay = Callable[[StageName, str, Step], None]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _RelayReporter(SilentReporter):
     def stepped(self, nodes: Sequence[Node], step: Step) -> None:
         """Forward the step, once per node."""
         for node in nodes:
-            self.relay(node.label, node.key, step)
+            self.relay(node.stage.recorded, node.key, step)
 
 
 def build_with_worker_group(
@@ -91,7 +92,7 @@ def build_with_worker_group(
         store_url: A store that all nodes of the cluster can reach.
         cohort: A folder that all nodes of the cluster can read.
         resources: Size of the worker group and what each worker reserves.
-        relay: Called with label, key and step, once per logged step of rank 0.
+        relay: Receives stage, key and step, once per logged step of rank 0.
         name: The study's name, for Ray's lists.
         made_for: Name of the study that is charged, for the manifest.
         patience: Limits of retries and waits.

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+BASELINE, FOLLOWUP, IDEAL = "real_baseline", "real_followup", "ideal_sampler"
+"""Rows of the result table that other rows are read against."""
+
 MAXIMUM_DRAWS = 1000
 """Each draw is an artifact of its own; the paper has 20."""
 

@@ -18,7 +18,7 @@ from namd.evaluate.calibration import (
     quintile_means,
 )
 from namd.evaluate.scores import SetMetrics
-from namd.evaluate.settings import EvaluateSettings
+from namd.evaluate.settings import BASELINE, FOLLOWUP, IDEAL, EvaluateSettings
 from namd.statistics.intervals import PATIENT_BOOTSTRAP, patient_bootstrap
 from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
 from namd.statistics.ranking import weighted_ranking
@@ -29,7 +29,6 @@ from namd.statistics.resampling import (
     percentile_interval,
 )
 
-BASELINE, FOLLOWUP, IDEAL = "real_baseline", "real_followup", "ideal_sampler"
 TITLES = {
     BASELINE: "real baseline",
     FOLLOWUP: "real follow-up",

@@ -3,14 +3,16 @@
 All transitions are listed here; a reader keeps records with unknown ones.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from namd.config.errors import InputError, shown
 from namd.config.fingerprint import fingerprint
+from namd.storage.stage_names import StageName
 
 SCHEMA_VERSION = 1
 
@@ -42,6 +44,13 @@ ENDINGS = (COMPLETED, PRUNED, FAILED, DIVERGED, INTERRUPTED)
 CONFIRM = "confirm_p"
 """Prefix of the arm of a search winner's fresh seeds: `confirm_p7` for proposal 7."""
 
+DIGEST = "digest"
+"""Field of a record: the start of the SHA-256 of all others; earlier versions wrote none."""
+
+DIGEST_DIGITS = 16
+
+_Body = TypeVar("_Body", bound="Body")
+
 _MORE = "more"
 _LEFT_OUT = "left_out"
 
@@ -68,7 +77,7 @@ class Body:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def decode(cls, body: Mapping[str, Any]) -> "Body":
+    def decode(cls: type[_Body], body: Mapping[str, Any]) -> _Body:
         """Read a body from its JSON object, which was checked before."""
         names = _NAMES[cls]
         known = {name: body[name] for name in names if name in body}
@@ -193,6 +202,12 @@ class StageDone(OfTrial):
         reserved: Device seconds for which its stage worker reserved its resources, start and
             waits included; 0 if cached.
         artifact: Name of the published attempt; it changes if the key is built again after removal.
+        name: Of the stage, without the index; this and what follows is absent from the records
+            of earlier versions (see namd.storage.stage_names).
+        index: Draw index of a member of a family.
+        family: The stage's name without its split.
+        role: What the stage is for.
+        split: The one split that the stage is about.
     """
 
     stage: str
@@ -202,6 +217,16 @@ class StageDone(OfTrial):
     device_seconds: float = 0.0
     reserved: float = _left_out(0.0)
     artifact: str = _left_out("")
+    name: str = _left_out("")
+    index: int | None = _left_out(None)
+    family: str = _left_out("")
+    role: str = _left_out("")
+    split: str | None = _left_out(None)
+
+    @property
+    def stage_name(self) -> StageName:
+        """The stage, also of a record that has its label alone."""
+        return StageName.read(vars(self), self.stage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +340,7 @@ class Event:
         return BODIES.get(self.identity.kind, Body).decode(self.body)
 
     def encode(self) -> bytes:
-        """Return the record as one line of JSON."""
+        """Return the record as one line of JSON, with a digest of all else in it."""
         record = {
             "schema": self.schema,
             "epoch": self.place.epoch,
@@ -327,7 +352,10 @@ class Event:
             "transition": self.identity.transition,
             "body": self.body,
         }
-        return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        text = json.dumps(record, separators=(",", ":"), allow_nan=False)
+        # Of the record as it will be read: JSON turns numbers that are names into text.
+        digest = record_digest(json.loads(text))
+        return f'{text[:-1]},"{DIGEST}":"{digest}"}}\n'.encode()
 
     @classmethod
     def decode(cls, line: bytes) -> "Event":
@@ -351,6 +379,13 @@ class Event:
             record["body"],
             record["schema"],
         )
+
+
+def record_digest(record: Mapping[str, Any]) -> str:
+    """Return the digest of a record's JSON object, whatever digest is in it."""
+    told = {name: value for name, value in record.items() if name != DIGEST}
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]
 
 
 def trial_id(configuration: Mapping[str, Any], train_seed: int) -> str:

@@ -78,7 +78,10 @@ def read_json(data: bytes) -> Any:  # noqa: ANN401 - JSON
 
 
 def check_record(record: object) -> None:
-    """Check every field that a reader relies on. Raises RecordDamaged."""
+    """Check every field that a reader relies on, then the digest. Raises RecordDamaged.
+
+    Records of earlier versions have no digest, and are believed without.
+    """
     if not isinstance(record, dict):
         raise RecordDamaged("holds no JSON object")
     _require(record, _FIELDS, "")
@@ -96,6 +99,9 @@ def check_record(record: object) -> None:
     _check_body(expected, record["body"])
     if kind in _MORE:
         _MORE[kind](record["body"])
+    digest = record.get(schema.DIGEST)
+    if digest is not None and digest != schema.record_digest(record):
+        raise RecordDamaged("has changed since it was written")
 
 
 def _check_body(expected: type[schema.Body], body: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ from namd.ledger.schema import (
     Warm,
 )
 from namd.storage.base import Storage
+from namd.storage.stage_names import StageName
 
 TrialState = Literal["pending", "running", "completed", "pruned", "failed", "diverged"]
 
@@ -62,11 +63,11 @@ class StageExecution:
     """One stage that a trial needed; for the fields see `schema.StageDone`.
 
     Attributes:
-        name: The stage's label.
+        stage: Which stage.
         attempt: The trial's attempt.
     """
 
-    name: str
+    stage: StageName
     key: str
     cached: bool
     seconds: float
@@ -79,7 +80,7 @@ class StageExecution:
     def of(cls, done: StageDone, attempt: int) -> "StageExecution":
         """Return the execution that a record describes."""
         return cls(
-            done.stage,
+            done.stage_name,
             done.key,
             done.cached,
             float(done.seconds),

@@ -12,6 +12,7 @@ from namd.config.errors import ConfigError, shown
 from namd.config.parsing import nearest
 from namd.config.presets import load_preset, preset_description
 from namd.data.settings import CohortDemands
+from namd.storage.stage_names import StageName
 from namd.train.workers import World
 
 StageRole = Literal["train", "map", "draw", "score", "reference"]
@@ -44,11 +45,6 @@ class CohortSlice:
     splits: tuple[str, ...]
 
 
-def label_of(name: str, index: int | None) -> str:
-    """Return the name under which a stage, or one member of a family, is read and shown."""
-    return name if index is None else f"{name}[{index}]"
-
-
 @dataclass(frozen=True)
 class DrawerCode:
     """Where a method's drawer is defined.
@@ -79,6 +75,8 @@ class Stage:
         split: The one split whose cases are drawn, scored or measured; None: no single one.
         index: Draw index for a stage of which there is one artifact per draw.
         drawer: The model that a stage of role `draw` draws with.
+        row: Name of the row of the result table that a stage of role `reference` scores; None:
+            its scores name their rows themselves.
         values: Extra constants that distinguish stages sharing a body.
     """
 
@@ -94,6 +92,7 @@ class Stage:
     split: str | None = None
     index: int | None = None
     drawer: DrawerCode | None = None
+    row: str | None = None
     values: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
     @property
@@ -111,7 +110,12 @@ class Stage:
     @property
     def label(self) -> str:
         """The name shown to people: `draws-test[7]` for one of a family."""
-        return label_of(self.name, self.index)
+        return self.recorded.label
+
+    @property
+    def recorded(self) -> StageName:
+        """What records and events say of it."""
+        return StageName(self.name, self.index, self.family, self.role, self.split)
 
     def load_body(self) -> Callable[["StageContext"], Generator[Step, None, None]]:
         """Import the body. Raises ImportError or AttributeError if the path is wrong."""
@@ -210,6 +214,8 @@ class Method:
         demands: What a configuration asks of a cohort; None: nothing beyond what every run does.
         rung_metrics: What its stages measure on validation that a rung of a search may stop trials
             by, per stage name, and which way is better; None: unrestricted.
+        default_rungs: Metric per stage name at whose end a search stops trials if its file names
+            no rung; empty: the file must name one.
     """
 
     name: str
@@ -223,6 +229,7 @@ class Method:
     resolve: Callable[[Any], Any] | None = None
     demands: Callable[[Any], CohortDemands] | None = None
     rung_metrics: Mapping[str, Mapping[str, str]] | None = None
+    default_rungs: Mapping[str, str] = field(default_factory=dict)
 
     def preset(self, name: str) -> dict[str, Any]:
         """Return the configuration that a preset states. Raises ConfigError for another's name."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
+from namd.config.flattening import flat
 from namd.pipeline.graph import Node
 from namd.pipeline.store import Store
 from namd.storage.errors import StoreError
@@ -104,10 +105,5 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _leaves(value: Any, path: str = "") -> dict[str, str]:  # noqa: ANN401 - JSON
-    if isinstance(value, Mapping):
-        found: dict[str, str] = {}
-        for key, item in value.items():
-            found |= _leaves(item, f"{path}.{key}")
-        return found
-    return {path: json.dumps(value)}
+def _leaves(value: Mapping[str, Any]) -> dict[str, str]:
+    return {path: json.dumps(leaf) for path, leaf in flat(value).items()}

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from namd.config.errors import InputError
 from namd.methods.base import Stage
+from namd.methods.shared.stages import JUDGE
 from namd.pipeline.run import readable_runs
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping
 from namd.pipeline.store import Artifact, Store
-
-JUDGE = "judge"
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def finished_run(store: Store, key: str) -> FinishedRun:
     return FinishedRun(
         name,
         from_mapping(mapping, recorded.get("preset")),
-        {stage["name"]: stage["key"] for stage in recorded["stages"]},
+        {stage["label"]: stage["key"] for stage in recorded["stages"]},
         None if spacing is None else float(spacing),
         bool((recorded.get("about") or {}).get("simulated")),
     )

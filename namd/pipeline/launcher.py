@@ -23,6 +23,7 @@ from namd.pipeline.store import Artifact, Attempt, Store
 from namd.storage.artifacts import MANIFEST, METRICS, key_folder
 from namd.storage.errors import StoreError, explained
 from namd.storage.lease import Lease
+from namd.storage.stage_names import StageName
 
 POLL_S = 0.5
 """How often a waiter looks whether another process has finished."""
@@ -40,16 +41,21 @@ class StageResult:
     """How one node came to be there.
 
     Attributes:
-        name: The node's label.
+        stage: Which stage.
         key: Its key.
         cached: Whether this run found it instead of building it.
         seconds: What building took, now or back then.
     """
 
-    name: str
+    stage: StageName
     key: str
     cached: bool
     seconds: float
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return what the record of a run says of it."""
+        came = {"key": self.key, "cached": self.cached, "seconds": self.seconds}
+        return {"label": self.stage.label, **self.stage.to_mapping(), **came}
 
 
 @dataclass
@@ -123,7 +129,9 @@ class Launcher:
                     artifacts[node.label] = artifact
                     seconds = float(artifact.manifest()["wall_seconds"])
                     cached = node.label not in built
-                    results[node.label] = StageResult(node.label, node.key, cached, seconds)
+                    results[node.label] = StageResult(
+                        node.stage.recorded, node.key, cached, seconds
+                    )
                     if cached:
                         self.reporter.cached(node)
         return list(results.values()), artifacts

@@ -3,7 +3,6 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,11 @@ from namd.data.intensity import to_unit
 from namd.data.report import report_text
 from namd.evaluate.scores import judged
 from namd.methods.base import Stage, StageContext, cut, num_threads
+from namd.methods.shared.stages import JUDGE
 from namd.models.judge import load_judge
 from namd.pipeline.finished_run import FinishedRun, draw_stage, find_artifact
 from namd.pipeline.store import Store
-from namd.sample.draws import Drawer, draw
+from namd.sample.draws import Drawer, ReportReader, draw
 from namd.train.world import current_world
 
 INTERVAL = 0.95
@@ -113,13 +113,13 @@ def _predicted(
         if progress is not None:
             progress(index + 1, num_draws)
     images = torch.cat(drawn)
-    judge = load_judge(find_artifact(store, run, "judge").payload, context.world.device)
+    judge = load_judge(find_artifact(store, run, JUDGE).payload, context.world.device)
     logits, _ = judged(judge, images, context.world.device)
     return Prediction(
         baseline=to_unit(case.baseline[0]),
         draws=images[:, 0].numpy(),
         probabilities=torch.sigmoid(logits.double()).numpy(),
-        report_text=_told(context, record),
+        report_text=_report(drawer, record),
         missing=record.missing,
     )
 
@@ -150,9 +150,8 @@ def _context(store: Store, run: FinishedRun, stage: Stage) -> StageContext:
     )
 
 
-def _told(context: StageContext, record: PatientRecord) -> str:
-    """Return the report that the model read; of a method that reads none, the whole record's."""
-    report = getattr(getattr(context.settings, "finetune", SimpleNamespace()), "report", None)
-    if report is None:
-        return report_text(record.values)
-    return report_text(record.values, report.include, report.perpendicular)
+def _report(drawer: Drawer, record: PatientRecord) -> str:
+    """Return the report that the model read; of one that reads none, the whole record's."""
+    if isinstance(drawer, ReportReader):
+        return drawer.report(record.values)
+    return report_text(record.values)

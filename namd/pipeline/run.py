@@ -1,7 +1,7 @@
 """One configuration carried through all its stages to rows; the only entry that studies need."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Artifact, Store
 from namd.storage.errors import StoreError
 from namd.storage.run_records import RUNS, RunDamaged, encode_run, run_place
+from namd.storage.stage_names import StageName
 
 """Field of a record: the digest of all others."""
 
@@ -72,7 +73,7 @@ class RunResult:
         """Return what `namd run --json` prints."""
         return {
             "run": self.run,
-            "stages": [asdict(stage) for stage in self.stages],
+            "stages": [stage.to_mapping() for stage in self.stages],
             "rows": [dict(row) for row in self.rows],
             "gap_recovered": self.table.gap_recovered,
             "about": dict(self.table.about),
@@ -203,11 +204,20 @@ def _current(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record of any version under today's names."""
     if "rows" in record:
         record["rows"] = rows_of(record)
+    record["stages"] = [_with_label(stage) for stage in record["stages"]]
     about = dict(record.get("about") or {})
     if _OLD_GAP in about:
         about["gap_recovered_per_draw"] = record.get("gap_recovered")
         record |= {"gap_recovered": about.pop(_OLD_GAP), "about": about}
     return record
+
+
+def _with_label(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage of a record; earlier versions called its label `name` and said no more."""
+    if "label" in stage:
+        return dict(stage)
+    label = str(stage["name"])
+    return {"label": label, **dict(stage), **StageName.read({}, label).to_mapping()}
 
 
 def rows_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:

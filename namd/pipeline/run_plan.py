@@ -16,6 +16,7 @@ from namd.pipeline.graph import missing_weights
 from namd.pipeline.run import plan_run, run_key
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Store
+from namd.storage.stage_names import StageName
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ class PlannedStage:
     """One stage of a planned run.
 
     Attributes:
-        name: Its label.
+        stage: Which stage.
         key: Of its artifact.
         cached: Whether the store has the artifact.
         other_source: Whether that artifact was made by other project source.
     """
 
-    name: str
+    stage: StageName
     key: str
     cached: bool
     other_source: bool
@@ -39,6 +40,11 @@ class PlannedStage:
         """Whether it is there, in words."""
         words = "in the store" if self.cached else "to build"
         return f"{words}, made by other source" if self.other_source else words
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return what `namd run --plan --json` prints of it."""
+        state = {"key": self.key, "cached": self.cached, "other_source": self.other_source}
+        return {"label": self.stage.label, **self.stage.to_mapping(), **state}
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,9 @@ class RunPlan:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return what `namd run --plan --json` prints."""
-        names = ("name", "key", "cached", "other_source")
         return {
             "run": self.run,
-            "stages": [{name: getattr(stage, name) for name in names} for stage in self.stages],
+            "stages": [stage.to_mapping() for stage in self.stages],
             "seconds": dict(self.seconds),
             "provisional": self.provisional,
             "cohort_built": self.cohort_built,
@@ -107,7 +112,7 @@ def make_run_plan(configuration: RunConfiguration, cohort: Path, store: Store) -
         )
         if artifact is None:
             missing.append(node)
-        stages.append(PlannedStage(node.label, node.key, artifact is not None, other))
+        stages.append(PlannedStage(node.stage.recorded, node.key, artifact is not None, other))
     return RunPlan(
         run=run_key(configuration, plan),
         stages=tuple(stages),

@@ -1,6 +1,6 @@
 """From the artifacts of a run to its result table; the numbers themselves are `namd.evaluate`'s."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +8,7 @@ import pandas as pd
 from namd.data.cohort import Cohort
 from namd.data.splits import evaluation_subset
 from namd.evaluate.scores import SetMetrics, load_rows, load_scores
-from namd.evaluate.table import IDEAL, ResultTable, RowScores, build_table
+from namd.evaluate.table import ResultTable, RowScores, build_table
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Artifact
 
@@ -27,34 +27,44 @@ def score_table(
     split = settings.split
     loaded = Cohort.read(cohort, (split,))
     index = evaluation_subset(loaded.table, split, settings.num_cases, settings.minimum_malignant)
-    rows: dict[str, RowScores] = {}
-    reference = artifacts.get(f"reference-{split}")
-    if reference is not None:
-        for name, (frame, sets) in load_rows(reference.payload).items():
-            rows[name] = RowScores(frame, sets)
-    for name, stage, title in (
-        (IDEAL, f"ideal-{split}", None),
-        ("reconstruction", f"reconstruction-{split}", None),
-        (configuration.method.name, f"scores-{split}", configuration.method.title),
-    ):
-        row = _row(artifacts, stage, title)
-        if row is not None:
-            rows[name] = row
     return build_table(
-        rows,
+        _rows(configuration, split, artifacts),
         loaded.select(index).table,
         settings,
         simulated=bool(loaded.card.get("simulation")),
     )
 
 
-def _row(artifacts: Mapping[str, Artifact], stage: str, title: str | None) -> RowScores | None:
-    """Join the draws of one row; None if the run has no such stage or it scored nothing."""
+def _rows(
+    configuration: RunConfiguration, split: str, artifacts: Mapping[str, Artifact]
+) -> dict[str, RowScores]:
+    """Return the scores of each row: what the references name themselves, theirs, the method's."""
+    named: dict[str, RowScores] = {}
+    alone: dict[str, list[Path]] = {}
+    own: list[Path] = []
+    for stage in configuration.stages():
+        artifact = artifacts.get(stage.label)
+        if artifact is None or stage.split != split:
+            continue
+        if stage.role == "score":
+            own.append(artifact.payload)
+        elif stage.role == "reference" and stage.row is not None:
+            alone.setdefault(stage.row, []).append(artifact.payload)
+        elif stage.role == "reference":
+            found = load_rows(artifact.payload)
+            named |= {name: RowScores(frame, sets) for name, (frame, sets) in found.items()}
+    method = configuration.method
+    joined = {name: _joined(payloads) for name, payloads in alone.items()}
+    joined[method.name] = _joined(own, method.title)
+    return named | {name: row for name, row in joined.items() if row is not None}
+
+
+def _joined(payloads: Sequence[Path], title: str | None = None) -> RowScores | None:
+    """Join the draws of one row; None if none of them scored a case."""
     frames: list[pd.DataFrame] = []
     sets: list[SetMetrics] = []
-    for label, artifact in artifacts.items():
-        if label.partition("[")[0] == stage:
-            frame, found = load_scores(artifact.payload)
-            frames += [frame] if len(frame) else []
-            sets += found
+    for payload in payloads:
+        frame, found = load_scores(payload)
+        frames += [frame] if len(frame) else []
+        sets += found
     return RowScores(pd.concat(frames, ignore_index=True), sets, title) if frames else None

@@ -6,11 +6,10 @@ heartbeats and `checkpoints/`.
 
 import json
 import shutil
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,33 +130,6 @@ class Entry:
     key: str
     committed: bool
     held: bool
-
-
-@dataclass
-class Freed:
-    """What a collection removed, as paths in the store, and what it left because it is held."""
-
-    removed: list[str] = field(default_factory=list)
-    held: list[str] = field(default_factory=list)
-
-
-class _Needed:
-    """What is to be kept, asked for again once the answer is older than the asking took."""
-
-    def __init__(self, ask: Callable[[], set[tuple[str, str]]]) -> None:
-        self._ask = ask
-        self._renew()
-
-    def __contains__(self, place: tuple[str, str]) -> bool:
-        if place not in self._places and time.monotonic() - self._asked > self._took:
-            self._renew()
-        return place in self._places
-
-    def _renew(self) -> None:
-        start = time.monotonic()
-        self._places = self._ask()
-        self._asked = time.monotonic()
-        self._took = self._asked - start
 
 
 class Store:
@@ -314,9 +286,10 @@ class Store:
             if stage in NOT_STAGES or "." in stage:
                 continue
             for key in self.backend.names(stage):
-                yield self._look(stage, key)
+                yield self.look(stage, key)
 
-    def _look(self, stage: str, key: str) -> Entry:
+    def look(self, stage: str, key: str) -> Entry:
+        """Return whether a key is published, and whether a live process builds it."""
         folder = key_folder(stage, key)
         committed = self.backend.read(f"{folder}/{COMMIT}") is not None
         held = not committed and self.leases.holder(folder) is not None
@@ -367,79 +340,6 @@ class Store:
         # COMMIT first: a reader during the removal must not find half an artifact.
         self.backend.remove(f"{folder}/{COMMIT}")
         self.backend.remove(folder)
-
-    def collect(
-        self, wanted: Callable[[], set[tuple[str, str]]] | None = None, dry: bool = False
-    ) -> Freed:
-        """Remove what no published artifact needs: dead attempts, old leases and checkpoints.
-
-        Checkpoints of unfinished keys stay, since the same command would continue from them. So
-        does whatever was begun or published after this was called.
-
-        Args:
-            wanted: Tells (stage, key) of the artifacts to keep, and is asked again while this
-                waits and removes; None keeps all published ones.
-            dry: Only say what would be removed.
-        """
-        freed = Freed()
-        first = list(self.entries())
-        known = {(entry.stage, entry.key): entry.committed for entry in first}
-        entries = self._after_silence(first)
-        needed = None if wanted is None else _Needed(wanted)
-        for entry in entries:
-            # A hold is written before its trial looks for the artifact, but maybe only just.
-            if entry.held or known.get((entry.stage, entry.key)) is entry.committed:
-                self._collect_entry(entry, needed, dry, freed)
-        if not dry:
-            self.backend.remove(".probe")
-        return freed
-
-    def _collect_entry(
-        self, entry: Entry, needed: "_Needed | None", dry: bool, freed: Freed
-    ) -> None:
-        folder = key_folder(entry.stage, entry.key)
-        places = [folder]
-        if not entry.held and (needed is None or (entry.stage, entry.key) in needed):
-            places = self._leftovers(entry)
-        now = self._look(entry.stage, entry.key) if places else entry
-        if now.held:
-            freed.held.append(folder)
-        elif now.committed == entry.committed:
-            for place in places:
-                freed.removed.append(place)
-                if not dry:
-                    self._remove_place(entry, place, folder)
-
-    def _remove_place(self, entry: Entry, place: str, folder: str) -> None:
-        if place == folder:
-            self.remove(entry.stage, entry.key)
-        else:
-            self.backend.remove(place)
-
-    def _leftovers(self, entry: Entry) -> list[str]:
-        folder = key_folder(entry.stage, entry.key)
-        try:
-            commit = self.commit(entry.stage, entry.key)
-        except Damaged:
-            return []  # Which attempt was published is not known: none of them is a leftover.
-        winner = None if commit is None else commit.attempt
-        attempts = [n for n in self.backend.names(f"{folder}/{ATTEMPTS}") if n != winner]
-        places = [f"{folder}/{ATTEMPTS}/{name}" for name in attempts]
-        for name in self.backend.names(folder):
-            stale = name.startswith(("lease-", "heartbeat-"))
-            if stale or (entry.committed and name == CHECKPOINTS):
-                places.append(f"{folder}/{name}")
-        return places
-
-    def _after_silence(self, entries: list[Entry]) -> list[Entry]:
-        """Look again after one time-to-live where a holder's life can only be told by waiting."""
-        if not any(entry.held for entry in entries):
-            return entries
-        deadline = time.monotonic() + self.leases.timing.ttl_s
-        while any(entry.held for entry in entries) and time.monotonic() <= deadline:
-            time.sleep(min(1.0, self.leases.timing.heartbeat_s))
-            entries = list(self.entries())
-        return entries
 
 
 def open_store(

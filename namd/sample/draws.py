@@ -1,8 +1,8 @@
 """Draws of follow-ups: batching of cases. What a draw is, the method's model knows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +35,15 @@ class Drawer(Protocol):
 
         The noise behind it depends on (draw seed, case id, index) alone.
         """
+        ...
+
+
+@runtime_checkable
+class ReportReader(Protocol):
+    """A drawer that reads a record as text."""
+
+    def report(self, values: Mapping[str, Any]) -> str:
+        """Return the text that it reads of a record's values."""
         ...
 
 

@@ -40,21 +40,17 @@ class Rung:
         if "loss" in self.metric:
             raise ValueError(
                 f"metric {shown(self.metric)}: a loss is redefined by searched weights; "
-                "use a measure such as probe_auroc"
+                "use a measure that they do not enter"
             )
 
     @property
     def name(self) -> str:
-        """The rung's name in the ledger: `vae`, or `finetune@0.5`."""
+        """The rung's name in the ledger: `vae`, or `vae@0.5`."""
         return self.stage if self.fraction == 1 else f"{self.stage}@{self.fraction:g}"
 
     def is_reached(self, index: int, total: int) -> bool:
         """Whether step `index` of `total` is the rung's or lies behind it."""
         return index >= math.ceil(self.fraction * total)
-
-
-DEFAULT_RUNGS = (Rung("probe", "probe_auroc"),)
-"""After the VAE and a linear probe of its latents, before any diffusion is paid for."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +61,13 @@ class AshaSettings:
         reduction: One in so many goes on at each rung.
         minimum_peers: Values of other trials that a rung needs before it stops anyone; None:
             `reduction`.
-        rungs: In the order in which a trial meets them.
+        rungs: In the order in which a trial meets them; None: those that the method has by
+            default (see namd.study.trials.Configurator.completed).
     """
 
     reduction: int = 3
     minimum_peers: int | None = None
-    rungs: tuple[Rung, ...] = DEFAULT_RUNGS
+    rungs: tuple[Rung, ...] | None = None
 
     def __post_init__(self) -> None:
         """Reject a reduction that stops all or none, and rungs of one name."""
@@ -78,8 +75,8 @@ class AshaSettings:
             raise ValueError(f"reduction is 2 or more, not {self.reduction}")
         if self.minimum_peers is not None and self.minimum_peers < 1:
             raise ValueError(f"minimum_peers is 1 or more, not {self.minimum_peers}")
-        names = [rung.name for rung in self.rungs]
-        if not names or len(set(names)) != len(names):
+        names = None if self.rungs is None else [rung.name for rung in self.rungs]
+        if names is not None and (not names or len(set(names)) != len(names)):
             raise ValueError(f"rungs need distinct stages or fractions, got {names}")
 
     @property
@@ -156,7 +153,7 @@ def replay(
         records: In the order in which they were made.
         batch_starts: Per proposal the first number of its batch (synchronous order), or None.
     """
-    modes = {rung.name: rung.mode for rung in settings.rungs}
+    modes = {rung.name: rung.mode for rung in settings.rungs or ()}
     decisions = []
     for place, record in enumerate(records):
         before = None if batch_starts is None else batch_starts[record.proposal]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from namd.config.parsing import to_mapping
+from namd.methods.base import Stage
 from namd.pipeline.graph import make_plan
 from namd.pipeline.launcher import Launcher
 from namd.pipeline.reporting import SilentReporter
@@ -81,12 +82,13 @@ def calibrate(
         short["method"] = configuration.method.name
         measured.append(measure(from_mapping(short, None, methods)))
     del measured[0]
+    stages = {stage.name: stage for stage in configuration.stages()}
     found = {}
-    for stage, first in measured[0].items():
-        low, high, full = _amounts(stage, whole, size, lengths)
+    for name, first in measured[0].items():
+        low, high, full = _amounts(stages[name], whole, size, lengths)
         # Noise may make the longer run the faster one; a cost never falls with the length.
-        slope = max(0.0, (measured[1][stage] - first) / (high - low)) if high > low else 0.0
-        found[stage] = max(0.0, first + slope * (full - low))
+        slope = max(0.0, (measured[1][name] - first) / (high - low)) if high > low else 0.0
+        found[name] = max(0.0, first + slope * (full - low))
     return found
 
 
@@ -107,27 +109,31 @@ def measure_with_launcher(cohort: Path) -> Measure:
 
 
 def _amounts(
-    stage: str, whole: Mapping[str, Any], size: CohortSize, lengths: CalibrationLengths
+    stage: Stage, whole: Mapping[str, Any], size: CohortSize, lengths: CalibrationLengths
 ) -> tuple[int, int, int]:
     """Return what a stage's cost is in proportion to: in the two short runs and at full length."""
-    section = _training(whole.get(stage))
+    section = _training(stage, whole)
     if section is not None:
         full = _steps(section, size.train)
         return min(lengths.steps[0], full), min(lengths.steps[1], full), full
-    if stage.partition("-")[0] in ("draws", "scores"):
+    if stage.role in ("draw", "score"):
         full = min(whole["evaluate"].get("num_cases") or size.evaluated, size.evaluated)
         return min(lengths.cases[0], full), min(lengths.cases[1], full), full
     return 0, 0, 0
 
 
-def _training(section: Any) -> Mapping[str, Any] | None:  # noqa: ANN401 - a configuration value
-    """Return the mapping that states a section's steps: itself, or one right inside it."""
-    if not isinstance(section, Mapping):
-        return None
-    if "num_steps" in section:
-        return section
-    inside = [v for v in section.values() if isinstance(v, Mapping) and "num_steps" in v]
-    return inside[0] if inside else None
+def _training(stage: Stage, whole: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the mapping that states a training's steps.
+
+    It is the first section that the stage reads and that has them, or a mapping right inside it.
+    """
+    sections = [whole.get(path) for path in stage.reads] if stage.role == "train" else []
+    for section in sections:
+        if isinstance(section, Mapping):
+            for found in (section, *section.values()):
+                if isinstance(found, Mapping) and "num_steps" in found:
+                    return found
+    return None
 
 
 def _steps(section: Mapping[str, Any], num_cases: int) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from namd.storage.stage_names import StageName
+
 if TYPE_CHECKING:
     from namd.study.plan import StageEstimate, StudyPlan
 
@@ -20,7 +22,7 @@ class Build:
     """A stage that is being built.
 
     Attributes:
-        label: Its name.
+        stage: Which stage.
         index: The step it is at.
         total: Of so many.
         metrics: What it measured last.
@@ -29,7 +31,7 @@ class Build:
         heard: When it was last heard of.
     """
 
-    label: str
+    stage: StageName
     index: int
     total: int
     metrics: Mapping[str, float]
@@ -50,7 +52,7 @@ class Build:
         done.
         """
         steps, elapsed = self.index - self.first, self.heard - self.began
-        if _name(self.label) != self.label or steps <= 0 or elapsed < PACED_S:
+        if self.stage.index is not None or steps <= 0 or elapsed < PACED_S:
             return None
         return elapsed / steps * self.total
 
@@ -93,19 +95,19 @@ class Eta:
         """Take in that a trial is under way."""
         self._ways[trial] = set()
 
-    def has(self, trial: str, label: str) -> None:
-        """Take in that a trial has a stage, built for it or found."""
-        self._ways.setdefault(trial, set()).add(_name(label))
+    def has(self, trial: str, name: str) -> None:
+        """Take in that a trial has a stage of this name, built for it or found."""
+        self._ways.setdefault(trial, set()).add(name)
 
     def over(self, trial: str) -> None:
         """Take in that an attempt at a trial is over; another one tells its stages anew."""
         self._ways.pop(trial, None)
 
-    def finish(self, label: str, seconds: float) -> None:
-        """Take in that a stage was built in so many seconds."""
+    def finish(self, name: str, seconds: float) -> None:
+        """Take in that a stage of this name was built in so many seconds."""
         self.built += 1
         self.to_build = max(self.to_build, self.built)
-        self._built.setdefault(_name(label), []).append(seconds)
+        self._built.setdefault(name, []).append(seconds)
 
     def left(self, builds: Mapping[str, Build], trials: int) -> float | None:
         """Return seconds until the end, or None if nothing tells them.
@@ -138,7 +140,7 @@ class Eta:
         needed = min(
             planned - len(self._built.get(name, ())), planned * lacking / max(1, self._trials)
         )
-        return max(0.0, needed - sum(b.share for b in running if _name(b.label) == name))
+        return max(0.0, needed - sum(b.share for b in running if b.stage.name == name))
 
     def _costs(self, running: Sequence[Build]) -> dict[str, float]:
         """Return the seconds of one of each stage to build; nothing where one cannot be told."""
@@ -167,10 +169,5 @@ class Eta:
         found = {name: list(seconds) for name, seconds in list(self._built.items())}
         for build in running:
             if build.seconds is not None:
-                found.setdefault(_name(build.label), []).append(build.seconds)
+                found.setdefault(build.stage.name, []).append(build.seconds)
         return {name: fmean(found[name]) for name in self._stages if name in found}
-
-
-def _name(label: str) -> str:
-    """Return the stage's name: all members of a family share it."""
-    return label.partition("[")[0]

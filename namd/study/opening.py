@@ -93,6 +93,17 @@ def open_studies(url: str) -> "tuple[Storage, list[str]]":
         return storage, study_names(storage)
 
 
+def past(url: str, name: str) -> "StudyView | None":
+    """Return a study's ledger; None if it was never started or its store is not there.
+
+    Raises InputError.
+    """
+    if "://" not in url and not Path(url).is_dir():
+        return None
+    storage, names = open_studies(url)
+    return read_whole(Ledger(url, name, storage)) if name in names else None
+
+
 def require_store(url: str, storage: "Storage") -> None:
     """Refuse a place that is no store, which would otherwise pass for one without studies.
 

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -250,11 +250,55 @@ def make_study_plan(
     configurator.check()
     configurator.check_measured()
     trials, estimated = planned_trials(spec, configurator, view, say)
-    digests = DigestCache()
-    nodes: dict[tuple[str, str], Node] = {}
-    families: dict[str, list[str]] = {}
-    total = 0
-    for trial in _counted(trials, "keys", say):
+    needed = _needed(_counted(trials, "keys", say), cohort, cohort_digest)
+    families = needed.families()
+    holdings = Holdings(store)
+    resources = configurator.resources()
+    known = calibration or {}
+    estimates = [_estimate(alike, holdings, known, resources, hash_source) for alike in families]
+    missing = [node for place, node in needed.nodes.items() if holdings.manifest(*place) is None]
+    plan = StudyPlan(
+        study=spec.name,
+        arms=_arms(spec, configurator),
+        trials=len(trials),
+        stages=estimates,
+        stages_total=needed.total,
+        peak_concurrency=peak_concurrency(missing, resources, cluster),
+        spent_hours=view.device_seconds() / SECONDS_PER_HOUR if view is not None else 0.0,
+        budget_hours=spec.budget.device_hours if spec.budget is not None else None,
+        estimated=estimated,
+        refused=None,
+        fraction=spec.ablation.fraction if spec.ablation is not None else None,
+        resources=resources,
+    )
+    refused = (
+        worker_group_refusal((alike[0].stage for alike in families), resources, cluster)
+        or batch_refusal(missing, resources)
+        or _over_budget(plan)
+    )
+    return replace(plan, refused=refused)
+
+
+@dataclass
+class _Needed:
+    """The distinct nodes that trials need, by stage name and key, and how many with repetitions."""
+
+    nodes: dict[tuple[str, str], Node] = field(default_factory=dict)
+    total: int = 0
+
+    def families(self) -> list[list[Node]]:
+        """Return the nodes of each stage name together, in the order in which they were met."""
+        found: dict[str, list[Node]] = {}
+        for (name, _), node in self.nodes.items():
+            found.setdefault(name, []).append(node)
+        return list(found.values())
+
+
+def _needed(
+    trials: Iterable[Trial], cohort: Path | None, cohort_digest: Fingerprint | None
+) -> _Needed:
+    needed, digests = _Needed(), DigestCache()
+    for trial in trials:
         configuration = trial.configuration
         plan = make_plan(
             configuration.stages(),
@@ -263,47 +307,10 @@ def make_study_plan(
             digests=digests,
             cohort_digest=cohort_digest,
         )
-        total += len(plan.nodes)
+        needed.total += len(plan.nodes)
         for node in plan.nodes:
-            if (node.stage.name, node.key) not in nodes:
-                nodes[node.stage.name, node.key] = node
-                families.setdefault(node.stage.name, []).append(node.key)
-    holdings = Holdings(store)
-    resources = configurator.resources()
-    estimates = [
-        _estimate(
-            [nodes[name, key] for key in keys],
-            holdings,
-            calibration or {},
-            resources.of(name, nodes[name, keys[0]].stage.family),
-            hash_source,
-        )
-        for name, keys in families.items()
-    ]
-    missing = [node for place, node in nodes.items() if holdings.manifest(*place) is None]
-    spent = view.device_seconds() / SECONDS_PER_HOUR if view is not None else 0.0
-    budget = spec.budget.device_hours if spec.budget is not None else None
-    remaining = sum(estimate.seconds for estimate in estimates) / SECONDS_PER_HOUR
-    firsts = [(name, keys[0]) for name, keys in families.items()]
-    refused = (
-        worker_group_refusal((nodes[place].stage for place in firsts), resources, cluster)
-        or batch_refusal(missing, resources)
-        or _over_budget(spent, remaining, budget)
-    )
-    return StudyPlan(
-        study=spec.name,
-        arms=_arms(spec, configurator),
-        trials=len(trials),
-        stages=estimates,
-        stages_total=total,
-        peak_concurrency=peak_concurrency(missing, resources, cluster),
-        spent_hours=spent,
-        budget_hours=budget,
-        estimated=estimated,
-        refused=refused,
-        fraction=spec.ablation.fraction if spec.ablation is not None else None,
-        resources=resources,
-    )
+            needed.nodes.setdefault((node.stage.name, node.key), node)
+    return needed
 
 
 def planned_trials(
@@ -401,11 +408,12 @@ def _estimate(
     nodes: Sequence[Node],
     holdings: Holdings,
     calibration: Mapping[str, float],
-    resources: StageResources,
+    reserved: ResourcesSpec,
     hash_source: Callable[[Any], str],
 ) -> StageEstimate:
     stage = nodes[0].stage
     name = stage.name
+    resources = reserved.of(name, stage.family)
     manifests = [holdings.manifest(name, node.key) for node in nodes]
     held = [(n, m) for n, m in zip(nodes, manifests, strict=True) if m is not None]
     other = sum(m.get("source_hash") != hash_source(n.stage) for n, m in held)
@@ -430,12 +438,14 @@ def _estimate(
     return estimate(None, "unknown")
 
 
-def _over_budget(spent: float, remaining: float, budget: float | None) -> str | None:
-    if budget is None or spent + remaining <= budget:
+def _over_budget(plan: StudyPlan) -> str | None:
+    budget = plan.budget_hours
+    if budget is None or plan.spent_hours + plan.device_hours <= budget:
         return None
     return (
-        f"{remaining:.2f} device hours to go and {spent:.2f} spent exceed the budget of "
-        f"{budget:g}; raise budget.device_hours, or take fewer seeds, arms, trials or steps"
+        f"{plan.device_hours:.2f} device hours to go and {plan.spent_hours:.2f} spent "
+        f"exceed the budget of {budget:g}; raise budget.device_hours, or take "
+        "fewer seeds, arms, trials or steps"
     )
 
 

@@ -20,6 +20,7 @@ from namd.ledger.view import OVER, StudyView, TrialView
 from namd.ledger.writing import Writer, open_writer
 from namd.storage.base import Storage
 from namd.storage.lease import LeaseTiming
+from namd.storage.stage_names import StageName
 from namd.study.asha import Decision
 from namd.study.engine import Exhausted, NotReady, WarmTrial, best_proposals
 from namd.study.spec import SearchSpec, StudySpec, require_extension
@@ -112,7 +113,7 @@ class StudyRecord:
     def stage(
         self,
         trial: str,
-        label: str,
+        stage: StageName,
         key: str,
         *,
         cached: bool,
@@ -122,14 +123,15 @@ class StudyRecord:
     ) -> None:
         """Tell that a trial has an artifact: built for it, or found; `more` see StageExecution."""
         body = schema.StageDone(
-            stage=label,
+            stage=stage.label,
+            **stage.to_mapping(),
             key=key,
             cached=cached,
             seconds=seconds,
             device_seconds=device_seconds,
             more=more,
         )
-        self._append(trial, self._attempt(trial), f"{schema.STAGE}/{label}", body)
+        self._append(trial, self._attempt(trial), f"{schema.STAGE}/{stage.label}", body)
 
     def rung(self, trial: str, name: str, value: float) -> Decision:
         """Tell a value at a rung; return whether the trial goes on.
@@ -362,6 +364,7 @@ def open_study(
         ConfigError: The file changes what the ledger says was decided, or a path does not fit.
     """
     configurator.check()
+    spec = configurator.completed(spec)
     state = StudyState(spec)
     live = False
     promised: list[Sequence[Mapping[str, Any]]] = []
@@ -379,19 +382,10 @@ def open_study(
         if state.view.specification:
             require_extension(state.view.specification, spec)
         attempt = state.view.attempt + 1
-        base = configurator.base()
-        more = dict(about or {})
-        if spec.ablation is not None:
-            more["combinations"] = arm_combinations(spec, configurator)
         # All of them in one record: a driver killed among those below left none of them out.
         told = promised[0] if promised else [_warm_body(*one) for one in warm]
         first = bool(told) and not promised and not state.view.proposals
-        body = schema.Opened(
-            specification=to_mapping(spec),
-            configuration=to_mapping(base.config),
-            warm=told if first else (),
-            more=more,
-        )
+        body = _opening(spec, configurator, told if first else (), about or {})
         writer.append(Identity(None, attempt, schema.OPENED), body.encode())
         if not state.view.proposals:
             for number, one in enumerate(told):
@@ -402,6 +396,24 @@ def open_study(
         writer.__exit__(type(error), error, None)
         raise
     return record
+
+
+def _opening(
+    spec: StudySpec,
+    configurator: Configurator,
+    warm: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+) -> schema.Opened:
+    """Return what the record of an opening says."""
+    more = dict(about)
+    if spec.ablation is not None:
+        more["combinations"] = arm_combinations(spec, configurator)
+    return schema.Opened(
+        specification=to_mapping(spec),
+        configuration=to_mapping(configurator.base().config),
+        warm=warm,
+        more=more,
+    )
 
 
 def _warm_body(study: str, trial: WarmTrial) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from namd.ledger.view import StudyView
+from namd.storage.stage_names import StageName
 from namd.study.plan import StudyPlan
 
 
@@ -22,7 +23,7 @@ class StudyReporter(Protocol):
         ...
 
     def step(
-        self, label: str, key: str, index: int, total: int, metrics: Mapping[str, float]
+        self, stage: StageName, key: str, index: int, total: int, metrics: Mapping[str, float]
     ) -> None:
         """A stage that is being built is further on."""
         ...
@@ -44,7 +45,7 @@ class SilentStudyReporter:
         """Say nothing."""
 
     def step(
-        self, label: str, key: str, index: int, total: int, metrics: Mapping[str, float]
+        self, stage: StageName, key: str, index: int, total: int, metrics: Mapping[str, float]
     ) -> None:
         """Say nothing."""
 

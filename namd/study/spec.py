@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from namd.config.document import read_yaml_mapping
 from namd.config.errors import ConfigError, InputError, about, shown
+from namd.config.flattening import flat
 from namd.config.parsing import parse, to_mapping
 from namd.ledger.schema import study_folder
 from namd.study.asha import AshaSettings, Mode
@@ -423,7 +424,7 @@ def require_extension(old: Mapping[str, Any], new: StudySpec) -> None:
     Raises ConfigError naming the first path that changes what was already decided.
     """
     past = parse_study(old)
-    before, after = _fixed(to_mapping(past)), _fixed(to_mapping(new))
+    before, after = _fixed(past), _fixed(new)
     for path in sorted(set(before) | set(after)):
         if before.get(path) != after.get(path):
             raise ConfigError(
@@ -455,15 +456,8 @@ _FREE = {
 }
 
 
-def _fixed(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _fixed(spec: StudySpec) -> dict[str, Any]:
     """Return the leaves that an extension may not change, by dotted path."""
-    found: dict[str, Any] = {}
-    for key, value in mapping.items():
-        path = f"{prefix}{key}"
-        if path in _FREE:
-            continue
-        if isinstance(value, Mapping) and value:
-            found |= _fixed(value, f"{path}.")
-        else:
-            found[path] = value
-    return found
+    leaves = flat(to_mapping(spec), empty=True).items()
+    free = tuple(f"{path}." for path in _FREE)
+    return {path: value for path, value in leaves if not f"{path}.".startswith(free)}

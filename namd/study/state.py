@@ -194,7 +194,7 @@ def rung_of(spec: StudySpec, name: str) -> Rung | None:
     """Return the rung of a search's ASHA by its name, or None if there is none."""
     if spec.search is None or spec.search.stop_early is None:
         return None
-    found = [rung for rung in spec.search.stop_early.asha.rungs if rung.name == name]
+    found = [rung for rung in spec.search.stop_early.asha.rungs or () if rung.name == name]
     return found[0] if found else None
 
 

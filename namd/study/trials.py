@@ -8,8 +8,8 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from namd.config.errors import ConfigError, about, shown
 from namd.config.fingerprint import fingerprint
@@ -19,8 +19,9 @@ from namd.ledger.schema import Queued, trial_id
 from namd.methods.base import Method, num_threads, read_path
 from namd.pipeline.run_configuration import RunConfiguration, from_mapping, method_of
 from namd.statistics.metrics import METRICS
+from namd.study.asha import Mode, Rung
 from namd.study.designs import Arm, merge_duplicates
-from namd.study.spec import MAXIMUM_TRIALS, ResourcesSpec, StudySpec
+from namd.study.spec import MAXIMUM_TRIALS, ResourcesSpec, StopEarly, StudySpec
 
 TRAIN_SEED = "train_seed"
 RESERVED = ("method", "preset", TRAIN_SEED, "evaluate.split", "evaluate.num_draws")
@@ -79,12 +80,34 @@ class Configurator:
         methods: Mapping[str, Method] | None = None,
         preset: Mapping[str, Any] | None = None,
     ) -> None:
-        self.spec = spec
         self._methods = methods
+        self.spec = self.completed(spec)
         self._preset = preset
         self._starts: dict[tuple[str, str | None], dict[str, Any]] = {}
         self._require_comparison()
         self._start(spec.base.method, spec.base.preset)
+
+    def completed(self, spec: StudySpec) -> StudySpec:
+        """Return a study with what its file leaves to the method: the rungs of a search.
+
+        Raises ConfigError if the method has none by default.
+        """
+        search = spec.search
+        if search is None or search.stop_early is None or search.stop_early.asha.rungs is not None:
+            return spec
+        method = method_of({"method": spec.base.method}, self._methods)
+        if not method.default_rungs:
+            raise ConfigError(
+                f"search.stop_early.asha.rungs: method {method.name} has no rung by default; name "
+                "a stage and a metric that it measures on validation"
+            )
+        modes = method.rung_metrics or {}
+        rungs = tuple(
+            Rung(stage, metric, mode=cast("Mode", modes.get(stage, {}).get(metric, "max")))
+            for stage, metric in method.default_rungs.items()
+        )
+        asha = replace(search.stop_early.asha, rungs=rungs)
+        return replace(spec, search=replace(search, stop_early=StopEarly(asha)))
 
     def configure(self, overrides: Mapping[str, Any], seed: int) -> RunConfiguration:
         """Return the resolved configuration. Raises ConfigError naming path and value.
@@ -245,7 +268,7 @@ class Configurator:
         if search is None or search.stop_early is None:
             return
         offered = self.base().method.rung_metrics
-        for rung in search.stop_early.asha.rungs:
+        for rung in search.stop_early.asha.rungs or ():
             place = f"search.stop_early.asha.rungs: {rung.name}"
             if rung.stage not in stages:
                 hint = nearest(rung.stage, sorted(stages))

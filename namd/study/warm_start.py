@@ -3,10 +3,11 @@
 Which of their points lie in its space is decided in namd.study.record.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from namd.config.errors import InputError
+from namd.config.flattening import flat
 from namd.study.opening import Ledger, read_whole
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from namd.ledger.view import StudyView
     from namd.pipeline.run_configuration import RunConfiguration
     from namd.study.engine import WarmTrial
+    from namd.study.same_cohort import CohortComparison
     from namd.study.spec import SearchSpec, StudySpec
 
 NAMED = 3
@@ -65,12 +67,15 @@ def take_over(
         InputError: A study was measured on other cases.
     """
     from namd.study.record import warm_trials
+    from namd.study.same_cohort import compare_cohort
 
     found: list[tuple[str, WarmTrial]] = []
     if spec.search is None:
         return found
     for view in earlier:
-        _require_same_cases(view, cohort)
+        compared = compare_cohort(view, cohort)
+        if not compared.same:
+            raise InputError(_other_cases(view, cohort, compared))
         taken, left = warm_trials(spec.search, view)
         say(f"{len(taken)} trials of {view.study} are known from the start, {left} do not fit")
         different = _differences(view, spec.search, base) if taken else []
@@ -84,18 +89,12 @@ def take_over(
     return found
 
 
-def _require_same_cases(view: "StudyView", cohort: "Path") -> None:
-    from namd.data.cohort import CARD_FILE, read_card
-
-    before = view.about.get("cohort_fingerprint")
-    card = read_card(cohort) if (cohort / CARD_FILE).exists() else {}
-    contents = card.get("fingerprint")
-    if before is not None and contents != before:
-        raise InputError(
-            f"--warm-from {view.study}: it was measured on other cases ({before[:12]}, in "
-            f"{view.about.get('cohort')}) than {cohort} holds ({str(contents)[:12]}); name that "
-            "cohort with --cohort, or leave this study out"
-        )
+def _other_cases(view: "StudyView", cohort: "Path", found: "CohortComparison") -> str:
+    return (
+        f"--warm-from {view.study}: it was measured on other cases ({str(found.before)[:12]}, in "
+        f"{found.place}) than {cohort} holds ({str(found.contents)[:12]}); name that cohort with "
+        "--cohort, or leave this study out"
+    )
 
 
 def _differences(view: "StudyView", search: "SearchSpec", base: "RunConfiguration") -> list[str]:
@@ -104,7 +103,8 @@ def _differences(view: "StudyView", search: "SearchSpec", base: "RunConfiguratio
     from namd.study.trials import TRAIN_SEED
 
     decided = {parameter.name for parameter in search.parsed_space.parameters} | {TRAIN_SEED}
-    before, now = dict(_leaves(view.configuration)), dict(_leaves(to_mapping(base.config)))
+    before = _leaves(view.configuration)
+    now = _leaves(to_mapping(base.config))
     return [
         f"{path}={_word(before, path)} (here {_word(now, path)})"
         for path in sorted((before.keys() | now.keys()) - decided)
@@ -112,13 +112,10 @@ def _differences(view: "StudyView", search: "SearchSpec", base: "RunConfiguratio
     ]
 
 
-def _leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in mapping.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            # The ledger is JSON: it has lists, and no tuples.
-            yield f"{prefix}{name}", list(value) if isinstance(value, tuple) else value
+def _leaves(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    # The ledger is JSON: it has lists, and no tuples.
+    leaves = flat(mapping, empty=True).items()
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in leaves}
 
 
 def _word(leaves: Mapping[str, Any], path: str) -> str:

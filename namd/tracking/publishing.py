@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from namd.ledger.schema import StageDone
 from namd.tracking.protocol import Tracker
 from namd.tracking.wandb_tracker import StepsOfKey, Told
 
@@ -29,7 +30,7 @@ def publish(
     for trial, attempt, transition, body in events:
         if transition.startswith("stage/") and body["key"] not in published:
             published.add(body["key"])
-            _tell_steps(transition.partition("/")[2], body["key"], steps_of_key, tracker)
+            _tell_steps(StageDone.decode(body), steps_of_key, tracker)
         tracker.event(trial, attempt, transition, body)
         count += 1
     if rows:
@@ -38,9 +39,9 @@ def publish(
     return count
 
 
-def _tell_steps(label: str, key: str, steps_of_key: StepsOfKey, tracker: Tracker) -> None:
-    lines = list(steps_of_key(label, key))
+def _tell_steps(done: StageDone, steps_of_key: StepsOfKey, tracker: Tracker) -> None:
+    lines = list(steps_of_key(done.stage_name, done.key))
     total = max((int(line["index"]) for line in lines), default=0)
     for line in lines:
         metrics = {name: value for name, value in line.items() if value is not None}
-        tracker.step(label, key, int(metrics.pop("index")), total, metrics)
+        tracker.step(done.stage, done.key, int(metrics.pop("index")), total, metrics)

@@ -181,7 +181,7 @@ class StudyRuns:
         queued = known.queued
         proposal = None if queued is None else queued.proposal
         seed = None if queued is None else queued.seed
-        stages = {s.name: s for s in known.stages if s.attempt == attempt}
+        stages = {s.stage.label: s for s in known.stages if s.attempt == attempt}
         config = {
             "study": self.study,
             "question": self._question,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from namd.ledger.schema import StageDone
+from namd.storage.stage_names import StageName
 from namd.tracking.privacy import clean, clean_text
 from namd.tracking.runs import History, RunContent, StudyRuns, finite, flat_row
 from namd.tracking.wandb_writer import OpenRun, RunWriter
@@ -16,11 +18,11 @@ from namd.tracking.wandb_writer import OpenRun, RunWriter
 Told = tuple[str | None, int, str, Mapping[str, Any]]
 """A record as a tracker receives it: trial, attempt, transition, body."""
 
-StepsOfKey = Callable[[str, str], Iterable[Mapping[str, Any]]]
-"""Maps a stage's label and key to its metrics: one mapping per step, with its `index`."""
+StepsOfKey = Callable[[StageName, str], Iterable[Mapping[str, Any]]]
+"""From a stage and its key to what it measured: one mapping per step, with its `index`."""
 
-ImagesOfKey = Callable[[str, str], Sequence[tuple[str, bytes]]]
-"""Maps a stage's label and key to (caption, PNG) of a few pictures; often none."""
+ImagesOfKey = Callable[[StageName, str], Sequence[tuple[str, bytes]]]
+"""From a stage and its key to (caption, PNG) of a few pictures; often none."""
 
 MAX_IMAGES = 8
 MAX_OPEN = 8
@@ -75,7 +77,7 @@ class WandbTracker:
         self._earlier = None
         ended = self._runs.event(trial, attempt, transition, body)
         if transition.startswith("stage/"):
-            self._stage(transition.partition("/")[2], body)
+            self._stage(StageDone.decode(body))
         if ended is not None:
             self._write(ended)
 
@@ -129,22 +131,22 @@ class WandbTracker:
             if transition.startswith("stage/"):
                 self._written.add(str(body["key"]))
 
-    def _stage(self, label: str, body: Mapping[str, Any]) -> None:
+    def _stage(self, done: StageDone) -> None:
         """Write a published stage's run, once."""
-        key = str(body["key"])
+        key, stage = done.key, done.stage_name
         building = self._building.pop(key, None) or _Building()
         if key in self._written:
             return
         self._written.add(key)
         summary = {
-            "seconds": float(body.get("seconds", 0.0)),
-            "device_seconds": float(body.get("device_seconds", 0.0)),
+            "seconds": float(done.seconds),
+            "device_seconds": float(done.device_seconds),
         }
-        content = self._runs.stage_run(label, key)
-        content = replace(content, tags=("found" if body.get("cached") else "built",))
+        content = self._runs.stage_run(done.stage, key)
+        content = replace(content, tags=("found" if done.cached else "built",))
         images: list[tuple[str, bytes]] = []
         if self._runs.images and self._images_of_key is not None:
-            found = self._images_of_key(label, key)[:MAX_IMAGES]
+            found = self._images_of_key(stage, key)[:MAX_IMAGES]
             images = [(clean_text(caption), png) for caption, png in found]
         if building.shown is not None:
             building.shown.finish(replace(content, summary=summary), images=images)
@@ -152,7 +154,7 @@ class WandbTracker:
         history = building.history
         if self._steps_of_key is not None:
             stored = History()
-            for line in self._steps_of_key(label, key):
+            for line in self._steps_of_key(stage, key):
                 stored.add(int(line["index"]), line)
             history = stored if stored.lines else history
         self._write(replace(content, history=history.lines, summary=summary), images)

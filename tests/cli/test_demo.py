@@ -4,10 +4,12 @@ import json
 import os
 import sys
 import types
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from namd.api.demo import run_demo
 from namd.cli import demo
 from namd.cli.main import main
 from namd.config.errors import ConfigError
@@ -15,6 +17,7 @@ from namd.ledger.writing import open_writer
 from namd.pipeline.store import open_store
 from namd.storage.local import LocalStorage
 from namd.study.record import open_study
+from namd.study.reporting import SilentStudyReporter
 from namd.study.spec import parse_study
 from namd.study.trials import Configurator
 
@@ -28,6 +31,10 @@ SMALLEST = {
 }
 
 
+def quiet():
+    return nullcontext(SilentStudyReporter())
+
+
 def test_a_demo_killed_before_its_first_record_goes_on(tmp_path, monkeypatch):
     spec = parse_study(SMALLEST)
     open_store(str(tmp_path))
@@ -36,7 +43,7 @@ def test_a_demo_killed_before_its_first_record_goes_on(tmp_path, monkeypatch):
     calls = []
     driver = types.SimpleNamespace(run_study=lambda *_given, **more: calls.append(more))
     monkeypatch.setitem(sys.modules, "namd.distributed.driver", driver)
-    demo.run_demo(spec, tmp_path / "cohort", str(tmp_path))
+    run_demo(spec, tmp_path / "cohort", str(tmp_path), quiet, print)
     assert [call["resume"] for call in calls] == [True]
 
 
@@ -48,7 +55,7 @@ def test_a_demo_begun_with_another_file_is_refused(tmp_path, monkeypatch):
     other = {**SMALLEST, "base": {**SMALLEST["base"], "set": {"vae.num_steps": 7}}}
     monkeypatch.setitem(sys.modules, "namd.distributed.driver", None)
     with pytest.raises(ConfigError, match=r"base\.set"):
-        demo.run_demo(parse_study(other), tmp_path / "cohort", str(tmp_path))
+        run_demo(parse_study(other), tmp_path / "cohort", str(tmp_path), quiet, print)
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_a_plan_finds_a_phantom_that_was_built_under_the_keys_of_its_folder(
     assert by_word["cohort_built"] is True
     other = answered(capsys, *RUN, "--store", studies, "--cohort", "phantom:41")
     assert other["cohort_built"] is False
-    keys = [{s["name"]: s["key"] for s in told["stages"]} for told in (by_word, other)]
+    keys = [{s["label"]: s["key"] for s in told["stages"]} for told in (by_word, other)]
     assert keys[0]["vae"] != keys[1]["vae"]
 
 

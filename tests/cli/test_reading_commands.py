@@ -22,6 +22,7 @@ from namd.config.whole_files import filled_whole
 from namd.pipeline import graph
 from namd.pipeline.finished_run import FinishedRun, find_artifact
 from namd.pipeline.store import open_store, view_store
+from namd.storage.stage_names import StageName
 
 ABLATION = {**toys.ABLATION, "base": {"preset": "tiny", "method": "namd"}, "seeds": 1}
 NAME = ABLATION["name"]
@@ -230,12 +231,12 @@ def test_what_is_shown_in_wandb_is_checked(toy_store):
     store, result = toy_store
     artifact = result.artifacts["train"]
     found = _Stages(store.backend.name)
-    assert list(found.steps("train", artifact.key)) == artifact.metrics()
-    assert found.steps("train", "0" * 64) == ()
+    assert list(found.steps(StageName("train"), artifact.key)) == artifact.metrics()
+    assert found.steps(StageName("train"), "0" * 64) == ()
     path = artifact.folder / "metrics.jsonl"
     path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
     with pytest.raises(InputError, match=r"train/.* is damaged .*metrics\.jsonl has changed"):
-        found.steps("train", artifact.key)
+        found.steps(StageName("train"), artifact.key)
 
 
 def test_a_run_that_predicts_finds_no_damaged_artifact(toy_store):

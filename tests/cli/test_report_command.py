@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "analysis"))
 
 from made_study import made_ablation
 
+from namd.api.demo import run_demo
 from namd.cli import demo
 from namd.cli.main import main
 from namd.config.errors import ConfigError
@@ -90,10 +92,10 @@ def test_a_finished_demo_starts_nothing(study, monkeypatch):
 
     spec = parse_study(study.specification)
     monkeypatch.setitem(sys.modules, "namd.distributed.driver", None)  # importing it would raise
-    view = demo.run_demo(spec, study.cohort.folder, str(study.root))
+    view = run_demo(spec, study.cohort.folder, str(study.root), nullcontext, print)
     assert view.counts()["completed"] == 3
     toggles = {"align": {"vae.alignment.weight": 0.5}}
     other = {"design": "leave-one-out", "toggles": toggles}
     changed = parse_study({**study.specification, "ablation": other})
     with pytest.raises(ConfigError, match="new name"):
-        demo.run_demo(changed, study.cohort.folder, str(study.root))
+        run_demo(changed, study.cohort.folder, str(study.root), nullcontext, print)

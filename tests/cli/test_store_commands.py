@@ -14,6 +14,7 @@ from namd.ledger.pins import pin
 from namd.pipeline.estimate import estimator
 from namd.pipeline.graph import make_plan
 from namd.storage.local import LocalStorage
+from namd.storage.stage_names import StageName
 from namd.study.spec import parse_study
 
 OTHER = "ab" * 32
@@ -58,9 +59,9 @@ def test_ls_names_the_study_and_arms_of_artifacts_and_runs(call, toy_store, caps
         for trial in (first, last):
             record.start(trial.trial)
         for stage in result.stages:
-            record.stage(first.trial, stage.name, stage.key, cached=True)
+            record.stage(first.trial, stage.stage, stage.key, cached=True)
         shared = result.stages[0]
-        record.stage(last.trial, shared.name, shared.key, cached=True)
+        record.stage(last.trial, shared.stage, shared.key, cached=True)
     _, listed, _ = call("ls")
     studies = {item["key"]: item["studies"] for item in listed["artifacts"]}
     both = [{"study": "parts", "arms": [first.arm, last.arm]}]
@@ -224,8 +225,10 @@ def test_bars_end_with_the_same_artifacts(toy_store):
 
 
 def test_a_forecast_counts_only_what_is_known():
-    assert forecast({"vae": 60.0, "draws[0]": 5.0, "draws[1]": 5.0}).startswith("about 1 min 10 s")
-    partial = forecast({"vae": 60.0, "judge": None})
+    vae, *draws = StageName("vae"), StageName("draws", 0), StageName("draws", 1)
+    known = {"vae": 60.0, "draws[0]": 5.0, "draws[1]": 5.0}
+    assert forecast([vae, *draws], known).startswith("about 1 min 10 s")
+    partial = forecast([vae, *draws], {"vae": 60.0, "draws[0]": None, "draws[1]": None})
     assert partial.startswith("at least 1 min 00 s")
-    assert "nothing like judge was built" in partial
-    assert forecast({"vae": None}).startswith("no estimate")
+    assert "nothing like draws was built" in partial
+    assert forecast([vae], {"vae": None}).startswith("no estimate")

@@ -8,6 +8,7 @@ import toy_studies as toys
 
 from namd.cli.demo import demo_study
 from namd.cli.study_progress import PlainStudyReporter
+from namd.storage.stage_names import StageName
 from namd.study.eta import Build, Eta
 from namd.study.plan import StageEstimate, StudyPlan
 
@@ -23,8 +24,9 @@ def eta(*stages, trials=4, at_once=2):
     return found
 
 
-def build(label, index, total=100, elapsed=50.0, first=0):
-    return {label: Build(label, index, total, {}, 100.0, first, 100.0 + elapsed)}
+def build(name, index, total=100, elapsed=50.0, first=0, member=None):
+    stage = StageName(name, member)
+    return {stage.label: Build(stage, index, total, {}, 100.0, first, 100.0 + elapsed)}
 
 
 def test_nothing_is_told_before_there_is_a_plan_or_when_nothing_is_to_build():
@@ -53,7 +55,7 @@ def test_a_name_not_yet_seen_costs_what_its_kind_does():
     assert found.left({}, 4) is None
     found.finish("latents", 4.0)
     assert found.left({}, 4) == pytest.approx((3 * 60 + 3 * 4 + 4 * 4) / 2)
-    found.finish("draws[0]", 10.0)
+    found.finish("draws", 10.0)
     assert found.left({}, 4) == pytest.approx((3 * 60 + 3 * 4 + 3 * 10) / 2)
 
 
@@ -68,7 +70,7 @@ def test_a_build_under_way_tells_its_cost_by_its_own_pace():
     [
         build("vae", 25, elapsed=1.0),
         build("vae", 25, first=25),
-        build("vae[0]", 1, total=4),
+        build("vae", 1, total=4, member=0),
     ],
     ids=["too short a look", "no step since", "member of a family"],
 )
@@ -155,14 +157,14 @@ def retold(folder, seconds):
 
 def tell(what, reporter, record, seconds):
     if isinstance(what, played.Stepped):
-        reporter.step(what.node.label, what.node.key, what.index, what.total, {})
+        reporter.step(what.node.stage.recorded, what.node.key, what.index, what.total, {})
     elif isinstance(what, played.Began):
         record.next_trials(1)
         record.start(what.trial)
     elif isinstance(what, played.Got):
         node = what.node
         took = seconds[node.stage.name] if what.built else 0.0
-        record.stage(what.trial, node.label, node.key, cached=not what.built, seconds=took)
+        record.stage(what.trial, node.stage.recorded, node.key, cached=not what.built, seconds=took)
     else:
         record.complete(what.trial, {"auroc": 0.5, "auprc": 0.5, "ssim": 0.5})
 

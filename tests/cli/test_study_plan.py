@@ -8,6 +8,7 @@ import toy_studies as toys
 from namd.cli import main as front
 from namd.cli import study_plan
 from namd.pipeline import graph
+from namd.study import calibrated_plan
 from namd.study.plan import Cluster
 
 
@@ -58,11 +59,11 @@ def test_costs_are_measured_where_nothing_tells_them(
 ):
     asked = []
 
-    def calibrate(_spec, _configurator, folder, unknown):
+    def calibrate(_configurator, folder, unknown, _say):
         asked.append((folder, unknown))
         return dict.fromkeys(unknown, 36.0)
 
-    monkeypatch.setattr(study_plan, "_calibrate", calibrate)
+    monkeypatch.setattr(calibrated_plan, "measured_costs", calibrate)
     words = words_for(tmp_path, studies)
     code, told, _ = planned(capsys, *words)
     assert code == 0

@@ -6,6 +6,7 @@ import toy_studies as toys
 from rich.console import Console
 
 from namd.cli.study_progress import PlainStudyReporter, RichStudyReporter
+from namd.storage.stage_names import StageName
 from namd.study.plan import StageEstimate, StudyPlan
 from namd.study.reporting import StudyReporter
 from namd.study.spec import parse_study
@@ -91,10 +92,10 @@ def test_steps_are_summed_up_now_and_then(studies):
     before = len(lines)
     for index in range(1, 20):
         clock.now += 1
-        reporter.step("finetune", "k1", index, 100, {"loss": 1.0})
+        reporter.step(StageName("finetune"), "k1", index, 100, {"loss": 1.0})
     assert len(lines) == before
     clock.now += 30
-    reporter.step("vae", "k2", 1, 10, {})
+    reporter.step(StageName("vae"), "k2", 1, 10, {})
     assert lines[before:] == [
         f"building finetune 19 of 100, vae 1 of 10; {reporter.summary()}",
     ]
@@ -105,9 +106,9 @@ def test_the_terminal_shows_builds_trials_and_the_time_left(studies):
     stream = io.StringIO()
     reporter = RichStudyReporter(Console(file=stream, width=100), clock)
     reporter.planned(plan())
-    reporter.step("finetune", "k1", 30, 100, {"loss": 0.25})
+    reporter.step(StageName("finetune"), "k1", 30, 100, {"loss": 0.25})
     for number in range(9):
-        reporter.step(f"draws[{number}]", f"d{number}", 1, 2, {})
+        reporter.step(StageName("draws", number), f"d{number}", 1, 2, {})
     reporter.console.print(reporter)
     text = stream.getvalue()
     for words in ("finetune", "30 of 100", "loss 0.25", "0 of 6 trials", "and 2 more", "left"):
@@ -117,9 +118,9 @@ def test_the_terminal_shows_builds_trials_and_the_time_left(studies):
 def test_a_step_that_is_heard_after_its_stage_was_recorded_is_not_a_build(studies):
     reporter, _ = told(Clock(), studies)
     over = next(iter(reporter._over))
-    reporter.step("vae", over, 9, 10, {})
+    reporter.step(StageName("vae"), over, 9, 10, {})
     assert reporter.builds == {}
-    reporter.step("vae", "another", 9, 10, {})
+    reporter.step(StageName("vae"), "another", 9, 10, {})
     assert list(reporter.builds) == ["another"]
 
 
@@ -128,5 +129,5 @@ def test_a_build_that_was_lost_begins_again(studies):
     reporter, _ = told(clock, studies)
     for now, index in ((0.0, 10), (40.0, 50), (60.0, 30), (80.0, 40)):
         clock.now = now
-        reporter.step("finetune", "k1", index, 100, {})
+        reporter.step(StageName("finetune"), "k1", index, 100, {})
     assert reporter.builds["k1"].seconds == 200.0

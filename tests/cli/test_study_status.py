@@ -17,6 +17,7 @@ from namd.ledger.writing import encode_segment
 from namd.storage.lease import LeaseTiming
 from namd.storage.local import LocalStorage
 from namd.storage.process import Holder
+from namd.storage.stage_names import StageName
 from namd.study.spec import parse_study
 
 
@@ -93,7 +94,7 @@ def test_a_live_driver_is_named(studies, capsys):
     with toys.opened(studies, spec) as record:
         trial = record.next_trials(1)[0]
         record.start(trial.trial)
-        record.stage(trial.trial, "vae", "k" * 64, cached=True)
+        record.stage(trial.trial, StageName("vae"), "k" * 64, cached=True)
         code, told = asked(capsys, "status", "parts", "--store", studies)
     assert code == 0
     assert told["state"] == "running"

@@ -10,6 +10,7 @@ import yaml
 
 from namd.storage.lease import LeaseTiming
 from namd.storage.local import LocalStorage
+from namd.storage.stage_names import StageName
 from namd.study.record import StudyRecord, open_study
 from namd.study.spec import StudySpec, parse_study
 from namd.study.trials import Configurator, Trial
@@ -71,8 +72,8 @@ def tell(record: StudyRecord, trial: Trial, values: Values = values_of) -> None:
     """Tell a whole trial, as a driver does."""
     record.start(trial.trial)
     key = trial.trial * 3
-    record.stage(trial.trial, "vae", key, cached=False, seconds=2.0, device_seconds=2.0)
-    record.stage(trial.trial, "latents", key[::-1], cached=True)
+    record.stage(trial.trial, StageName("vae"), key, cached=False, seconds=2.0, device_seconds=2.0)
+    record.stage(trial.trial, StageName("latents"), key[::-1], cached=True)
     record.complete(trial.trial, values(trial))
 
 

@@ -50,6 +50,8 @@ def test_a_method_states_its_presets_and_what_its_rungs_measure(method):
     assert "about" not in method.preset("tiny")
     names = {stage.name for stage in resolve("tiny", None, [f"method={method.name}"], ALL).stages()}
     names |= {name.replace("-test", "-validation") for name in names}
+    for stage, metric in method.default_rungs.items():
+        assert metric in (method.rung_metrics or {})[stage]
     for stage, metrics in (method.rung_metrics or {}).items():
         assert stage in names
         assert set(metrics.values()) <= {"min", "max"}

@@ -58,8 +58,8 @@ class Recorder(SilentStudyReporter):
         if self._on_event is not None:
             self._on_event(trial, transition, body, view)
 
-    def step(self, label, key, index, total, metrics) -> None:
-        self.steps.append((label, index))
+    def step(self, stage, key, index, total, metrics) -> None:
+        self.steps.append((stage.label, index))
 
     def note(self, line) -> None:
         self.notes.append(line)
@@ -104,7 +104,7 @@ class LocalStageWorker(SilentReporter):
 
     def stepped(self, nodes, step) -> None:
         loop = self.theatre.loop
-        told = self.theatre.stage_scheduler.relay([(nodes[0].label, nodes[0].key, step)])
+        told = self.theatre.stage_scheduler.relay([(nodes[0].stage.recorded, nodes[0].key, step)])
         asyncio.run_coroutine_threadsafe(told, loop).result()
         if self._stop:
             raise SystemExit(143)
@@ -148,6 +148,7 @@ class Theatre:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         rungs = ()
+        spec = Configurator(spec, toy.METHODS, {}).spec
         if spec.search is not None and spec.search.stop_early is not None:
             rungs = spec.search.stop_early.asha.rungs
         bench = Bench(spec.name, str(folder), Path("none"), PARTS)

@@ -41,9 +41,9 @@ def test_a_study_compares_methods_in_one_table(ray_cluster, tmp_path: Path):
         assert 0 <= row["auroc"]["mean"] <= 1
         assert (row["difference"] is None) == (name == "namd")
     built = [
-        stage.key
+        done.key
         for trial in view.trials.values()
-        for stage in trial.stages
-        if stage.name == "judge" and not stage.cached
+        for done in trial.stages
+        if done.stage.name == "judge" and not done.cached
     ]
     assert len(built) == 1

@@ -206,7 +206,7 @@ def test_the_artifacts_are_the_launchers(ray_cluster, tiny, tmp_path):
         relay=lambda *step: told.append(step),
     )
     assert_equal_artifacts(tiny, store, nodes)
-    finished = {(label, key) for label, key, step in told if step.finished is not None}
+    finished = {(stage.label, key) for stage, key, step in told if step.finished is not None}
     assert finished == {(node.label, node.key) for node in nodes}
     for node in nodes:
         assert not store.leases.holder(f"{node.stage.name}/{node.key}")

@@ -45,7 +45,7 @@ def test_each_key_is_executed_and_counted_once(tmp_path):
     needed = {stage.key for trial in view.trials.values() for stage in trial.stages}
     assert set(executed) == needed
     # Two arms share the VAE of their seed: 6 trials, 4 of them.
-    vaes = {s.key for t in view.trials.values() for s in t.stages if s.name == "vae"}
+    vaes = {s.key for t in view.trials.values() for s in t.stages if s.stage.name == "vae"}
     assert len(vaes) == 4
     assert all(stage_worker.stopped for stage_worker in theatre.stage_workers)
 
@@ -71,7 +71,7 @@ def test_a_plan_and_the_ledger_charge_alike(tmp_path):
     store = open_store(str(tmp_path), TIMING)
     stages = [s for t in view.trials.values() for s in t.stages if not s.cached]
     for stage in stages:
-        manifest = store.find(stage.name.partition("[")[0], stage.key).manifest()
+        manifest = store.find(stage.stage.name, stage.key).manifest()
         assert stage.device_seconds == pytest.approx(2 * manifest["device_seconds"])
     again = toy.ablation("again", seeds=1, resources={"default": two, "stages": alone})
     configurator = Configurator(toy.with_seeds(again, 2), toy.METHODS, {})
@@ -80,7 +80,7 @@ def test_a_plan_and_the_ledger_charge_alike(tmp_path):
     )
     charged: dict[str, list[float]] = {}
     for stage in stages:
-        charged.setdefault(stage.name.partition("[")[0], []).append(stage.device_seconds)
+        charged.setdefault(stage.stage.name, []).append(stage.device_seconds)
     for estimate in plan.stages:
         costs = charged[estimate.stage]
         assert estimate.source == "recorded"
@@ -98,7 +98,7 @@ def test_a_second_study_on_the_same_store_executes_nothing(tmp_path):
 def test_a_stage_that_was_damaged_fails_who_needs_it_by_name(tmp_path):
     first = Theatre(tmp_path, toy.ablation("one")).play()
     of = {(t.body["arm"], t.body["seed"]): t for t in first.trials.values()}
-    key = next(s.key for s in of["no_align", 0].stages if s.name == "vae")
+    key = next(s.key for s in of["no_align", 0].stages if s.stage.name == "vae")
     payload = next((tmp_path / "vae" / key / "attempts").glob("*/payload/*"))
     data = payload.read_bytes()
     payload.write_bytes(bytes([data[0] ^ 1]) + data[1:])
@@ -252,7 +252,7 @@ def test_asha_stops_by_the_ledger_and_siblings_follow(tmp_path):
     # Nothing of a pruned trial was built after its rung.
     pruned = [t for t in view.trials.values() if t.state == "pruned" and t.rungs]
     assert pruned
-    assert all({s.name for s in t.stages} <= {"vae", "probe"} for t in pruned)
+    assert all({s.stage.name for s in t.stages} <= {"vae", "probe"} for t in pruned)
 
 
 def test_rungs_inside_a_stage_decide_alike_live_and_replayed(tmp_path):
@@ -339,7 +339,7 @@ def test_live_studies_hold_what_their_trials_need(tmp_path):
             seen.append(pinned(open_storage(str(tmp_path))))
 
     view = Theatre(tmp_path, toy.ablation(seeds=1), reporter=Recorder(on_event)).play()
-    needed = {(s.name.partition("[")[0], s.key) for t in view.trials.values() for s in t.stages}
+    needed = {(s.stage.name, s.key) for t in view.trials.values() for s in t.stages}
     assert seen[-1] == needed
     assert pinned(open_storage(str(tmp_path))) == set()
 
@@ -419,7 +419,7 @@ def test_gc_leaves_what_a_live_study_holds_and_takes_it_afterwards(tmp_path, cap
     view = Theatre(tmp_path, spec, reporter=Recorder(on_event)).play()
     (before, left), *_ = during
     pruned = [t for t in view.trials.values() if t.state == "pruned"]
-    probes = {("probe", s.key) for t in pruned for s in t.stages if s.name == "probe"}
+    probes = {("probe", s.key) for t in pruned for s in t.stages if s.stage.name == "probe"}
     assert before <= left
     assert probes
     assert main(gc) == 0

@@ -86,7 +86,10 @@ def stages(config: ToyConfig) -> tuple[Stage, ...]:
     return tuple(found)
 
 
-METHODS = {"toy": Method("toy", "Toy", "none", True, ToyConfig, stages, ("any",))}
+RUNGS = {"probe": "probe_auroc"}
+METHODS = {
+    "toy": Method("toy", "Toy", "none", True, ToyConfig, stages, ("any",), default_rungs=RUNGS)
+}
 
 
 def diary(context: StageContext, line: str) -> None:

@@ -8,6 +8,7 @@ from namd.distributed.worker_group import build_with_worker_group
 from namd.methods.base import Stage, Step
 from namd.pipeline.graph import Node
 from namd.pipeline.store import open_store
+from namd.storage.stage_names import StageName
 from namd.study.spec import StageResources
 from namd.train.world import LocalWorld
 from tests.parity import worker_group_bodies as bodies
@@ -24,7 +25,7 @@ class Bench:
         attempt = self.store.open_attempt("perceptual", fingerprint("perceptual"))
         bodies.make_perceptual(attempt.payload)
         self.store.publish(attempt)
-        self.relayed: list[tuple[str, str, Step]] = []
+        self.relayed: list[tuple[StageName, str, Step]] = []
 
     def node(self, body: str) -> Node:
         stage = Stage("vae", 1, "train", f"tests.parity.worker_group_bodies:{body}")

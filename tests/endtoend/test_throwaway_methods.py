@@ -43,7 +43,7 @@ def test_the_judge_and_the_rows_are_built_once(results):
     first, *others = results.values()
     assert not any(stage.cached for stage in first.stages)
     for result in others:
-        cached = {stage.name for stage in result.stages if stage.cached}
+        cached = {stage.stage.label for stage in result.stages if stage.cached}
         assert cached == {"judge", "reference-test", "ideal-test[0]", "ideal-test[1]"}
 
 

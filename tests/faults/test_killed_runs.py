@@ -9,6 +9,7 @@ from toy_run import TIMING, toy_run
 from toy_stages import read_diary
 
 from namd.config.fingerprint import file_digest
+from namd.pipeline.collection import collect
 from namd.pipeline.run import recorded_runs
 from namd.pipeline.store import open_store
 
@@ -97,7 +98,7 @@ def test_killed_at_every_transition_a_second_run_ends_the_same(
     store = open_store(str(tmp_path / "store"), TIMING)
     result = toy_run(store, DRAWS)
     payloads, rows = undisturbed
-    store.collect()
+    collect(store)
     assert contents(store) == payloads
     assert list(result.rows) == list(rows)
     assert_tidy(store)
@@ -189,7 +190,7 @@ def test_a_stage_worker_that_slept_too_long_loses_and_nothing_is_doubled(tmp_pat
     os.kill(first.pid, signal.SIGCONT)
     assert ended(first) == 0
     opened = open_store(str(store), TIMING)
-    opened.collect()
+    collect(opened)
     assert_tidy(opened)
     assert read_diary(diary).count("encode") == 1
 

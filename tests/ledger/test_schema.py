@@ -1,12 +1,14 @@
 """The body of a record is described once: its dataclass, its JSON and the check of it agree."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from namd.ledger import schema
 from namd.ledger.schema import Event, Identity, Place
 from namd.ledger.validation import RecordDamaged, check_record
+from namd.storage.stage_names import StageName
 
 BODIES = {
     schema.OPENED: {"specification": {"name": "s"}, "configuration": {"a": 1}, "cohort": "/c"},
@@ -93,3 +95,52 @@ def test_an_unknown_transition_keeps_its_body():
     told = Event(Place(1, 1), Identity(None, 1, "of_later"), 0.0, "w", {"x": 1})
     check_record(json.loads(told.encode()))
     assert told.content.encode() == {"x": 1}
+
+
+def test_a_stage_of_an_earlier_record_is_read_from_its_label():
+    before = {**BODIES[schema.STAGE], "stage": "scores-test[3]"}
+    now = StageName("scores-test", 3, "scores", "score", "test")
+    checked(schema.STAGE, before)
+    assert event(schema.STAGE, before).content.stage_name == now
+    fields = {**before, **now.to_mapping(), "role": "map"}
+    checked(schema.STAGE, fields)
+    assert event(schema.STAGE, fields).content.stage_name == replace(now, role="map")
+
+
+RECORD = json.loads(event(schema.COMPLETED, {"values": {"auroc": 0.8123}}).encode())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"body": {"values": {"auroc": 0.8124}}},
+        {"body": {"values": {"auroc": 0.8123, "auprc": 0.5}}},
+        {"attempt": 2},
+        {"time": 1.0},
+        {"digest": "0" * 16},
+        {"digest": 7},
+        {"of_later": 1},
+    ],
+)
+def test_a_record_with_a_changed_digit_is_refused(change):
+    check_record(RECORD)
+    with pytest.raises(RecordDamaged, match="has changed since it was written"):
+        check_record(RECORD | change)
+
+
+def test_a_record_is_believed_in_any_order_and_without_a_digest():
+    check_record(dict(reversed(RECORD.items())))
+    check_record(json.loads(json.dumps(RECORD, indent=2, sort_keys=True)))
+    earlier = {name: value for name, value in RECORD.items() if name != schema.DIGEST}
+    check_record(earlier)
+    check_record(earlier | {"attempt": 2})
+
+
+def test_a_field_that_is_wrong_is_named_rather_than_the_digest():
+    with pytest.raises(RecordDamaged, match=r"body\.values\.auroc that is not finite"):
+        check_record(RECORD | {"body": {"values": {"auroc": float("nan")}}})
+
+
+def test_names_that_json_makes_text_of_have_the_digest_that_is_read():
+    body = {"values": {"auroc": 0.5, "curve": {10: 1.0, 9: 2.0}}}
+    check_record(json.loads(event(schema.COMPLETED, body).encode()))

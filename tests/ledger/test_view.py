@@ -62,7 +62,7 @@ def test_a_view_holds_what_was_told():
     view = reduce_events(STUDY, place_all([opened, *trial_events(7), message]))
     (trial,) = view.trials.values()
     assert (trial.state, trial.attempt, trial.values) == ("completed", 1, {"auroc": 7e-5})
-    assert [s.name for s in trial.stages if s.cached] == ["vae"]
+    assert [s.stage.label for s in trial.stages if s.cached] == ["vae"]
     assert trial.rungs["vae"].value == 0.6
     assert view.rung_order == [(trial.trial, "vae")]
     assert view.proposals[7].trials == [trial.trial]

@@ -8,10 +8,11 @@ from toy_stages import read_diary
 
 from namd.config.errors import ConfigError, StageError
 from namd.pipeline.run import recorded_runs
+from namd.storage.run_records import encode_run, run_place
 
 
 def built(result):
-    return [stage.name for stage in result.stages if not stage.cached]
+    return [stage.stage.label for stage in result.stages if not stage.cached]
 
 
 def test_a_second_identical_run_builds_nothing(store, diary):
@@ -64,7 +65,7 @@ def test_an_automatic_choice_is_resolved_before_keys(store, diary):
     first = toy_run(store, "precision=auto")
     assert built(toy_run(store, "precision=fp32")) == []
     assert built(toy_run(store, "precision=bf16"))[0] == "train"
-    assert first.stages[0].name == "train"
+    assert first.stages[0].stage.name == "train"
 
 
 def test_a_run_is_recorded_with_its_configuration_keys_and_rows(store, diary):
@@ -119,3 +120,19 @@ def test_weights_enter_the_key_by_content_not_by_place(store, diary, tmp_path):
     assert built(toy_run(store, f"train.weights={tmp_path / 'c'}"))[0] == "train"
     with pytest.raises(ConfigError, match="no such file"):
         toy_run(store, f"train.weights={tmp_path / 'd'}")
+
+
+def test_a_record_that_calls_labels_names_is_read_under_todays_names(store, diary):
+    result = toy_run(store)
+    known = recorded_runs(store)[result.run]
+    before = [
+        {name: stage[name] for name in ("key", "cached", "seconds")} | {"name": stage["label"]}
+        for stage in known["stages"]
+    ]
+    store.backend.replace(run_place(result.run), encode_run({**known, "stages": before}))
+    found = recorded_runs(store)[result.run]["stages"]
+    names = ("label", "name", "index", "split", "key", "cached", "seconds")
+    assert [[s[n] for n in names] for s in found] == [
+        [s[n] for n in names] for s in known["stages"]
+    ]
+    assert found[-1]["label"] != found[-1]["name"]

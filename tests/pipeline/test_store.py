@@ -5,6 +5,7 @@ import json
 import pytest
 from toy_run import TIMING, toy_run
 
+from namd.pipeline.collection import collect
 from namd.pipeline.leases import Leases
 from namd.pipeline.store import open_store
 from namd.storage.base import probe
@@ -78,7 +79,7 @@ def test_a_damaged_artifact_is_built_again_once_removed(store, diary):
         toy_run(store, "evaluate.num_draws=1")
     store.remove("encode", artifact.key)
     again = toy_run(store, "evaluate.num_draws=1")
-    assert [s.name for s in again.stages if not s.cached] == ["encode"]
+    assert [s.stage.label for s in again.stages if not s.cached] == ["encode"]
     assert again.rows == first.rows
 
 
@@ -194,12 +195,12 @@ def test_collection_removes_leftovers_and_keeps_checkpoints_of_unfinished_work(s
     other = "cd" * 32
     filled(store, "half", other)
     (store.checkpoints("train", other) / "state.json").write_text("{}")
-    planned = store.collect(dry=True).removed
+    planned = collect(store, dry=True).removed
     assert len(planned) == 2
-    assert store.collect().removed == planned
+    assert collect(store).removed == planned
     assert store.verify("train", KEY) == []
     assert store.backend.names(f"train/{other}/checkpoints") == ["state.json"]
-    assert store.collect(wanted=set).removed == [f"train/{KEY}", f"train/{other}"]
+    assert collect(store, wanted=set).removed == [f"train/{KEY}", f"train/{other}"]
     assert list(store.entries()) == []
 
 
@@ -207,9 +208,9 @@ def test_collection_leaves_what_is_being_built(tmp_path):
     store = open_store(str(tmp_path / "s"), LeaseTiming(0.05, 0.2))
     lease = store.leases.acquire(f"train/{KEY}")
     filled(store)
-    assert store.collect(wanted=set).held == [f"train/{KEY}"]
+    assert collect(store, wanted=set).held == [f"train/{KEY}"]
     lease.release()
-    assert store.collect(wanted=set).removed == [f"train/{KEY}"]
+    assert collect(store, wanted=set).removed == [f"train/{KEY}"]
 
 
 def test_collection_asks_again_before_it_removes_and_spares_what_is_new(store, monkeypatch):
@@ -226,10 +227,10 @@ def test_collection_asks_again_before_it_removes_and_spares_what_is_new(store, m
         store.publish(filled(store, key=fresh))
 
     monkeypatch.setattr(store, "remove", removed)
-    assert store.collect(wanted=lambda: set(needed)).removed == [f"train/{first}"]
+    assert collect(store, wanted=lambda: set(needed)).removed == [f"train/{first}"]
     assert store.verify("train", second) == store.verify("train", fresh) == []
     monkeypatch.setattr(store, "remove", remove)
-    assert store.collect(wanted=set).removed == [f"train/{second}", f"train/{fresh}"]
+    assert collect(store, wanted=set).removed == [f"train/{second}", f"train/{fresh}"]
 
 
 def test_collection_leaves_what_somebody_begins_to_build_meanwhile(store):
@@ -240,7 +241,7 @@ def test_collection_leaves_what_somebody_begins_to_build_meanwhile(store):
         leases.append(store.leases.acquire(f"train/{KEY}"))
         return set()
 
-    freed = store.collect(wanted)
+    freed = collect(store, wanted)
     assert (freed.removed, freed.held) == ([], [f"train/{KEY}"])
     leases[0].release()
 
@@ -256,7 +257,7 @@ def test_collection_spares_a_stage_called_probe(store):
     attempt = store.open_attempt("probe", KEY)
     (attempt.payload / "x.txt").write_text("data")
     store.publish(attempt)
-    store.collect()
+    collect(store)
     assert [entry.stage for entry in store.entries()] == ["probe"]
     assert store.verify("probe", KEY) == []
 

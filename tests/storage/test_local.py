@@ -8,28 +8,6 @@ import pytest
 
 from namd.storage.local import LocalStorage
 
-LOST_REPLIES = [errno.EEXIST, errno.EIO, errno.ESTALE]
-
-
-@pytest.fixture(params=LOST_REPLIES, ids=errno.errorcode.get)
-def lost_replies(request, monkeypatch):
-    """Links and renames succeed, and the reply says that they did not."""
-    link, rename = os.link, Path.replace
-
-    def linked(source, target):
-        link(source, target)
-        raise OSError(request.param, os.strerror(request.param))
-
-    def renamed(source, target):
-        rename(source, target)
-        raise OSError(request.param, os.strerror(request.param))
-
-    def both():
-        monkeypatch.setattr(os, "link", linked)
-        monkeypatch.setattr(Path, "replace", renamed)
-
-    return both
-
 
 def test_a_name_that_was_given_although_the_reply_was_lost_is_ours(tmp_path, lost_replies):
     lost_replies()

@@ -17,6 +17,7 @@ from namd.ledger.view import StudyView, read_view
 from namd.ledger.writing import Writer
 from namd.storage.lease import LeaseTiming
 from namd.storage.local import LocalStorage
+from namd.storage.stage_names import StageName
 from namd.study.record import StudyRecord, open_study, warm_trials
 from namd.study.spec import StudySpec, parse_study
 from namd.study.state import replay
@@ -52,11 +53,15 @@ def work(record: StudyRecord, trial: Trial) -> None:
     """What a driver tells of one trial."""
     name = trial.trial
     record.start(name)
-    record.stage(name, "vae", f"vae-{name}", cached=False, seconds=2.0, device_seconds=2.0)
+    record.stage(
+        name, StageName("vae"), f"vae-{name}", cached=False, seconds=2.0, device_seconds=2.0
+    )
     if record.rung(name, "vae", toy.probe(trial)) == "stop":
         record.prune(name, "stopped at vae")
         return
-    record.stage(name, "scores", f"scores-{name}", cached=False, seconds=1.0, device_seconds=1.0)
+    record.stage(
+        name, StageName("scores"), f"scores-{name}", cached=False, seconds=1.0, device_seconds=1.0
+    )
     record.complete(name, toy.rows(trial))
 
 

@@ -127,7 +127,7 @@ def test_every_attempt_and_every_stage_has_one_run(tmp_path):
         assert {k: content.summary[k] for k in trial.values} == trial.values
         links = content.config["stages"]
         assert {(label, link["key"]) for label, link in links.items()} == {
-            (s.name, s.key) for s in trial.stages
+            (s.stage.label, s.key) for s in trial.stages
         }
         assert all(link["run_id"] == stages[link["key"]].run_id for link in links.values())
     (study,) = [c for c in runs if c.job_type == "study"]

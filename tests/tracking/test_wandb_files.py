@@ -19,6 +19,7 @@ from tracked_study import SECRETS, ablation, drive, opened, records, steps_of_ke
 from namd.config.errors import InputError
 from namd.ledger.view import read_view
 from namd.storage.local import LocalStorage
+from namd.storage.stage_names import StageName
 from namd.tracking.background import BackgroundTracker
 from namd.tracking.publishing import publish
 from namd.tracking.wandb_tracker import WandbTracker
@@ -51,8 +52,8 @@ def study(tmp_path_factory):
     spec = ablation(tracking={"images": True})
     pictures = [("draw 0, picture 1", png())]
 
-    def images_of_key(label, key):
-        return pictures if label == "scores" else []
+    def images_of_key(stage, key):
+        return pictures if stage.name == "scores" else []
 
     warnings = []
     inner = WandbTracker(SharedService(out), images_of_key=images_of_key)
@@ -91,7 +92,8 @@ def test_run_files_say_what_the_ledger_says(study):
         assert {link["run_id"] for link in run.config["stages"].values()} <= set(runs)
     for key, run in stages.items():
         label = run.config["stage"]
-        told = [(s["index"], s["loss"]) for s in steps_of_key(label, key) if s["loss"] is not None]
+        lines = steps_of_key(StageName(label), key)
+        told = [(line["index"], line["loss"]) for line in lines if line["loss"] is not None]
         shown = [(step, line["loss"]) for step, line in run.history if "loss" in line]
         assert shown == told
         assert any("draws" in line for _, line in run.history) == (label == "scores")

@@ -7,6 +7,7 @@ import toy
 from namd.ledger.reading import read_events
 from namd.storage.lease import LeaseTiming
 from namd.storage.local import LocalStorage
+from namd.storage.stage_names import StageName
 from namd.study.record import StudyRecord, open_study
 from namd.study.spec import StudySpec, parse_study
 
@@ -32,16 +33,16 @@ def search() -> StudySpec:
     return toy.search_spec(num_trials=6, startup_trials=2, stop_early=asha, confirm_seeds=1)
 
 
-def steps_of_key(label: str, key: str) -> list[dict]:
+def steps_of_key(stage: StageName, key: str) -> list[dict]:
     """What a toy stage measures; a loss that was not finite is stored as null."""
-    count = 3 if label == "vae" else 1
+    count = 3 if stage.name == "vae" else 1
     value = sum(map(ord, key)) / 1000
     lines = [{"index": i, "loss": value / i} for i in range(1, count + 1)]
     return [*lines, {"index": count + 1, "loss": None}]
 
 
 def tell_steps(tracker, label: str, key: str) -> None:
-    for line in steps_of_key(label, key):
+    for line in steps_of_key(StageName(label), key):
         metrics = {"loss": float("nan") if line["loss"] is None else line["loss"]}
         tracker.step(label, key, line["index"], 4, metrics)
 
@@ -90,7 +91,8 @@ def _stage(record, name, label, key, tracker, built) -> None:
         tell_steps(tracker, label, key)
         built.add(key)
     seconds = 0.0 if cached else 2.0
-    record.stage(name, label, key, cached=cached, seconds=seconds, device_seconds=seconds)
+    stage = StageName(label, family=label)
+    record.stage(name, stage, key, cached=cached, seconds=seconds, device_seconds=seconds)
 
 
 def records(folder: Path, study: str):

@@ -117,15 +117,7 @@ def build(
     words = align(read.words, arrays, files)
     unused_crops = len(arrays["hu"]) - len(words["row"])
     has = followed_lines(words, arrays, files)
-    require_hu(arrays, words, files.images, "hu")
-    if has is not None:
-        require_hu(arrays, _where(words, has), files.images, "followup_hu")
-    require_masks(arrays, words, files.images)
-    _require_readers(words, files)
-    if "votes" in arrays or "mask" in arrays:
-        masks = np.stack([_native_mask(words, arrays, line) for line in range(num_rows)])
-        spacing = numbers(words, "spacing_mm", files).to_numpy()
-        require_on_nodules(masks, spacing, words["case_id"].tolist(), files.images)
+    _require_arrays(words, arrays, files, has)
     excluded: dict[str, list[str]] = {}
     spared = has if keep_followups and has is not None else np.zeros(len(words["row"]), dtype=bool)
     if select and not spared.all():
@@ -150,6 +142,25 @@ def build(
         "crops": unused_crops,
     }
     return cohort
+
+
+def _require_arrays(
+    words: dict[str, pd.Series],
+    arrays: Arrays,
+    files: CropFiles,
+    has: npt.NDArray[np.bool_] | None,
+) -> None:
+    """Check that images are HU, and that contours are contours of these nodules."""
+    require_hu(arrays, words, files.images, "hu")
+    if has is not None:
+        require_hu(arrays, _where(words, has), files.images, "followup_hu")
+    require_masks(arrays, words, files.images)
+    _require_readers(words, files)
+    if "votes" in arrays or "mask" in arrays:
+        lines = range(len(words["case_id"]))
+        masks = np.stack([_native_mask(words, arrays, line) for line in lines])
+        spacing = numbers(words, "spacing_mm", files).to_numpy()
+        require_on_nodules(masks, spacing, words["case_id"].tolist(), files.images)
 
 
 def _select(

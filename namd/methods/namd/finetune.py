@@ -78,20 +78,9 @@ def run(context: StageContext) -> Iterator[Step]:
     objective = DenoisingObjective(
         unet, record, noise_schedule(context.settings.noise_schedule)
     ).to(device)
-    sources, reports = {}, {}
-    for split in ("train", "validation"):
-        latents = load_latents(context.inputs["latents"], split)
-        reports[split] = reports_of(_paired(context, split), settings.report)
-        sources[split] = BatchSource(
-            NAME,
-            seed,
-            latents,
-            objective.schedule,
-            context.world,
-            paired=True,
-            batch_size=settings.batch_size,
-            drop_rate=settings.condition_dropout,
-        )
+    splits = ("train", "validation")
+    reports = {split: reports_of(_paired(context, split), settings.report) for split in splits}
+    sources = {split: _source(context, objective, split) for split in splits}
     state = TrainState(
         NAME,
         objective,
@@ -121,6 +110,20 @@ def run(context: StageContext) -> Iterator[Step]:
         name: value.cpu().contiguous() for name, value in soft_prompt.adapter_state().items()
     }
     save_file(adapter, context.out / "adapter.safetensors")
+
+
+def _source(context: StageContext, objective: DenoisingObjective, split: str) -> BatchSource:
+    settings = context.settings.finetune
+    return BatchSource(
+        NAME,
+        context.settings.train_seed,
+        load_latents(context.inputs["latents"], split),
+        objective.schedule,
+        context.world,
+        paired=True,
+        batch_size=settings.batch_size,
+        drop_rate=settings.condition_dropout,
+    )
 
 
 def _paired(context: StageContext, split: str) -> Cohort:

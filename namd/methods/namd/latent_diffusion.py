@@ -1,5 +1,8 @@
 """The trained latent diffusion model, bound to cases and ready to draw."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -7,6 +10,7 @@ from torch import Tensor
 
 from namd.config.seeding import generator
 from namd.data.cohort import Cohort
+from namd.data.report import report_text
 from namd.data.rotation import rotated_crops
 from namd.diffusion.ddim import ddim_sample, inference_timesteps
 from namd.diffusion.noise import draw_noise
@@ -31,6 +35,7 @@ class LatentDiffusionDrawer:
     def __init__(self, context: StageContext, cohort: Cohort) -> None:
         settings = context.settings
         self.settings = settings.draws
+        self.reported = settings.finetune.report
         self.precision, self.device = settings.precision, context.world.device
         self.draw_seed = settings.draw_seed
         self.case_ids = cohort.table["case_id"].tolist()
@@ -72,6 +77,10 @@ class LatentDiffusionDrawer:
         with autocast(self.precision, self.device):
             images = self.vae.decode(latents / self.scale)
         return images.float().clamp(-1, 1)
+
+    def report(self, values: Mapping[str, Any]) -> str:
+        """Return the report that is read of a record's values."""
+        return report_text(values, self.reported.include, self.reported.perpendicular)
 
     @torch.no_grad()
     def _read_records(self, context: StageContext, cohort: Cohort) -> Tensor:

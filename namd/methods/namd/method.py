@@ -36,6 +36,9 @@ RUNG_METRICS = {
 }
 """Left out: losses, which searched weights redefine; the judge's, the same in every trial."""
 
+DEFAULT_RUNGS = {"probe": "probe_auroc"}
+"""After the VAE and a linear probe of its latents, before any diffusion is paid for."""
+
 
 def resolve(config: NAMDConfig) -> NAMDConfig:
     """Replace every `auto` by what this machine will do, so that keys say what was done."""
@@ -141,4 +144,5 @@ METHOD = Method(
     resolve=resolve,
     demands=demands,
     rung_metrics=RUNG_METRICS,
+    default_rungs=DEFAULT_RUNGS,
 )

@@ -11,9 +11,11 @@ from namd.data.cohort import Cohort
 from namd.data.intensity import to_unit
 from namd.data.rotation import centre_cut
 from namd.evaluate.scores import Scorer, save_scores
-from namd.methods.base import StageContext, Step, label_of
+from namd.methods.base import StageContext, Step
 from namd.methods.shared.draws import evaluation_cases
+from namd.methods.shared.stages import JUDGE
 from namd.models.judge import load_judge
+from namd.storage.stage_names import label_of
 
 
 def run(context: StageContext) -> Iterator[Step]:
@@ -44,7 +46,7 @@ def make_scorer(context: StageContext, cohort: Cohort) -> Scorer:
     # A stage that needs no trunk does not declare their places.
     trunks = getattr(context.settings, "trunks", SimpleNamespace())
     return Scorer(
-        load_judge(context.inputs["judge"], context.world.device),
+        load_judge(context.inputs[JUDGE], context.world.device),
         cohort.table["case_id"].to_numpy(),
         to_unit(centre_cut(np.asarray(cohort.followup), size)),
         np.asarray(cohort.has_followup),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from namd.data.schema import EHR_FEATURES, FOLLOWUP_DIAMETERS, NODULE_FEATURES
-from namd.evaluate.settings import EvaluateSettings
+from namd.evaluate.settings import IDEAL, EvaluateSettings
 from namd.methods.base import CohortSlice, DrawerCode, Stage
 from namd.methods.shared.settings import MethodConfig
 from namd.models.settings import TrunkSettings
@@ -19,6 +19,9 @@ TRUNKS = ("evaluate.lpips", "evaluate.fid")
 LPIPS_TRUNK, INCEPTION_TRUNK = "trunks.lpips_alex", "trunks.inception"
 SUBSET = ("evaluate.num_cases", "evaluate.minimum_malignant")
 TRUTH = ("case_id", "patient_id", "label", "followup", "baseline", "spacing_mm")
+JUDGE = "judge"
+"""Name of the stage whose model judges images of every method alike."""
+
 LAW = ("mask", "months", "sim_p", "card.simulation", *NODULE_FEATURES)
 
 
@@ -103,7 +106,7 @@ def perceptual_stage() -> Stage:
 def judge_stage() -> Stage:
     """Return the judge: one for all methods and training seeds, with a seed of its own."""
     return Stage(
-        family="judge",
+        family=JUDGE,
         code_version=1,
         role="train",
         body=f"{BODIES}.judge:run",
@@ -167,7 +170,7 @@ def _score_stages(evaluate: EvaluateSettings, indices: range) -> list[Stage]:
             body=f"{BODIES}.scores:run",
             reads=("image", "precision", *SUBSET, *TRUNKS, *trunk_paths(evaluate)),
             weights=trunk_paths(evaluate),
-            upstream=(f"draws-{split}", "judge"),
+            upstream=(f"draws-{split}", JUDGE),
             cohort=CohortSlice(TRUTH, (split,)),
             split=split,
             index=index,
@@ -180,13 +183,14 @@ def _score_stages(evaluate: EvaluateSettings, indices: range) -> list[Stage]:
 def reference_stages(evaluate: EvaluateSettings) -> list[Stage]:
     """Return the judge, the rows without a model, and the ideal sampler's draws, one an index."""
     split = evaluate.split
-    reference = _rows("reference", ("judge",), evaluate)
+    reference = _rows("reference", (JUDGE,), evaluate)
     columns = (*TRUTH, *EHR_FEATURES, "sim_p")
     reference = replace(reference, cohort=CohortSlice(columns, ("train", split)))
     ideal = replace(
-        _rows("ideal", ("judge",), evaluate),
+        _rows("ideal", (JUDGE,), evaluate),
         cohort=CohortSlice((*TRUTH, *LAW), (split,)),
         seeds=("evaluate.ideal_seed",),
+        row=IDEAL,
     )
     redraws = (replace(ideal, index=index) for index in range(evaluate.num_draws))
     return [judge_stage(), reference, *redraws]
@@ -194,7 +198,8 @@ def reference_stages(evaluate: EvaluateSettings) -> list[Stage]:
 
 def reconstruction_stage(evaluate: EvaluateSettings) -> Stage:
     """Return the row of real follow-ups through the VAE: what the autoencoder alone costs."""
-    return _rows("reconstruction", ("vae", "judge"), evaluate)
+    stage = _rows("reconstruction", ("vae", JUDGE), evaluate)
+    return replace(stage, row="reconstruction")
 
 
 def _rows(family: str, upstream: tuple[str, ...], evaluate: EvaluateSettings) -> Stage:
