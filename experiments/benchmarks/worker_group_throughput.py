@@ -45,6 +45,13 @@ from namd.train.world import LocalWorld
 
 PURPOSE = "benchmark-worker-group"
 TIMES = "times.json"
+STAGE = Stage(
+    PURPOSE,
+    1,
+    "train",
+    "experiments.benchmarks.worker_group_throughput:body",
+    reads=("config", "num_steps"),
+)
 WARM_INTERVALS = 2
 
 
@@ -151,10 +158,10 @@ def _bare(settings: SimpleNamespace, place: Path) -> list[float]:
     payload = place / "payload"
     payload.mkdir(parents=True)
     context = StageContext(
-        settings=settings,
-        values={},
+        stage=STAGE,
+        config=settings,
         cohort_path=place,
-        inputs={},
+        artifacts={},
         outputs={None: payload},
         checkpoints=place / "checkpoints",
         world=LocalWorld(),
@@ -166,8 +173,7 @@ def _bare(settings: SimpleNamespace, place: Path) -> list[float]:
 
 
 def _worker_group(settings: SimpleNamespace, place: Path, threads: int) -> list[float]:
-    stage = Stage(PURPOSE, 1, "train", "experiments.benchmarks.worker_group_throughput:body")
-    node = Node(stage, fingerprint(PURPOSE), {}, {}, settings)
+    node = Node(STAGE, fingerprint(PURPOSE), {}, {}, settings)
     ray.init(
         num_cpus=max(2, threads),
         include_dashboard=False,
@@ -186,7 +192,7 @@ def _worker_group(settings: SimpleNamespace, place: Path, threads: int) -> list[
         )
     finally:
         ray.shutdown()
-    artifact = open_store(str(place)).find(stage.name, node.key)
+    artifact = open_store(str(place)).find(STAGE.name, node.key)
     if artifact is None:
         raise FileNotFoundError(f"{place}: the worker group left no artifact")
     return _seconds_per_step(artifact.payload, threads)

@@ -107,3 +107,7 @@ class StageError(Exception):
 
 class NotFiniteError(StageError):
     """A loss or metric is not finite: building it again would end the same way."""
+
+
+class UndeclaredError(StageError):
+    """A stage's body reads what its stage does not declare and its key therefore does not hold."""

@@ -9,7 +9,8 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Cohort:
         Raises:
             ValueError: stacks and table do not belong together.
         """
-        self.table = _normalise(self.table)
+        self.table = normalised(self.table)
         if self.followup is None:
             self.followup = np.zeros_like(self.baseline)
             self.has_followup = np.zeros(len(self.table), dtype=bool)
@@ -98,14 +99,13 @@ class Cohort:
         return tuple(c for c in self.table.columns if c.startswith(schema.SIMULATED_PREFIX))
 
     @property
-    def stacks(self) -> dict[str, npt.NDArray[Any]]:
+    def stacks(self) -> Mapping[str, npt.NDArray[Any]]:
         """The image columns by name."""
         return {"baseline": self.baseline, "followup": self._followup, "mask": self._mask}
 
     def select(self, index: npt.ArrayLike) -> "Cohort":
         """Return the cases at integer positions (or where a boolean array is true), in order."""
-        chosen = np.asarray(index)
-        rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.intp)
+        rows = positions(index)
         return Cohort(
             table=self.table.iloc[rows],
             baseline=self.baseline[rows],
@@ -126,14 +126,12 @@ class Cohort:
             InputError: the folder is no cohort, or a split has another name than the three.
         """
         folder = Path(folder)
+        require_columns(folder)
         table = read_cases(folder, None, splits)
-        for name in ("case_id", "baseline"):
-            if name not in table.column_names:
-                raise InputError(f"{folder / CASES_FILE}: no column {name}; rebuild the cohort")
-        stacks = {name: _stack(table, name) for name in schema.TENSORS}
+        stacks = {name: image_stack(table, name) for name in schema.TENSORS}
         scalars = table.select([c for c in table.column_names if c not in schema.TENSORS])
         card = read_card(folder)
-        try:
+        with damage_named(folder):
             return cls(
                 table=scalars.to_pandas(),
                 baseline=stacks["baseline"][0],
@@ -142,10 +140,6 @@ class Cohort:
                 mask=stacks["mask"][0],
                 card=card,
             )
-        except (ValueError, TypeError, pa.ArrowException) as error:
-            raise InputError(
-                f"{folder / CASES_FILE}: damaged ({_first_line(error)}); rebuild the cohort"
-            ) from error
 
     def write(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write the cohort so that the folder appears whole or not at all.
@@ -253,6 +247,31 @@ class Cohort:
             raise ValueError(f"{name} has shape {stack.shape}, the table asks for {expected}")
 
 
+def positions(index: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """Return integer positions; of a boolean array those at which it is true."""
+    chosen = np.asarray(index)
+    return np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.intp)
+
+
+def require_columns(folder: Path) -> None:
+    """Raise InputError if a cohort's file lacks a column without which nothing is read."""
+    present = read_schema(folder).names
+    for name in ("case_id", "baseline"):
+        if name not in present:
+            raise InputError(f"{folder / CASES_FILE}: no column {name}; rebuild the cohort")
+
+
+@contextmanager
+def damage_named(folder: Path) -> Iterator[None]:
+    """Raise InputError naming the file if what was read of it does not fit together."""
+    try:
+        yield
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise InputError(
+            f"{folder / CASES_FILE}: damaged ({_first_line(error)}); rebuild the cohort"
+        ) from error
+
+
 def cohort_fingerprint(
     folder: str | Path, columns: Iterable[str], splits: Sequence[str] | None = None
 ) -> str:
@@ -322,7 +341,7 @@ def digest_table(table: pa.Table, card: Mapping[str, Any], columns: Iterable[str
         if name.startswith(CARD_PREFIX):
             digest.update(canonical_json(card.get(name.removeprefix(CARD_PREFIX))).encode())
         elif name in schema.TENSORS:
-            stack, valid = _stack(table, name)
+            stack, valid = image_stack(table, name)
             digest.update(str((stack.dtype, stack.shape)).encode())
             digest.update(np.packbits(valid).tobytes())
             digest.update(np.ascontiguousarray(stack).data)
@@ -392,10 +411,10 @@ def _in_order(table: pa.Table) -> pa.Table:
     return table.take(pa.array(np.argsort(ids, kind="stable")))
 
 
-def _stack(table: pa.Table, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+def image_stack(table: pa.Table, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Return an image column as (N, S, S) and which of its rows hold an image."""
     if name not in table.column_names:
-        shape = _stack(table, "baseline")[0].shape
+        shape = image_stack(table, "baseline")[0].shape
         empty = np.zeros(shape, dtype=schema.TENSOR_TYPES[name])
         return empty, np.zeros(shape[0], dtype=bool)
     kind = table.schema.field(name).type
@@ -444,7 +463,7 @@ def _scalar_array(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values, from_pandas=True).cast(kind)
 
 
-def _normalise(table: pd.DataFrame) -> pd.DataFrame:
+def normalised(table: pd.DataFrame) -> pd.DataFrame:
     """Bring every scalar column to float64 rounded to its stored precision, or to strings."""
     columns = {}
     for name, values in table.reset_index(drop=True).items():

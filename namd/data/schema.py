@@ -24,6 +24,8 @@ PATIENT_FEATURES = ("age", "diagemph", "gender", *FAMILY_FEATURES)
 EHR_FEATURES = NODULE_FEATURES + PATIENT_FEATURES
 FOLLOWUP_DIAMETERS = ("followup_SCT_LONG_DIA", "followup_SCT_PERP_DIA")
 SIMULATED_PREFIX = "sim_"
+EVERYTHING = "*"
+"""Among the columns that a reader declares: every column there is, whatever its name."""
 SOURCE_PREFIX = "source_"
 """Columns of an in-memory table that a source hands to the simulation; never written."""
 

@@ -95,10 +95,10 @@ class Work:
         from namd.train.world import current_world
 
         return StageContext(
-            settings=self.node.settings,
-            values=self.node.stage.constants,
+            stage=self.node.stage,
+            config=self.node.settings,
             cohort_path=self.cohort,
-            inputs={label: payload(store, *place) for label, place in inputs.items()},
+            artifacts={label: payload(store, *place) for label, place in inputs.items()},
             outputs={},
             checkpoints=self.cohort,
             world=current_world(self.device),

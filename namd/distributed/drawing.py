@@ -17,7 +17,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionOptions, ExecutionResources
 from ray.data.exceptions import ExecutionTimeoutError
 
-from namd.config.errors import ConfigError, InputError, StageError
+from namd.config.errors import ConfigError, InputError, StageError, UndeclaredError
 from namd.distributed.draw_files import Block, DrawnFiles, IndexFiles, ScoreFiles
 from namd.distributed.draw_workers import DrawWorker, JudgeWorker, Tries, Work
 from namd.distributed.pairs import Coverage, block_rows, evaluated_case_ids, pair_blocks
@@ -43,7 +43,7 @@ JUDGE_SHARE = 0.25
 
 OURS = {
     error.__name__: error
-    for error in (InputError, ConfigError, StoreError, StageError, SourceError)
+    for error in (InputError, ConfigError, StoreError, StageError, UndeclaredError, SourceError)
 }
 """Errors whose message is one line for the user, in every process."""
 
@@ -194,10 +194,10 @@ class Drawing:
     def _context(self, node: Node) -> StageContext:
         """Return a context for the manifest; no body runs in this process."""
         return StageContext(
-            settings=node.settings,
-            values=node.stage.constants,
+            stage=node.stage,
+            config=node.settings,
             cohort_path=self.cohort,
-            inputs={},
+            artifacts={},
             outputs={},
             checkpoints=self.cohort,
             world=OneWorker(self.device),

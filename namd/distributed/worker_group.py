@@ -110,10 +110,11 @@ def build_with_worker_group(
         for node in nodes:
             shareable(node.label, global_batch(node), resources)
             require_room(node.label, resources)
-    worker_group = _WorkerGroup(resources, name, patience or WorkerGroupPatience())
+    place = Path(cohort).absolute()
+    worker_group = _WorkerGroup(place, resources, name, patience or WorkerGroupPatience())
     Launcher(
         store,
-        Path(cohort).absolute(),
+        place,
         _RelayReporter(relay),
         world=lambda: WorkerGroupWorld(0, resources.workers, device),
         made_for=made_for,
@@ -124,7 +125,10 @@ def build_with_worker_group(
 class _WorkerGroup:
     """Runs a body as a worker group."""
 
-    def __init__(self, resources: StageResources, name: str, patience: WorkerGroupPatience) -> None:
+    def __init__(
+        self, cohort: Path, resources: StageResources, name: str, patience: WorkerGroupPatience
+    ) -> None:
+        self.cohort = cohort
         self.resources = resources
         self.name = name
         self.patience = patience
@@ -203,9 +207,8 @@ class _WorkerGroup:
             label=node.label,
             run_name=f"{self.name}-{node.stage.name}-{node.key[:12]}-{uuid.uuid4().hex[:8]}",
             stage=node.stage,
-            settings=context.settings,
-            values=dict(context.values),
-            cohort_path=context.cohort_path,
+            settings=node.settings,
+            cohort_path=self.cohort,
             inputs=dict(context.inputs),
             outputs=dict(context.outputs),
             checkpoints=context.checkpoints,

@@ -36,7 +36,8 @@ class WorkerGroupOrder:
         label: The stage's label, for messages.
         run_name: Ray's name of the run.
         stage: The stage to build.
-        settings, values, cohort_path, inputs, outputs, checkpoints: For the body's context.
+        settings: The slice of the configuration that the stage declares.
+        cohort_path, inputs, outputs, checkpoints: For the body's context.
         batch_size: Global batch, which the worker group's size must divide; None if unknown.
         least, most: Bounds of the worker group's size.
         cores, gpus: Resources of each worker.
@@ -50,7 +51,6 @@ class WorkerGroupOrder:
     run_name: str
     stage: Stage
     settings: Any
-    values: Mapping[str, Any]
     cohort_path: Path
     inputs: Mapping[str, Path]
     outputs: Mapping[int | None, Path]

@@ -98,10 +98,10 @@ def _body(order: WorkerGroupOrder, host: Any, device: str, stack: ExitStack) -> 
             ray.get(host.warn.remote(line))
 
     context = StageContext(
-        settings=order.settings,
-        values=order.values,
+        stage=order.stage,
+        config=order.settings,
         cohort_path=order.cohort_path,
-        inputs=order.inputs,
+        artifacts=order.inputs,
         outputs=outputs,
         checkpoints=order.checkpoints,
         world=world,

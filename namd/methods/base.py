@@ -2,8 +2,8 @@
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -12,6 +12,12 @@ from namd.config.errors import ConfigError, shown
 from namd.config.parsing import nearest
 from namd.config.presets import load_preset, preset_description
 from namd.data.settings import CohortDemands
+from namd.methods.declared import (
+    DeclaredCohort,
+    DeclaredSettings,
+    declared_inputs,
+    declared_values,
+)
 from namd.storage.stage_names import StageName
 from namd.train.workers import World
 
@@ -125,12 +131,20 @@ class Stage:
 
 @dataclass
 class StageContext:
-    """All that a stage body may touch.
+    """All that a stage body may touch; what its stage does not declare is refused by name.
+
+    There is no context without a declaration, so whoever runs a body hands it the same views.
+
+    Args:
+        stage: The declaration.
+        config: The configuration, or a slice that holds what the stage declares of it.
+        cohort_path: The cohort's folder.
+        artifacts: Payload folders by label; those that the stage declares become its inputs.
 
     Attributes:
-        settings: The declared configuration slice, by attribute; the rest is absent.
+        settings: The declared configuration slice, by attribute.
         values: The stage's own constants.
-        cohort_path: The cohort's folder.
+        cohort: The declared columns and splits of the cohort.
         inputs: Payload folder of each upstream stage, by name. A family (draws) is keyed
             `name[index]`.
         outputs: Empty folder to fill, per index; `{None: folder}` for a single artifact.
@@ -143,16 +157,30 @@ class StageContext:
         warn: Says one line to the user now, and keeps it in the manifest.
     """
 
-    settings: Any
-    values: Mapping[str, str | int | float | bool]
-    cohort_path: Path
-    inputs: Mapping[str, Path]
+    stage: Stage
+    config: InitVar[object]
+    cohort_path: InitVar[Path]
+    artifacts: InitVar[Mapping[str, Path]]
     outputs: Mapping[int | None, Path]
     checkpoints: Path
     world: World
     warn: Callable[[str], None]
     workers: float | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    settings: Any = field(init=False)
+    values: Mapping[str, str | int | float | bool] = field(init=False)
+    cohort: DeclaredCohort = field(init=False)
+    inputs: Mapping[str, Path] = field(init=False)
+
+    def __post_init__(
+        self, config: object, cohort_path: Path, artifacts: Mapping[str, Path]
+    ) -> None:
+        """Cut everything to what the stage declares."""
+        stage, read = self.stage, self.stage.cohort or CohortSlice((), ())
+        self.settings = DeclaredSettings(stage.name, declared_slice(stage, config))
+        self.values = declared_values(stage.name, stage.constants)
+        self.cohort = DeclaredCohort(stage.name, cohort_path, read.columns, read.splits)
+        self.inputs = declared_inputs(stage.name, stage.upstream, artifacts)
 
     @property
     def out(self) -> Path:
@@ -180,6 +208,19 @@ def num_threads(config: object) -> int:
     Float sums depend on the number, so it is part of every key and never the machine's.
     """
     return int(getattr(config, "num_threads", 1))
+
+
+def declared_slice(stage: Stage, config: object) -> SimpleNamespace:
+    """Return what a stage declares of a configuration, by attribute."""
+    return cut(config, _outermost((*stage.reads, *stage.seeds)))
+
+
+def _outermost(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths without those that lie inside another one."""
+    distinct = list(dict.fromkeys(paths))
+    return tuple(
+        path for path in distinct if not any(path.startswith(f"{other}.") for other in distinct)
+    )
 
 
 def cut(config: object, paths: tuple[str, ...]) -> SimpleNamespace:

@@ -14,18 +14,15 @@ from namd.config.errors import ConfigError
 from namd.config.fingerprint import fingerprint
 from namd.config.parsing import to_mapping
 from namd.config.places import local_path
-from namd.methods.base import CohortSlice, Stage, cut, num_threads, read_path
+from namd.data.schema import EVERYTHING
+from namd.methods.base import CohortSlice, Stage, declared_slice, num_threads, read_path
+from namd.methods.declared import CARD_COLUMNS
 from namd.models.weights import WeightStatus, require_all, status_of
 from namd.models.weights_settings import WEIGHTS
 from namd.pipeline.digests import DigestCache
 
 KEY_SCHEMA = 2
 """Bumped when what goes into a key changes; every artifact is then made anew."""
-
-EVERYTHING = "*"
-"""In a cohort slice: every column there is, and what the card says of the simulation."""
-
-CARD_PARTS = ("simulation",)
 
 Fingerprint = Callable[[CohortSlice], str]
 
@@ -153,7 +150,7 @@ def _node(
         fingerprint(identity),
         identity,
         {label: (node.stage.name, node.key) for label, node in inputs.items()},
-        cut(config, _outermost((*stage.reads, *stage.seeds))),
+        declared_slice(stage, config),
         num_threads(config),
     )
 
@@ -259,14 +256,6 @@ def _weight_status(config: object, path: str) -> WeightStatus | None:
     return None
 
 
-def _outermost(paths: Iterable[str]) -> tuple[str, ...]:
-    """Return the paths without those that lie inside another one."""
-    distinct = list(dict.fromkeys(paths))
-    return tuple(
-        path for path in distinct if not any(path.startswith(f"{other}.") for other in distinct)
-    )
-
-
 def _cohort_identity(cohort: CohortSlice, cohort_digest: Fingerprint) -> dict[str, Any]:
     return {**dataclasses.asdict(cohort), "fingerprint": cohort_digest(cohort)}
 
@@ -282,7 +271,7 @@ def _cohort_digest(folder: Path | None, digests: DigestCache) -> Fingerprint:
         files = [path for path in (place / CASES_FILE, place / CARD_FILE) if path.exists()]
         columns = cohort.columns
         if EVERYTHING in columns:
-            columns = (*read_schema(place).names, *(f"card.{part}" for part in CARD_PARTS))
+            columns = (*read_schema(place).names, *CARD_COLUMNS)
         return digests.get(name, files, lambda: cohort_fingerprint(place, columns, cohort.splits))
 
     return digest

@@ -237,10 +237,10 @@ class Launcher:
             self.reporter.warned(first, line)
 
         context = StageContext(
-            settings=first.settings,
-            values=first.stage.constants,
+            stage=first.stage,
+            config=first.settings,
             cohort_path=self.cohort,
-            inputs=inputs,
+            artifacts=inputs,
             outputs={task.node.stage.index: task.attempt.payload for task in tasks},
             checkpoints=self.store.checkpoints(first.stage.name, first.key),
             world=self._world,

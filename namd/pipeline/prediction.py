@@ -19,7 +19,7 @@ from namd.data.ehr import PatientRecord
 from namd.data.intensity import to_unit
 from namd.data.report import report_text
 from namd.evaluate.scores import judged
-from namd.methods.base import Stage, StageContext, cut, num_threads
+from namd.methods.base import Stage, StageContext, num_threads
 from namd.methods.shared.stages import JUDGE
 from namd.models.judge import load_judge
 from namd.pipeline.finished_run import FinishedRun, draw_stage, find_artifact
@@ -106,7 +106,9 @@ def _predicted(
     stage = draw_stage(run)
     context = _context(store, run, stage)
     module, _, attribute = str(stage.constants["drawer"]).partition(":")
-    drawer: Drawer = getattr(importlib.import_module(module), attribute)(context, case)
+    drawer: Drawer = getattr(importlib.import_module(module), attribute)(
+        context, context.cohort.view(case)
+    )
     drawn = []
     for index in range(num_draws):
         drawn.append(draw(drawer, index))
@@ -139,10 +141,10 @@ def _context(store: Store, run: FinishedRun, stage: Stage) -> StageContext:
     inputs = {name: find_artifact(store, run, name).payload for name in stage.upstream}
     nowhere = store.backend.folder / "cache"
     return StageContext(
-        settings=cut(run.configuration.config, (*stage.reads, *stage.seeds)),
-        values=stage.constants,
+        stage=stage,
+        config=run.configuration.config,
         cohort_path=nowhere,
-        inputs=inputs,
+        artifacts=inputs,
         outputs={},
         checkpoints=nowhere,
         world=current_world(),

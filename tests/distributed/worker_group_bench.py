@@ -5,12 +5,13 @@ from pathlib import Path
 
 from namd.config.fingerprint import fingerprint
 from namd.distributed.worker_group import build_with_worker_group
-from namd.methods.base import Stage, Step
+from namd.methods.base import Step
 from namd.pipeline.graph import Node
 from namd.pipeline.store import open_store
 from namd.storage.stage_names import StageName
 from namd.study.spec import StageResources
 from namd.train.world import LocalWorld
+from tests.contexts import open_stage
 from tests.parity import worker_group_bodies as bodies
 
 
@@ -28,9 +29,10 @@ class Bench:
         self.relayed: list[tuple[StageName, str, Step]] = []
 
     def node(self, body: str) -> Node:
-        stage = Stage("vae", 1, "train", f"tests.parity.worker_group_bodies:{body}")
+        settings, place = bodies.settings(), f"tests.parity.worker_group_bodies:{body}"
         inputs = {"perceptual": ("perceptual", fingerprint("perceptual"))}
-        return Node(stage, fingerprint(body), {}, inputs, bodies.settings())
+        stage = open_stage("vae", place, settings, inputs, role="train")
+        return Node(stage, fingerprint(body), {}, inputs, settings)
 
     def build(
         self,

@@ -12,6 +12,7 @@ import torch
 from namd.cli.main import main
 from namd.data.cohort import Cohort
 from namd.methods.base import StageContext
+from namd.methods.namd import latent_diffusion
 from namd.methods.namd.latent_diffusion import LatentDiffusionDrawer
 from namd.methods.shared.draws import evaluation_cases
 from namd.pipeline.run import RunResult, plan_run, run
@@ -43,10 +44,10 @@ class Finished:
         node = nodes[label]
         found = {name: self.store.find(*pair) for name, pair in node.inputs.items()}
         return StageContext(
-            settings=node.settings,
-            values=node.stage.constants,
+            stage=node.stage,
+            config=node.settings,
             cohort_path=self.cohort,
-            inputs={name: item.payload for name, item in found.items() if item is not None},
+            artifacts={name: item.payload for name, item in found.items() if item is not None},
             outputs={},
             checkpoints=self.cohort,
             world=LocalWorld(),
@@ -227,6 +228,17 @@ def test_a_prediction_from_dicom_names_nobody(finished: Finished, tmp_path: Path
         for content in (plain, *(file.read_bytes() for file in files)):
             assert secret.encode() not in content
     assert predict(finished, tmp_path) == 2  # --out holds the first answer
+
+
+def test_a_prediction_sees_of_its_case_what_the_draws_declare(
+    finished: Finished, tmp_path: Path, capfd, monkeypatch
+):
+    write_series(tmp_path / "series")
+    monkeypatch.setattr(latent_diffusion, "reports_of", lambda cohort, _: cohort.table["months"])
+    assert predict(finished, tmp_path) == 1
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "months" in line]
+    assert "stage draws-test reads column months of the cohort" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_question_has_the_same_answer_and_a_refusal_names_nobody(

@@ -15,12 +15,12 @@ from namd.config.seeding import generator
 from namd.data.cohort import Cohort
 from namd.evaluate.scores import load_rows, load_scores
 from namd.evaluate.settings import EvaluateSettings
-from namd.methods.base import StageContext
 from namd.methods.shared import ideal, judge, reference, scores
 from namd.methods.shared.judge_settings import JudgeSettings
 from namd.methods.shared.settings import ImageSettings
 from namd.models.judge_settings import JudgeArchitecture
 from namd.train.world import LocalWorld
+from tests.contexts import open_context
 
 SIZE = 32
 ARCHITECTURE = JudgeArchitecture(SIZE, 8, (8, 8, 16), 1, 16, 1, 2, 16, dropout=0.1)
@@ -84,7 +84,7 @@ def folder(tmp_path_factory):
 def context(folder, out, *, inputs=None, outputs=None, checkpoints=None, settings=JUDGE):
     out.mkdir(parents=True, exist_ok=True)
     (out / "checkpoints").mkdir(exist_ok=True)
-    return StageContext(
+    return open_context(
         settings=SimpleNamespace(
             judge=settings,
             image=ImageSettings(SIZE, "quarter"),

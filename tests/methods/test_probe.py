@@ -10,6 +10,7 @@ import torch
 
 from namd.methods.base import StageContext
 from namd.methods.namd import probe
+from tests.contexts import open_context
 
 
 def rows(seed: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +43,7 @@ def context(tmp_path, monkeypatch, labels: list) -> tuple[StageContext, list[str
     monkeypatch.setattr(probe, "read_split", lambda path, split: SimpleNamespace(table=table))
     said: list[str] = []
     world = SimpleNamespace(rank=0, size=1, device="cpu")
-    made = StageContext(
+    made = open_context(
         None, {}, tmp_path, {"latents": tmp_path}, {None: tmp_path}, tmp_path, world, said.append
     )
     return made, said

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from namd.data.schema import FOLLOWUP_DIAMETERS
-from namd.methods.base import StageContext
 from namd.methods.shared import vae
 from namd.pipeline.run_configuration import resolve
 from namd.train.world import LocalWorld
+from tests.contexts import open_context
 from tests.data.conftest import make_cohort
 
 TINY = (
@@ -33,7 +33,7 @@ def warnings(folder: Path, *overrides: str, known: int | None = None) -> list[st
     for name in ("out", "checkpoints"):
         (folder / name).mkdir()
     told: list[str] = []
-    context = StageContext(
+    context = open_context(
         settings=resolve("tiny", None, [*TINY, *overrides]).config,
         values={},
         cohort_path=folder / "C",

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
-from namd.methods.base import StageContext
 from namd.methods.namd.language import run
 from namd.models.language import build_context
 from namd.models.language_settings import (
@@ -16,6 +15,7 @@ from namd.models.language_settings import (
     SoftPromptSettings,
 )
 from namd.train.world import LocalWorld
+from tests.contexts import open_context
 
 TINY = EmbeddedLanguageSettings(
     hidden_size=32, num_layers=1, num_heads=2, intermediate_size=32, vocabulary_size=512,
@@ -26,7 +26,7 @@ TINY = EmbeddedLanguageSettings(
 def stage_context(folder, shape):
     for name in ("out", "checkpoints"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    return StageContext(
+    return open_context(
         settings=SimpleNamespace(language=LanguageSettings(embedded=shape)),
         values={},
         cohort_path=folder,

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from namd.data.cohort import Cohort
 from namd.data.features import NoduleFeatures
-from namd.methods.shared.crop_set import CropSet, read_split
+from namd.methods.shared.crop_set import CropSet
 from namd.train.checkpoints import Checkpoints
 from namd.train.loop import DivergedError
 from namd.train.order import CaseOrder
@@ -93,7 +94,7 @@ def test_a_worker_group_with_its_exchange_broken_is_found_out(place, name):
 
 def test_labels_and_features_are_missing_unevenly_over_ranks(place):
     settings = bodies.settings()
-    train = read_split(place.cohort, "train")
+    train = Cohort.read(place.cohort, ("train",))
     crops = CropSet(train, settings.image, NoduleFeatures.fit(train.table, "standardised"))
     order = CaseOrder("vae", settings.train_seed, len(crops), bodies.BATCH)
     steps = np.stack([order.at(step) for step in range(bodies.STEPS)])

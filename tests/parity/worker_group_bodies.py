@@ -38,6 +38,7 @@ from namd.models.perceptual import RotationEncoder, save_encoder
 from namd.models.settings import PerceptualSettings, VAEArchitecture
 from namd.train.loop import TrainState
 from namd.train.stopping import request_stop, stop_requests
+from tests.contexts import open_context
 
 STEPS, BATCH, SIZE = 20, 8, 16
 KILLED_AT, CHECKPOINT_EVERY = 13, 5
@@ -302,7 +303,7 @@ def context_for(cohort: Path, perceptual: Path, out: Path, world) -> StageContex
     """Return what a body needs outside any store."""
     payload = out / "payload"
     payload.mkdir(parents=True)
-    return StageContext(
+    return open_context(
         settings=settings(),
         values={},
         cohort_path=cohort,

@@ -11,11 +11,12 @@ from namd.data.cohort import Cohort
 from namd.data.intensity import to_unit
 from namd.data.report import report_text
 from namd.data.rotation import centre_cut
+from namd.data.schema import EHR_FEATURES
 from namd.diffusion.conditioning import condition_on_latents
 from namd.diffusion.schedule import noise_schedule
 from namd.methods.base import StageContext, Step
 from namd.methods.namd.denoising import BatchSource, DenoisingObjective, validator
-from namd.methods.namd.pretrain import load_denoiser, save_denoiser
+from namd.methods.namd.pretrain import language_folder, load_denoiser, save_denoiser
 from namd.methods.namd.quick_draws import QuickDraws
 from namd.methods.namd.settings import ReportSettings
 from namd.methods.shared.crop_set import read_split
@@ -54,7 +55,7 @@ class RecordContext(nn.Module):
 
 def reports_of(cohort: Cohort, settings: ReportSettings) -> list[str]:
     """Return the report of every case."""
-    records = cohort.table.to_dict("records")
+    records = cohort.table[list(EHR_FEATURES)].to_dict("records")
     return [report_text(record, settings.include, settings.perpendicular) for record in records]
 
 
@@ -71,7 +72,7 @@ def run(context: StageContext) -> Iterator[Step]:
             settings.soft_prompt,
             settings.lora,
             settings.readout,
-            context.inputs.get("language"),
+            language_folder(context),
             seed,
         )
     record = RecordContext(soft_prompt, null)
@@ -127,7 +128,7 @@ def _source(context: StageContext, objective: DenoisingObjective, split: str) ->
 
 
 def _paired(context: StageContext, split: str) -> Cohort:
-    cohort = read_split(context.cohort_path, split)
+    cohort = read_split(context.cohort, split)
     return cohort.select(np.flatnonzero(np.asarray(cohort.has_followup)))
 
 

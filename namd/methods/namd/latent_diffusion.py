@@ -17,7 +17,7 @@ from namd.diffusion.noise import draw_noise
 from namd.diffusion.schedule import noise_schedule
 from namd.methods.base import StageContext
 from namd.methods.namd.finetune import reports_of
-from namd.methods.namd.pretrain import load_denoiser
+from namd.methods.namd.pretrain import language_folder, load_denoiser
 from namd.methods.shared.latents import encode_crops
 from namd.models.language import load_context
 from namd.models.vae import load_vae
@@ -94,7 +94,7 @@ class LatentDiffusionDrawer:
             settings.soft_prompt,
             settings.lora,
             settings.readout,
-            context.inputs.get("language"),
+            language_folder(context),
             context.inputs["finetune"] / "adapter.safetensors",
         ).to(self.device)
         parts = [

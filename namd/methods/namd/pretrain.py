@@ -41,7 +41,7 @@ def run(context: StageContext) -> Iterator[Step]:
     seed = context.settings.train_seed
     train = load_latents(context.inputs["latents"], "train")
     channels, size = train.baseline.mean.shape[2], train.baseline.mean.shape[-1]
-    width = context_width(context.settings.language, context.inputs.get("language"))
+    width = context_width(context.settings.language, language_folder(context))
     with initialised_from(NAME, seed):
         unet = build_unet(context.settings.unet, channels, channels, width, size)
         null = NullContext(width)
@@ -95,6 +95,11 @@ def load_denoiser(folder: Path) -> tuple[UNet2DConditionModel, NullContext]:
     with torch.no_grad():
         null.token.copy_(token)
     return load_diffusers(UNet2DConditionModel, folder, "unet"), null
+
+
+def language_folder(context: StageContext) -> Path | None:
+    """Return the artifact of stage `language`; None if an external model is read instead."""
+    return context.inputs["language"] if context.settings.language.is_embedded else None
 
 
 def _schedule(context: StageContext) -> NoiseSchedule:

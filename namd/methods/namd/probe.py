@@ -54,7 +54,7 @@ def probe_auroc(
 def _labelled(context: StageContext, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return flat posterior means of the follow-ups (N, D) and their labels, where known."""
     latents = load_latents(context.inputs["latents"], split)
-    table = read_split(context.cohort_path, split).table.set_index("case_id")
+    table = read_split(context.cohort, split).table.set_index("case_id")
     labels = table["label"].reindex(latents.case_ids).astype("float64").to_numpy()
     rows = latents.followup.mean[0].flatten(1).double().numpy()
     known = ~np.isnan(labels)

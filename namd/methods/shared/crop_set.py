@@ -5,7 +5,6 @@ through the `latents` artifact instead.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from namd.data.cohort import Cohort
 from namd.data.features import NoduleFeatures
 from namd.data.intensity import to_unit
 from namd.data.rotation import angles_for, rotated_crops
+from namd.methods.declared import DeclaredCohort
 from namd.methods.shared.settings import ImageSettings
 
 FOLLOWUP_DIAMETERS = ("SCT_LONG_DIA", "SCT_PERP_DIA")
@@ -42,22 +42,37 @@ class CropBatch:
 
 
 class CropSet:
-    """All crops of one split at every rotation angle the cohort allows."""
+    """All crops of one split at every rotation angle the cohort allows.
+
+    Args:
+        cohort: The split's cases.
+        image: Size and rotations.
+        features: Makes attribute vectors; None: they are not read, and have no columns.
+        labelled: Whether labels are read; all are unknown if not.
+    """
 
     def __init__(
-        self, cohort: Cohort, image: ImageSettings, features: NoduleFeatures | None
+        self,
+        cohort: Cohort,
+        image: ImageSettings,
+        features: NoduleFeatures | None,
+        labelled: bool = True,
     ) -> None:
         has = np.flatnonzero(np.asarray(cohort.has_followup))
         stored = np.concatenate([cohort.baseline, np.asarray(cohort.followup)[has]])
-        table = pd.concat([cohort.table, followup_table(cohort.table.iloc[has])], ignore_index=True)
+        cases = np.concatenate([np.arange(len(cohort)), has])
         self.angles = angles_for(stored.shape[-1], image.size, image.rotations)
         self.hu = np.stack([rotated_crops(stored, angle, image.size) for angle in self.angles])
-        self.case_ids = table["case_id"].to_numpy()
-        self.labels = table["label"].astype("float32").to_numpy(na_value=np.nan)
-        self.features = np.zeros((len(table), 0), np.float32)
-        self.complete = np.zeros(len(table), bool)
+        self.case_ids = cohort.table["case_id"].to_numpy()[cases]
+        self.labels = np.full(len(cases), np.nan, np.float32)
+        if labelled:
+            labels = cohort.table["label"].astype("float32").to_numpy(na_value=np.nan)
+            self.labels = labels[cases]
+        self.features = np.zeros((len(cases), 0), np.float32)
+        self.complete = np.zeros(len(cases), bool)
         if features is not None:
-            values, self.complete = features.transform(table)
+            tables = [cohort.table, followup_table(cohort.table.iloc[has])]
+            values, self.complete = features.transform(pd.concat(tables, ignore_index=True))
             self.features = np.where(self.complete[:, None], values, 0).astype(np.float32)
 
     def __len__(self) -> int:
@@ -92,11 +107,12 @@ def followup_table(table: pd.DataFrame) -> pd.DataFrame:
     return later
 
 
-def read_split(cohort_path: Path, split: str) -> Cohort:
-    """Return the cases of one split; raises InputError if it is empty."""
-    cohort = Cohort.read(cohort_path, splits=(split,))
-    if not len(cohort):
-        raise InputError(
-            f"{cohort_path}: no case in split {split}; build the cohort with more patients"
-        )
-    return cohort
+def read_split(cohort: DeclaredCohort, split: str) -> Cohort:
+    """Return what a stage may see of the cases of one split.
+
+    Raises InputError if it is empty, UndeclaredError if the stage does not declare it.
+    """
+    cases = cohort.read(split)
+    if not len(cases):
+        raise InputError(f"{cohort}: no case in split {split}; build the cohort with more patients")
+    return cases

@@ -19,7 +19,7 @@ def evaluation_cases(context: StageContext) -> Cohort:
     """Return the cases of the split under evaluation, cut to the stated subset by patient hash."""
     settings = context.settings.evaluate
     split = str(context.values["split"])
-    cohort = read_split(context.cohort_path, split)
+    cohort = read_split(context.cohort, split)
     index = evaluation_subset(cohort.table, split, settings.num_cases, settings.minimum_malignant)
     return cohort.select(index)
 

@@ -76,11 +76,11 @@ def _labelled(context: StageContext, split: str) -> tuple[CropSet, Int[np.ndarra
 
     Raises InputError if a class is missing: nothing could be learnt or validated.
     """
-    crops = CropSet(read_split(context.cohort_path, split), context.settings.image, None)
+    crops = CropSet(read_split(context.cohort, split), context.settings.image, None)
     known = np.flatnonzero(~np.isnan(crops.labels))
     if len(np.unique(crops.labels[known])) < 2:
         raise InputError(
-            f"{context.cohort_path}: split {split} lacks malignant or benign cases, so no judge "
+            f"{context.cohort}: split {split} lacks malignant or benign cases, so no judge "
             "can be trained; build the cohort with more patients"
         )
     return crops, known

@@ -58,7 +58,7 @@ def run(context: StageContext) -> Iterator[Step]:
     vae, scale = load_vae(context.inputs["vae"])
     vae.to(context.world.device)
     for number, split in enumerate(SPLITS):
-        cohort = read_split(context.cohort_path, split)
+        cohort = read_split(context.cohort, split)
         cohort = cohort.select(np.flatnonzero(np.asarray(cohort.has_followup)))
         tensors = _encode_split(context, vae, scale, cohort, split)
         save_file(tensors, context.out / f"{split}.safetensors")

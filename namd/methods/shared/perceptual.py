@@ -42,9 +42,10 @@ def run(context: StageContext) -> Iterator[Step]:
     """Train the encoder on train crops of both time points; labels are never read."""
     settings = context.settings.perceptual
     crops = CropSet(
-        read_split(context.cohort_path, "train"),
+        read_split(context.cohort, "train"),
         ImageSettings(context.settings.image.size, "none"),
         features=None,
+        labelled=False,
     )
     with initialised_from(NAME, settings.seed):
         objective = RotationObjective(RotationEncoder(settings.channels)).to(context.world.device)

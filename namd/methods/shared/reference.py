@@ -67,7 +67,7 @@ def _predictor_rows(context: StageContext, cohort: Cohort) -> dict[str, Row]:
     if known.any():
         filled = np.where(known, diameters, np.median(diameters[known]))
         rows["longest_diameter"] = (_plain(cohort, filled), [])
-    train = read_split(context.cohort_path, "train").table
+    train = read_split(context.cohort, "train").table
     train = train[train["label"].notna()]
     if train["label"].nunique() == 2:
         model = ehr_model().fit(train[list(EHR_FEATURES)], train["label"].astype(int))

@@ -1,7 +1,6 @@
 """Stage `scores-<split>`: the judge's probability and the image metrics, one artifact per draw."""
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -43,8 +42,9 @@ def make_scorer(context: StageContext, cohort: Cohort) -> Scorer:
     """Return the scorer of these cases under the context's judge and evaluation settings."""
     size = context.settings.image.size
     settings = context.settings.evaluate
-    # A stage that needs no trunk does not declare their places.
-    trunks = getattr(context.settings, "trunks", SimpleNamespace())
+    # A stage that needs no trunk does not declare its place.
+    lpips = context.settings.trunks.lpips_alex if settings.lpips == "alex" else None
+    inception = context.settings.trunks.inception if settings.fid == "inception" else None
     return Scorer(
         load_judge(context.inputs[JUDGE], context.world.device),
         cohort.table["case_id"].to_numpy(),
@@ -53,7 +53,7 @@ def make_scorer(context: StageContext, cohort: Cohort) -> Scorer:
         cohort.table["spacing_mm"].to_numpy(float),
         lpips=settings.lpips,
         fid=settings.fid,
-        lpips_trunk=getattr(trunks, "lpips_alex", None),
-        inception_trunk=getattr(trunks, "inception", None),
+        lpips_trunk=lpips,
+        inception_trunk=inception,
         device=context.world.device,
     )

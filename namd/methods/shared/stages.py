@@ -18,6 +18,8 @@ CROPS = ("case_id", "patient_id", "baseline", "followup")
 TRUNKS = ("evaluate.lpips", "evaluate.fid")
 LPIPS_TRUNK, INCEPTION_TRUNK = "trunks.lpips_alex", "trunks.inception"
 SUBSET = ("evaluate.num_cases", "evaluate.minimum_malignant")
+CHOSEN_BY = ("case_id", "patient_id", "label")
+"""Columns by which `draws.evaluation_cases` chooses the subset."""
 TRUTH = ("case_id", "patient_id", "label", "followup", "baseline", "spacing_mm")
 JUDGE = "judge"
 """Name of the stage whose model judges images of every method alike."""
@@ -134,7 +136,7 @@ def draw_stages(
         drawer: The method's own model.
         reads: Configuration paths of that model.
         upstream: Stages whose artifacts it reads.
-        columns: Of the cohort.
+        columns: Of the cohort, besides those by which cases are chosen.
         weights: Configuration paths that name external weights.
         stochastic: Whether draws differ.
     """
@@ -147,7 +149,7 @@ def draw_stages(
             body=f"{BODIES}.draws:run",
             reads=(*reads, *SUBSET),
             upstream=upstream,
-            cohort=CohortSlice(columns, (evaluate.split,)),
+            cohort=CohortSlice(tuple(dict.fromkeys((*columns, *CHOSEN_BY))), (evaluate.split,)),
             seeds=("draw_seed",),
             weights=weights,
             split=evaluate.split,

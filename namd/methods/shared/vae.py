@@ -114,12 +114,10 @@ def run(context: StageContext) -> Iterator[Step]:
     Writes the VAE in diffusers' format, its scaling factor and the feature statistics.
     """
     settings, seed = context.settings.vae, context.settings.train_seed
-    train_cohort = read_split(context.cohort_path, "train")
+    train_cohort = read_split(context.cohort, "train")
     features = NoduleFeatures.fit(train_cohort.table, context.settings.features.normalisation)
     crops = CropSet(train_cohort, context.settings.image, features)
-    held_out = CropSet(
-        read_split(context.cohort_path, "validation"), context.settings.image, features
-    )
+    held_out = CropSet(read_split(context.cohort, "validation"), context.settings.image, features)
     objective = _build(context).to(context.world.device)
     state = TrainState(
         NAME,

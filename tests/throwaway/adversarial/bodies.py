@@ -97,7 +97,7 @@ def _validate(objective: Adversarial, pairs: Pairs) -> dict[str, float]:
 
 
 def _pairs(context: StageContext, split: str) -> Pairs:
-    cohort, size = read_split(context.cohort_path, split), context.settings.image.size
+    cohort, size = read_split(context.cohort, split), context.settings.image.size
     paired = np.flatnonzero(np.asarray(cohort.has_followup))
     crops = (np.asarray(cohort.baseline)[paired], np.asarray(cohort.followup)[paired])
     before, after = (torch.from_numpy(to_unit(centre_cut(hu, size)))[:, None] for hu in crops)

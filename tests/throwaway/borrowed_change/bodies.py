@@ -21,7 +21,7 @@ KEPT = 16
 
 def run(context: StageContext) -> Iterator[Step]:
     """Write some of the training pairs' changes, chosen by `train_seed`."""
-    found = changes(read_split(context.cohort_path, "train"), context.settings.image.size)
+    found = changes(read_split(context.cohort, "train"), context.settings.image.size)
     order = generator("borrowed-change", context.settings.train_seed).permutation(len(found))
     kept = found[order[:KEPT]].astype(np.float32)
     save_file({"changes": kept}, context.out / "changes.safetensors")

@@ -24,7 +24,7 @@ def changes(cohort: Cohort, size: int) -> np.ndarray:
 
 def run(context: StageContext) -> Iterator[Step]:
     """Write the mean change. A model that learns would start from `train_seed`."""
-    found = changes(read_split(context.cohort_path, "train"), context.settings.image.size)
+    found = changes(read_split(context.cohort, "train"), context.settings.image.size)
     save_file({"change": found.mean(0).astype(np.float32)}, context.out / "change.safetensors")
     yield Step(1, 1, {"mean_change": float(np.abs(found).mean())})
 
