@@ -29,7 +29,7 @@ PARALLEL_PART := $(TEST_ENV) $(call threads,1) $(PYTEST) -n $(TEST_WORKERS) --di
 	-m "not slow and not ray and not serial"
 SERIAL_PART := $(TEST_ENV) $(call threads,2) $(PYTEST) -m "not slow and (ray or serial)"
 
-.PHONY: help env demo test test-fast test-slow lint format bench lock stages-unchanged cluster-smoke
+.PHONY: help env demo test test-fast test-slow mutants lint format bench lock stages-unchanged cluster-smoke
 
 help: ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -65,6 +65,9 @@ test-fast: env ## The tests that can share the machine: no clusters, killed proc
 
 test-slow: env ## The tests marked slow: some need 22 GiB of memory
 	$(TEST_ENV) $(call threads,2) $(PYTEST) -m slow
+
+mutants: env ## Plant faults one at a time and print the share that test-fast catches; NAMES="train"
+	$(TEST_ENV) $(BIN)/python -m tests.mutants $(NAMES)
 
 lint: env ## Style, types, import contracts, stage versions
 	$(BIN)/ruff check

@@ -119,3 +119,8 @@ def test_a_code_of_no_table_is_refused_and_other_is_left_out():
     with pytest.raises(ValueError, match="SCT_EPI_LOC = 7"):
         report_text({**RECORD, "SCT_EPI_LOC": 7})
     assert report_text({**RECORD, "SCT_EPI_LOC": 8}).endswith("is present.")
+
+
+def test_millimetres_are_rounded_half_up():
+    told = [report_text({"SCT_LONG_DIA": size}) for size in (27.4, 27.5, 27.9)]
+    assert [re.findall(r"(\d+) mm", text) for text in told] == [["27"], ["28"], ["28"]]

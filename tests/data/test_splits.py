@@ -68,3 +68,10 @@ def test_no_limit_takes_the_split_and_a_limit_stops_at_it():
     assert len(evaluation_subset(table, "test")) == whole
     assert len(evaluation_subset(table, "test", 10)) == 10
     assert len(evaluation_subset(table, "test", 10, minimum_malignant=10**6)) == whole
+
+
+def test_a_subset_is_no_run_of_names():
+    ids = [f"{source}-{i:03d}" for source in ("a", "b") for i in range(100)]
+    table = pd.DataFrame({"patient_id": ids, "split": "test", "label": 0.0})
+    chosen = table["patient_id"].iloc[evaluation_subset(table, "test", 40)]
+    assert 10 <= chosen.str.startswith("a").sum() <= 30

@@ -146,6 +146,24 @@ def test_faithfulness_tells_a_calibrated_row_from_a_narrow_one(rows, cases):
     assert any(q.mean != q.ideal for q in table.row("namd").quintiles)
 
 
+def test_the_order_of_the_cases_does_not_matter(rows, cases, table):
+    shuffled = cases.sample(frac=1, random_state=0)
+    again = build_table(rows, shuffled, SETTINGS, simulated=True)
+    for name in ("real_baseline", "namd"):
+        assert again.row(name).auroc.mean == pytest.approx(table.row(name).auroc.mean)
+        bias = table.row(name).diameter.table.bias_mm
+        assert again.row(name).diameter.table.bias_mm == pytest.approx(bias)
+
+
+def test_a_case_that_one_draw_has_not_scored_is_left_out(rows, cases):
+    holed = rows["namd"].frame.copy()
+    missing = (holed["case_id"] == "c0010") & (holed["k"] == 2)
+    holed.loc[missing, "score"] = np.nan
+    table = build_table({**rows, "namd": RowScores(holed)}, cases, SETTINGS, simulated=True)
+    assert table.cases == len(cases) - 1
+    assert np.isfinite(table.row("namd").auroc_per_draw.mean)
+
+
 def test_missing_weights_give_none_and_a_note(table):
     row = table.row("namd")
     assert row.lpips is None

@@ -50,7 +50,7 @@ def context(tmp_path, monkeypatch, labels: list) -> tuple[StageContext, list[str
 
 
 def test_labels_are_matched_by_case_and_unknown_ones_left_out(tmp_path, monkeypatch):
-    made, said = context(tmp_path, monkeypatch, [0, 1, None, 0, 1, 0])
+    made, said = context(tmp_path, monkeypatch, [0, 1, None, 0, 1, 1])
     (step,) = probe.run(made)
     assert step.metrics == {"probe_auroc": 1.0}
     assert json.loads((tmp_path / "probe.json").read_text())["cases"]["train"] == 5
@@ -62,3 +62,18 @@ def test_a_split_of_one_class_is_said_and_measures_nothing(tmp_path, monkeypatch
     (step,) = probe.run(made)
     assert not step.metrics
     assert "nothing to measure" in said[0]
+
+
+def test_it_is_fitted_on_train_and_measured_on_validation(tmp_path, monkeypatch):
+    """Latents whose sign means one thing in train and the other in validation."""
+    made, _ = context(tmp_path, monkeypatch, [0, 1, 0, 1])
+    ids = np.array([f"case{n}" for n in range(4)])
+
+    def latents(_folder, split):
+        sign = 1.0 if split == "train" else -1.0
+        images = sign * torch.tensor([0.0, 1.0, 0.0, 1.0])[None, :, None, None, None]
+        return SimpleNamespace(case_ids=ids, followup=SimpleNamespace(mean=images))
+
+    monkeypatch.setattr(probe, "load_latents", latents)
+    (step,) = probe.run(made)
+    assert step.metrics == {"probe_auroc": 0.0}

@@ -31,13 +31,13 @@ class Net(torch.nn.Module):
         return SimpleNamespace(sample=self.convolution(joined))
 
 
-def quick_draws(followup_mm, drawn_mm, net=None, count=5, states_of=None):
+def quick_draws(followup_mm, drawn_mm, net=None, count=5, states_of=None, condition=None):
     return QuickDraws(
         net or Net(),
         states_of or (lambda cases: torch.zeros(len(cases), 2, 3)),
         lambda latents: torch.from_numpy(disc(drawn_mm)).expand(len(latents), 1, SIZE, SIZE),
         noise_schedule(NoiseScheduleSettings(prediction_type="v_prediction")),
-        condition=torch.zeros(count, 4, 8, 8),
+        condition=torch.zeros(count, 4, 8, 8) if condition is None else condition,
         followup=np.stack([disc(followup_mm)] * count),
         spacing_mm=np.full(count, SPACING),
         case_ids=[f"case-{number}" for number in range(count)],
@@ -75,6 +75,20 @@ def test_cases_are_spread_over_the_split_and_few():
     assert len(asked[0]) == CASES
     assert asked[0][0] == 0
     assert asked[0][-1] == count - 1
+
+
+def test_each_case_is_drawn_beside_its_own_baseline_and_record():
+    count, net, asked = 2 * CASES, Net(), []
+
+    def states_of(cases):
+        asked.append(cases)
+        return torch.zeros(len(cases), 2, 3)
+
+    baselines = torch.arange(count)[:, None, None, None].expand(-1, 4, 8, 8).float()
+    quick_draws(10, 10, net, count, states_of, baselines)()
+    joined, _ = net.seen[0]
+    assert joined[:, 4:].mean((1, 2, 3)).tolist() == asked[0].tolist()
+    assert asked[0].tolist() != list(range(CASES))
 
 
 def test_the_same_is_drawn_each_time_and_the_training_is_not_touched():

@@ -95,6 +95,30 @@ def test_recorded_draws_replay_the_geometry(simulated):
         assert (simulated.followup[row] - render(quiet, nodule, moved, rng)).std() > noise.std() * 2
 
 
+def test_p_is_the_logistic_of_what_the_scan_and_the_record_say(nodules):
+    factors = dataclasses.replace(SETTINGS, image_factor=0.8, record_factor=1.7)
+    made = simulate(nodules, factors, SEED)
+    image, record = (made.table[f"sim_{name}_logit"].to_numpy() for name in ("image", "record"))
+    logit = made.card["simulation"]["intercept"] + 0.8 * image + 1.7 * record
+    np.testing.assert_allclose(made.table["sim_p"], 1 / (1 + np.exp(-logit)), rtol=1e-4)
+    assert record.std() > 0.1
+
+
+def test_signs_mark_malignant_nodules_at_their_sensitivity(simulated):
+    shown = simulated.table.groupby("label")["sim_sign"].mean()
+    assert shown[1] == pytest.approx(SETTINGS.signs.sensitivity, abs=0.2)
+    assert shown[0] == pytest.approx(SETTINGS.signs.false_rate, abs=0.1)
+
+
+def test_a_redraw_reads_the_p_of_its_own_case(simulated):
+    sure = dataclasses.replace(
+        simulated, table=simulated.table.assign(sim_p=np.arange(len(simulated)) % 2 * 1.0)
+    )
+    whole = redraw(sure, np.arange(6), 3, 0)
+    for rows in ([1], [5, 0], [3, 4]):
+        assert np.array_equal(redraw(sure, rows, 3, 0), whole[rows])
+
+
 def test_malignant_followups_grow_and_their_diameters_are_measured_anew(simulated):
     table = simulated.table
     change = table["followup_SCT_LONG_DIA"] / table["SCT_LONG_DIA"]

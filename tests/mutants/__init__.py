@@ -1,0 +1,1 @@
+"""Planted faults: whether the fast tests would notice a plausible mistake in what they test."""
