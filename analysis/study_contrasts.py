@@ -34,6 +34,7 @@ class Basis:
     scores: Mapping[str, Sequence[TrialScores]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     simulated: bool | None = None
+    law: str | None = None
     context: tuple[dict[str, Any], ...] = ()
 
 

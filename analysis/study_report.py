@@ -37,7 +37,7 @@ from analysis.study_table import StudyTable, study_table
 from analysis.wording import count, seconds_text
 from namd.ledger.view import StudyView
 from namd.statistics.metrics import title_of
-from namd.statistics.notices import RESEARCH_ONLY, SIMULATED
+from namd.statistics.notices import RESEARCH_ONLY, simulated_notice
 from namd.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ def _figures(report: Report, folder: Path) -> dict[str, Path]:
 def banner_lines(report: Report) -> list[str]:
     """Return the notices to read before any number."""
     if report.table.simulated:
-        return [f"{SIMULATED} {RESEARCH_ONLY}"]
+        return [f"{simulated_notice(report.table.law)} {RESEARCH_ONLY}"]
     if report.table.simulated is None:
         return [
             f"No cohort was found, so it is not known whether this is simulated. {RESEARCH_ONLY}"

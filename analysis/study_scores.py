@@ -56,6 +56,11 @@ class Cases:
     simulated: bool
     card: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def law(self) -> str | None:
+        """The law that it was simulated under; None if it was not, or does not say."""
+        return ((self.card.get("simulation") or {}).get("settings") or {}).get("law")
+
 
 def completed(view: StudyView, arm: str) -> dict[int, TrialView]:
     """Return an arm's completed trials by training seed, in order of seed."""

@@ -50,6 +50,7 @@ class StudyTable:
         cases, patients, malignant: Counts behind every row; None without stored scores.
         num_draws: K; None without stored scores.
         simulated: Whether labels or follow-ups are simulated; None if no cohort was found.
+        law: The law of the simulation; None if it is not known.
         level: Central share of the intervals.
         num_bootstrap: Resamples of patients.
         notes: Remarks for the reader.
@@ -71,6 +72,7 @@ class StudyTable:
     malignant: int | None = None
     num_draws: int | None = None
     simulated: bool | None = None
+    law: str | None = None
     level: float = LEVEL
     num_bootstrap: int = NUM_BOOTSTRAP
     notes: tuple[str, ...] = ()
@@ -144,6 +146,7 @@ def study_table(storage: Storage, view: StudyView, cohort: Path | None = None) -
         metrics=metrics,
         rows=tuple(rows),
         simulated=basis.simulated,
+        law=basis.law,
         level=level,
         num_bootstrap=num_bootstrap,
         notes=_notes(view, rows, basis, kind),
@@ -191,9 +194,10 @@ def _basis(
     if missing or cases is None or not everything:
         if any(arms.values()):
             notes.append("values are those of the ledger; no interval over patients")
-        simulated = None if cases is None else cases.simulated
+        simulated, law = (None, None) if cases is None else (cases.simulated, cases.law)
         values = {arm: recorded(trials) for arm, trials in arms.items()}
-        return Basis(view, arms, values, 0, level, notes=tuple(notes), simulated=simulated)
+        lines = tuple(notes)
+        return Basis(view, arms, values, 0, level, notes=lines, simulated=simulated, law=law)
     table, trials, left_out = aligned(everything, cases)
     if left_out:
         notes.append(f"{left_out} cases without label or without a score in every trial left out")
@@ -221,6 +225,7 @@ def _basis(
         scores=scores,
         notes=tuple(notes),
         simulated=cases.simulated,
+        law=cases.law,
         context=_context(storage, arms, split, table, weights, level),
     )
 

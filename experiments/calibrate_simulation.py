@@ -2,11 +2,14 @@
 
     python experiments/calibrate_simulation.py --phantom --seeds 101 102
     python experiments/calibrate_simulation.py --cohort FOLDER --law nlst
+    python experiments/calibrate_simulation.py --phantom --law marked sober --no-judge
 
-A small convolutional judge is trained on both time points of the train split, stopped by the
-validation split, and scores test baselines, test follow-ups and the ideal sampler's redraws. A
-useful cohort has the real baseline at 0.62-0.74, the real follow-up at least 0.10 above it, and
-the mean of 20 ideal draws at least 0.05 above it. This judge is not the project's: it is quick,
+First what the law's truth rests on: the record's share of the logit, odds ratios, AUROCs of the
+sign, of the diameter and of p, all over every case. Then, unless `--no-judge`, a small
+convolutional judge is trained on both time points of the train split, stopped by the validation
+split, and scores test baselines, test follow-ups and the ideal sampler's redraws. A cohort that is
+to tell methods apart has the real baseline at 0.62-0.74, the real follow-up at least 0.10 above it,
+and the mean of 20 ideal draws at least 0.05 above it. This judge is not the project's: it is quick,
 and it must not be tuned together with it.
 """
 
@@ -15,6 +18,7 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
+from typing import get_args
 
 import numpy as np
 import torch
@@ -25,21 +29,23 @@ from namd.config.places import local_path
 from namd.config.seeding import derive_seed, generator
 from namd.data.cohort import Cohort
 from namd.data.intensity import to_unit
+from namd.data.simulation.figures import TruthFigures, truth_figures
 from namd.data.simulation.ideal import redraw
 from namd.data.simulation.known import SIMULATED
-from namd.data.simulation.settings import SimulationSettings
+from namd.data.simulation.settings import Law, SimulationSettings
 from namd.data.simulation.simulate import simulate
 from namd.data.sources.phantom import PhantomSettings, build
 from namd.data.splits import evaluation_subset
 from namd.statistics.ranking import auroc
 
 IMAGE_PX = 64
+USUAL_FUTURES = 4
 SMALLEST_MM, LARGEST_MM = 4.0, 22.0
 
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """How the quick judge is trained."""
+    """How the quick judge is trained; epochs count a cohort of four futures a nodule."""
 
     epochs: int = 8
     batch: int = 64
@@ -50,50 +56,63 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one cohort seed gives; AUROCs on the test subset, `ideal_predictor` on it too."""
+    """What one law and cohort seed give; AUROCs on the test subset, `ideal_predictor` on it too.
 
+    What a judge reads is None where none was trained.
+    """
+
+    law: str
     seed: int
-    cases: int
     test_cases: int
     test_malignant: int
     subset_cases: int
-    real_baseline: float
-    real_followup: float
-    ideal_draw: float
-    ideal_mean: float
     ideal_predictor: float
     seconds: float
+    truth: TruthFigures
+    real_baseline: float | None = None
+    real_followup: float | None = None
+    ideal_draw: float | None = None
+    ideal_mean: float | None = None
+
+
+JUDGED = ("real_baseline", "real_followup", "ideal_draw", "ideal_mean", "ideal_predictor")
 
 
 def main() -> None:
-    """Print one line of JSON per seed, and their means."""
+    """Print one line of JSON per law and seed, and the means of each law."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    settings = SimulationSettings.for_law(
-        arguments.law, arguments.replicates, rendered=arguments.phantom
-    )
+    if arguments.phantom:
+        source = build(PhantomSettings(), seed=arguments.seeds[0])
+    else:
+        source = baselines(Cohort.read(arguments.cohort))
+    for law in arguments.law:
+        settings = _settings(law, arguments)
+        rows = []
+        for seed in arguments.seeds:
+            rows.append(measure(source, settings, seed, arguments.cases, judged=arguments.judge))
+            sys.stdout.write(json.dumps(asdict(rows[-1])) + "\n")
+            sys.stdout.flush()
+        found = {name: [getattr(row, name) for row in rows] for name in JUDGED}
+        means = {n: round(float(np.mean(v)), 4) for n, v in found.items() if None not in v}
+        sys.stdout.write(json.dumps({"law": law, "mean": means}) + "\n")
+
+
+def _settings(law: Law, arguments: argparse.Namespace) -> SimulationSettings:
+    settings = SimulationSettings.for_law(law, arguments.replicates, rendered=arguments.phantom)
     for name in ("image_factor", "record_factor"):
         if getattr(arguments, name) is not None:
             settings = replace(settings, **{name: getattr(arguments, name)})
     if arguments.sign_strength is not None:
         signs = replace(settings.signs, strength=arguments.sign_strength)
         settings = replace(settings, signs=signs)
-    if arguments.phantom:
-        source = build(PhantomSettings(), seed=arguments.seeds[0])
-    else:
-        source = baselines(Cohort.read(arguments.cohort))
-    rows = [measure(source, settings, seed, arguments.cases) for seed in arguments.seeds]
-    for row in rows:
-        sys.stdout.write(json.dumps(asdict(row)) + "\n")
-    names = ("real_baseline", "real_followup", "ideal_draw", "ideal_mean", "ideal_predictor")
-    means = {name: round(float(np.mean([getattr(r, name) for r in rows])), 4) for name in names}
-    sys.stdout.write(json.dumps({"mean": means}) + "\n")
+    return settings
 
 
 def baselines(cohort: Cohort) -> Cohort:
     """The nodules under a cohort: one row each, of a size that is simulated, with a mask."""
     table = cohort.table
-    keep = table["SCT_LONG_DIA"].between(SMALLEST_MM, LARGEST_MM).to_numpy()
+    keep = table["SCT_LONG_DIA"].between(SMALLEST_MM, LARGEST_MM).to_numpy(copy=True)
     keep &= cohort.stacks["mask"].any(axis=(1, 2))
     if "sim_replicate" in table:
         keep &= (table["sim_replicate"] == 0).to_numpy()
@@ -101,29 +120,56 @@ def baselines(cohort: Cohort) -> Cohort:
 
 
 def measure(
-    source: Cohort, settings: SimulationSettings, seed: int, num_cases: int, num_draws: int = 20
+    source: Cohort,
+    settings: SimulationSettings,
+    seed: int,
+    num_cases: int,
+    num_draws: int = 20,
+    *,
+    judged: bool = True,
 ) -> Figures:
-    """Simulate under a seed, train the judge, score the untrained rows."""
+    """Simulate under a seed; if `judged`, train the judge and score the untrained rows."""
     started = time.perf_counter()
     cohort = simulate(source, settings, seed, replace=SIMULATED)
     label = cohort.table["label"].to_numpy(dtype=int)
-    judge = train_judge(cohort, JudgeSettings(), seed)
     test = evaluation_subset(cohort.table, "test")
     rows = evaluation_subset(cohort.table, "test", num_cases)
-    draws = np.stack([score(judge, redraw(cohort, rows, seed, k)) for k in range(num_draws)])
+    seen = _judged(cohort, settings, seed, rows, num_draws) if judged else {}
     return Figures(
+        law=settings.law,
         seed=seed,
-        cases=len(cohort),
         test_cases=len(test),
         test_malignant=int(label[test].sum()),
         subset_cases=len(rows),
-        real_baseline=auroc(label[rows], score(judge, cohort.baseline[rows])),
-        real_followup=auroc(label[rows], score(judge, cohort.stacks["followup"][rows])),
-        ideal_draw=float(np.mean([auroc(label[rows], draw) for draw in draws])),
-        ideal_mean=auroc(label[rows], draws.mean(axis=0)),
         ideal_predictor=auroc(label[rows], cohort.table["sim_p"].to_numpy()[rows]),
         seconds=round(time.perf_counter() - started, 1),
+        truth=truth_figures(cohort),
+        **seen,
     )
+
+
+def _judged(
+    cohort: Cohort,
+    settings: SimulationSettings,
+    seed: int,
+    rows: NDArray[np.intp],
+    num_draws: int,
+) -> dict[str, float]:
+    """Return what a judge reads from baselines, follow-ups and redraws of some cases.
+
+    It takes about as many steps however many futures a nodule has.
+    """
+    usual = JudgeSettings()
+    epochs = round(usual.epochs * USUAL_FUTURES / settings.replicates)
+    judge = train_judge(cohort, replace(usual, epochs=epochs), seed)
+    label = cohort.table["label"].to_numpy(dtype=int)[rows]
+    draws = np.stack([score(judge, redraw(cohort, rows, seed, k)) for k in range(num_draws)])
+    return {
+        "real_baseline": auroc(label, score(judge, cohort.baseline[rows])),
+        "real_followup": auroc(label, score(judge, cohort.stacks["followup"][rows])),
+        "ideal_draw": float(np.mean([auroc(label, draw) for draw in draws])),
+        "ideal_mean": auroc(label, draws.mean(axis=0)),
+    }
 
 
 def train_judge(cohort: Cohort, settings: JudgeSettings, seed: int) -> nn.Module:
@@ -213,7 +259,8 @@ def _arguments() -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--phantom", action="store_true", help="draw the phantom cohort")
     source.add_argument("--cohort", type=local_path, help="a cohort folder; its baselines are used")
-    parser.add_argument("--law", choices=("marked", "nlst", "doubling-time"), default="marked")
+    parser.add_argument("--law", choices=get_args(Law), nargs="+", default=["marked"])
+    parser.add_argument("--no-judge", dest="judge", action="store_false", help="train nothing")
     parser.add_argument("--replicates", type=int)
     parser.add_argument("--image-factor", type=float)
     parser.add_argument("--record-factor", type=float)

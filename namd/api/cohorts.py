@@ -55,10 +55,10 @@ class Cohort(cohort.Cohort):
     @property
     def banner(self) -> list[str]:
         """Lines to read before any number of it."""
-        drawn = (
-            [SIMULATED_COLUMNS.format(columns=", ".join(self.simulated))] if self.simulated else []
-        )
-        return [*drawn, RESEARCH_ONLY]
+        if not self.simulated:
+            return [RESEARCH_ONLY]
+        law = f" under the law {card.law_of(self.card)}" if card.law_of(self.card) else ""
+        return [SIMULATED_COLUMNS.format(columns=", ".join(self.simulated), law=law), RESEARCH_ONLY]
 
     def splits(self) -> dict[str, dict[str, int]]:
         """Return cases, patients, malignant, unlabelled and followed cases of every split."""
@@ -101,7 +101,7 @@ def build_phantom(
         seed: Of rendering, split and simulation.
         cases: The most cases it may have, replicates counted; None: all.
         size_px: Side of the stored crops in pixels of 0.5 mm; None: 92.
-        law: Of growth: `marked`, `nlst` or `doubling-time`.
+        law: `marked`, `sober`, `nlst` or `doubling-time`.
         replicates: Fresh simulations per nodule; None: the law's own number.
         settings: Of the simulation, by dotted path, such as `{"signs.strength": 0.5}`.
 
@@ -141,7 +141,7 @@ def build_crops(
         columns: Our words to the CSV's column names; None for a word: it is not read.
         simulate: Whether what the files lack is simulated.
         replace: Columns that are simulated although the files have them.
-        law: Of growth: `marked`, `nlst` or `doubling-time`.
+        law: `marked`, `sober`, `nlst` or `doubling-time`.
         replicates: Fresh simulations per nodule; None: the law's own number.
         settings: Of the simulation, by dotted path.
         source: Name of the source in the card.

@@ -24,7 +24,7 @@ from namd.pipeline.run import readable_runs
 from namd.pipeline.run import run as execute
 from namd.pipeline.run_configuration import RunConfiguration, resolve
 from namd.pipeline.store import Artifact, Store
-from namd.statistics.notices import RESEARCH_ONLY, SIMULATED
+from namd.statistics.notices import RESEARCH_ONLY, simulated_notice
 
 CohortLike = str | Path | Cohort
 """A cohort's folder, `phantom`, `phantom:CASES`, or a cohort that was read or written."""
@@ -110,7 +110,8 @@ class Run:
     @property
     def banner(self) -> list[str]:
         """Lines to read before any number of it."""
-        return [*([SIMULATED] if self.simulated else []), RESEARCH_ONLY]
+        law = (self.record.get("about") or {}).get("law")
+        return [*([simulated_notice(law)] if self.simulated else []), RESEARCH_ONLY]
 
     @property
     def rows(self) -> ResultFrame:

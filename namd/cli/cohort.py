@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 REFUSED = 2
 SHEET_SUFFIX = ".png"
-LAWS = ("marked", "nlst", "doubling-time")
+LAWS = ("marked", "sober", "nlst", "doubling-time")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -26,14 +26,16 @@ def origin_lines(card: Mapping[str, Any]) -> list[str]:
 def summarise(cohort: "Cohort | None") -> dict[str, Any]:
     """Return what a cohort holds, as `--json` prints it; zeros for one that cannot be read."""
     if cohort is None:
-        return {"cases": 0, "patients": 0, "splits": {}, "simulated": [], "ideal_auroc": None}
-    from namd.data.card import ideal_auroc, simulated_columns, split_counts
+        empty = {"cases": 0, "patients": 0, "splits": {}, "simulated": []}
+        return {**empty, "law": None, "ideal_auroc": None}
+    from namd.data.card import ideal_auroc, law_of, simulated_columns, split_counts
 
     return {
         "cases": len(cohort),
         "patients": int(cohort.table["patient_id"].nunique()),
         "splits": split_counts(cohort),
         "simulated": simulated_columns(cohort.card),
+        "law": law_of(cohort.card),
         "ideal_auroc": ideal_auroc(cohort.card),
     }
 
@@ -49,6 +51,7 @@ def summary_text(summary: dict[str, Any]) -> str:
     if summary["simulated"]:
         ceilings = summary["ideal_auroc"] or {}
         told = ", ".join(f"{s} {'-' if v is None else f'{v:.3f}'}" for s, v in ceilings.items())
-        lines.append(f"SIMULATED: {', '.join(summary['simulated'])}")
+        law = f" (law {summary['law']})" if summary["law"] else ""
+        lines.append(f"SIMULATED: {', '.join(summary['simulated'])}{law}")
         lines.append(f"ideal predictor's AUROC: {told or UNKNOWN_CEILING}")
     return "\n".join(lines)

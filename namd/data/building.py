@@ -13,7 +13,7 @@ from namd.config.parsing import nearest, parse, to_mapping
 from namd.data import card, checks
 from namd.data.cohort import Cohort
 from namd.data.settings import CropSettings, SplitFractions
-from namd.data.simulation.settings import Law, SimulationSettings
+from namd.data.simulation.settings import Law, SimulationSettings, settings_class
 from namd.data.simulation.simulate import simulate
 from namd.data.sources import phantom
 from namd.data.sources.columns import CropFiles
@@ -122,7 +122,7 @@ def simulation_settings(
     mapping = to_mapping(SimulationSettings.for_law(known, rendered=rendered))
     if replicates is not None:
         mapping["replicates"] = replicates
-    return parse(SimulationSettings, lay_over(mapping, overrides), "settings")
+    return parse(settings_class(known), lay_over(mapping, overrides), "settings")
 
 
 def finish(cohort: Cohort, seed: int) -> Findings:

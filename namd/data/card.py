@@ -11,6 +11,18 @@ from namd.data.settings import SplitFractions
 from namd.statistics.notices import RESEARCH_ONLY
 
 UNKNOWN_CEILING = "not known, since labels of the source were kept"
+LAW_MEANINGS = {
+    "marked": "the calibrated default, made to tell methods apart: record terms three times "
+    "Brock's, NLST's growth squared, malignant signs at full strength; the follow-up is the "
+    "baseline's slice, warped",
+    "sober": "for sceptics: Brock's terms as published, NLST's growth, one future for each nodule, "
+    "malignant signs at half strength; the follow-up is a second slice in another breath",
+    "nlst": "NLST's growth alone, without signs; Brock's terms weighed 0.8 and 2; the follow-up is "
+    "the baseline's slice, warped",
+    "doubling-time": "malignant nodules double in volume, benign ones are stable, without signs; "
+    "Brock's terms weighed 0.8 and 2; the follow-up is the baseline's slice, warped",
+}
+"""What each law is, in the words of a card; its figures stand among the settings."""
 
 
 def finish_card(cohort: Cohort, split_seed: int, fractions: SplitFractions) -> None:
@@ -59,6 +71,12 @@ def split_counts(cohort: Cohort) -> dict[str, dict[str, int]]:
 def simulated_columns(card: Mapping[str, Any]) -> list[str]:
     """Return the columns that were drawn, not measured."""
     return list((card.get("simulation") or {}).get("simulated", []))
+
+
+def law_of(card: Mapping[str, Any]) -> str | None:
+    """Return the law that a cohort was simulated under; None if it was not, or does not say."""
+    law = ((card.get("simulation") or {}).get("settings") or {}).get("law")
+    return None if law is None else str(law)
 
 
 def ideal_auroc(card: Mapping[str, Any]) -> dict[str, float | None] | None:
@@ -158,9 +176,12 @@ def _simulation(simulation: Mapping[str, Any]) -> list[str]:
     subject = (
         "The follow-ups are" if "followup" in simulation.get("simulated", []) else "Values are"
     )
+    law = law_of({"simulation": simulation})
+    meaning = f": {LAW_MEANINGS[law]}" if law in LAW_MEANINGS else ""
     lines = [
         "## Simulation",
         "",
+        *([f"Law **{law}**{meaning} (docs/simulation.md).", ""] if law else []),
         f"{subject} simulated, seed {simulation.get('seed', 'not stated')}; scores on "
         "them say nothing about patients.",
         "",

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from namd.config.errors import InputError
 from namd.config.seeding import derive_seed
-from namd.data.card import simulated_columns
+from namd.data.card import law_of, simulated_columns
 from namd.data.cohort import Cohort
 from namd.data.intensity import HIGH_HU, LOW_HU
 from namd.data.schema import CODES, MALIGNANT
@@ -98,6 +98,8 @@ def _title(cohort: Cohort) -> str:
         simulated = "follow-ups in part simulated"
     if cohort.has_followup is None or not cohort.has_followup.any():
         simulated = "no follow-ups"
+    elif drawn and law_of(cohort.card):
+        simulated += f" (law {law_of(cohort.card)})"
     side_mm = cohort.size * cohort.spacing_mm
     return (
         f"{cohort.card.get('source', 'cohort')}: {simulated}; {side_mm:g} mm a side, "

@@ -10,7 +10,7 @@ from rich.table import Table
 from namd.config.flattening import flat
 from namd.evaluate.calibration import DiameterAgreement
 from namd.evaluate.table import IDEAL, ResultTable, Row, Spread
-from namd.statistics.notices import RESEARCH_ONLY, SIMULATED
+from namd.statistics.notices import RESEARCH_ONLY, simulated_notice
 
 ABSENT = "-"
 WIDTH = 150
@@ -33,7 +33,7 @@ def footnotes(table: ResultTable) -> list[str]:
         *table.notes,
         RESEARCH_ONLY,
     ]
-    return [SIMULATED, *lines] if table.simulated else lines
+    return [simulated_notice(table.law), *lines] if table.simulated else lines
 
 
 def score_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:

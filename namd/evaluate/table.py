@@ -148,6 +148,7 @@ class ResultTable:
         level: Central share of the intervals.
         num_bootstrap: Resamples of patients.
         notes: What a reader must know.
+        law: That the cohort was simulated under; None if it was not, or does not say.
     """
 
     rows: tuple[Row, ...]
@@ -160,6 +161,7 @@ class ResultTable:
     level: float
     num_bootstrap: int
     notes: tuple[str, ...] = ()
+    law: str | None = None
 
     def row(self, name: str) -> Row:
         """Return the row of a name. Raises KeyError if there is none."""
@@ -184,6 +186,7 @@ def build_table(
     settings: EvaluateSettings,
     *,
     simulated: bool,
+    law: str | None = None,
 ) -> ResultTable:
     """Return the table of some rows over the evaluated cases.
 
@@ -194,6 +197,7 @@ def build_table(
             known, followup_SCT_LONG_DIA and sim_p.
         settings: Intervals and their resamples.
         simulated: Whether labels and follow-ups are simulated.
+        law: Under which law.
     """
     cases = cases.reset_index(drop=True)
     scores = {name: _matrix(row.frame, "score", cases) for name, row in rows.items()}
@@ -217,6 +221,7 @@ def build_table(
         level=settings.interval,
         num_bootstrap=settings.num_bootstrap,
         notes=_notes(found, labels, len(cases) - int(ranked.sum())),
+        law=law,
     )
 
 

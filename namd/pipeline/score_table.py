@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from namd.data.card import law_of
 from namd.data.cohort import Cohort
 from namd.data.splits import evaluation_subset
 from namd.evaluate.scores import SetMetrics, load_rows, load_scores
@@ -32,6 +33,7 @@ def score_table(
         loaded.select(index).table,
         settings,
         simulated=bool(loaded.card.get("simulation")),
+        law=law_of(loaded.card),
     )
 
 

@@ -1,9 +1,21 @@
+from typing import get_args
+
 import pytest
 
+from namd.cli.cohort import LAWS
 from namd.config.errors import InputError
-from namd.data.card import card_text, finish_card, ideal_auroc, simulated_columns
+from namd.data.card import (
+    LAW_MEANINGS,
+    card_text,
+    finish_card,
+    ideal_auroc,
+    law_of,
+    simulated_columns,
+)
 from namd.data.cohort import read_card
 from namd.data.settings import SplitFractions
+from namd.data.simulation.settings import Law
+from namd.statistics.notices import SIMULATED, simulated_notice
 
 
 def test_a_card_says_what_is_real_and_what_is_simulated(cohort):
@@ -21,6 +33,8 @@ def test_a_card_says_what_is_real_and_what_is_simulated(cohort):
     assert "test 0.812" in text
     assert "train -" in text
     assert "`scan.shift_mm`: 0.7" in text
+    assert "Law **nlst**: NLST's growth alone" in text
+    assert law_of(cohort.card) == "nlst"
     assert "Research use only" in text
     assert ideal_auroc(cohort.card) == {"test": 0.81234, "train": None}
 
@@ -31,7 +45,20 @@ def test_a_real_cohort_speaks_of_no_simulation(cohort):
     assert "## Simulation" not in text
     assert "- **simulated**: nothing" in text
     assert simulated_columns(cohort.card) == []
+    assert law_of(cohort.card) is None
+    assert "Law **" not in text
     assert ideal_auroc(cohort.card) is None
+
+
+def test_every_law_has_a_meaning_of_its_own():
+    assert set(LAW_MEANINGS) == set(get_args(Law)) == set(LAWS)
+    assert len(set(LAW_MEANINGS.values())) == len(LAW_MEANINGS)
+
+
+def test_a_banner_names_the_law_if_it_is_known():
+    assert "under the law sober." in simulated_notice("sober")
+    assert simulated_notice(None) == SIMULATED
+    assert "law" not in SIMULATED
 
 
 def test_counts_are_those_of_the_table(cohort):

@@ -1,6 +1,6 @@
 """One follow-up: draw what changes, then apply it. Drawing never looks at an image."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -12,10 +12,13 @@ from scipy.special import ndtri
 from namd.data.simulation import growth, signs, warp
 from namd.data.simulation.brock import GROUND_GLASS_CODE, MIXED_CODE
 from namd.data.simulation.contour import Outline
-from namd.data.simulation.settings import SimulationSettings
+from namd.data.simulation.second_slice import second_slice
+from namd.data.simulation.settings import SimulationSettings, SoberSettings
 
 LOWEST_HU, HIGHEST_HU = -1024, 3071
 NUM_UNIFORMS = 12
+NUM_SLICE_SEEDS = 2**24
+"""Every whole number below it survives a column of 32-bit floats."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,19 @@ class Change:
     noise_hu: float
 
 
+@dataclass(frozen=True)
+class SoberChange(Change):
+    """The same under the law `sober`.
+
+    Attributes:
+        breathing_scale: In-plane size of everything, second scan over first.
+        slice_seed: Of the second slice's detail, a whole number.
+    """
+
+    breathing_scale: float
+    slice_seed: float
+
+
 def draw(
     settings: SimulationSettings, nodule: Nodule, label: int, rng: np.random.Generator
 ) -> Change:
@@ -76,7 +92,7 @@ def draw(
     most = max(settings.largest_mm / (nodule.outline.widest_px * nodule.spacing_mm), 1.0)
     shown = uniform[1] < (sign.sensitivity if label == 1 else sign.false_rate)
     fewest, max_spicules = sign.num_spicules
-    return Change(
+    change = Change(
         growth_quantile=float(uniform[0]),
         growth_ratio=min(ratio, most),
         sign=float(shown and sign.strength > 0),
@@ -91,6 +107,15 @@ def draw(
         rotation_deg=float(scan.rotation_deg * normal[2]),
         offset_hu=float(scan.offset_hu * normal[3]),
     )
+    return _sober(settings, change, rng) if isinstance(settings, SoberSettings) else change
+
+
+def _sober(settings: SoberSettings, change: Change, rng: np.random.Generator) -> SoberChange:
+    """Draw what the law `sober` adds; none of it depends on the label."""
+    normal = float(ndtri(np.clip(rng.random(), 0.01, 0.99)))
+    scale = float(np.float32(np.exp(settings.slice.breathing_sd * normal)))
+    seed = float(rng.integers(NUM_SLICE_SEEDS))
+    return SoberChange(**asdict(change), breathing_scale=scale, slice_seed=seed)
 
 
 def render(
@@ -100,14 +125,23 @@ def render(
     sign = sign_of(nodule, change)
     beyond_mm = signs.reach_mm(sign, settings.signs) if change.sign else 0.0
     rows, columns, near, polar = sources(nodule, change, beyond_mm)
-    hu = map_coordinates(
-        nodule.baseline.astype(np.float32), (rows, columns), order=1, mode="mirror"
-    ).astype(float)
+    first = _slice(settings, nodule, change).astype(np.float32)
+    hu = map_coordinates(first, (rows, columns), order=1, mode="mirror").astype(float)
     if change.sign:
         hu[near] = signs.add(hu[near], polar, nodule.spacing_mm, sign, settings.signs)
     noise = noise_field(hu.shape[0], settings.scan.noise_mm / nodule.spacing_mm, rng)
     hu += change.offset_hu + change.noise_hu * noise
     return np.clip(np.rint(hu), LOWEST_HU, HIGHEST_HU).astype(np.int16)
+
+
+def _slice(
+    settings: SimulationSettings, nodule: Nodule, change: Change
+) -> NDArray[np.int16] | warp.Floats:
+    """The slice that growth and motion are applied to: the baseline, or another beside it."""
+    if isinstance(settings, SoberSettings) and isinstance(change, SoberChange):
+        seed = int(change.slice_seed)
+        return second_slice(nodule.baseline, nodule.mask, nodule.spacing_mm, settings.slice, seed)
+    return nodule.baseline
 
 
 def follow_mask(nodule: Nodule, change: Change) -> NDArray[np.uint8]:
@@ -124,6 +158,10 @@ def sources(
     spacing = nodule.spacing_mm
     shift = (change.shift_row_mm / spacing, change.shift_column_mm / spacing)
     rows, columns = warp.rigid(nodule.baseline.shape[0], shift, change.rotation_deg)
+    if isinstance(change, SoberChange):
+        centre, scale = nodule.outline, change.breathing_scale
+        rows = centre.row + (rows - centre.row) / scale
+        columns = centre.column + (columns - centre.column) / scale
     ratio = change.growth_ratio
     return warp.grown(nodule.outline, ratio, spacing, rows, columns, beyond_mm)
 

@@ -34,7 +34,7 @@ def ratio(law: Law, quantile: Floats, label: NDArray[np.integer] | int, months: 
     Args:
         law: `nlst`: the real ratios; `doubling-time`: malignant volume doubling times
             log-normal around 300 days, benign ones stable; `marked`: benign as `nlst`,
-            malignant squared and seldom shrinking.
+            malignant squared and seldom shrinking; `sober`: as `nlst`.
         quantile: Uniform numbers in 0...1.
         label: 1 malignant, 0 benign.
         months: Between the scans; only `doubling-time` reads it, NLST's ratios hold their year.

@@ -13,7 +13,7 @@ from namd.config.parsing import parse
 from namd.config.seeding import generator
 from namd.data.cohort import Cohort
 from namd.data.simulation.change import Nodule, draw, render
-from namd.data.simulation.settings import SimulationSettings
+from namd.data.simulation.settings import SimulationSettings, settings_class
 from namd.data.simulation.simulate import read_nodules
 
 
@@ -54,4 +54,5 @@ def settings_of(cohort: Cohort) -> SimulationSettings:
         raise InputError(
             "the ideal sampler needs a simulated cohort; build it with --simulate-followup"
         )
-    return parse(SimulationSettings, simulation["settings"], "simulation.settings")
+    stored = simulation["settings"]
+    return parse(settings_class(stored.get("law")), stored, "simulation.settings")
