@@ -133,7 +133,7 @@ class Stage:
 class StageContext:
     """All that a stage body may touch; what its stage does not declare is refused by name.
 
-    There is no context without a declaration, so whoever runs a body hands it the same views.
+    There is no context without a declaration, so every runner gives a body the same views.
 
     Args:
         stage: The declaration.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from namd.config.errors import UndeclaredError
 from namd.config.refusal import RefusingMapping
 from namd.data.schema import EVERYTHING
+from namd.storage.stage_names import StageName
 
 if TYPE_CHECKING:
     from namd.data.cohort import Cohort
@@ -139,4 +140,4 @@ def declared_values(stage: str, constants: Mapping[str, Any]) -> Mapping[str, An
 
 
 def _family(label: str) -> str:
-    return label.partition("[")[0]
+    return StageName.read({}, label).name

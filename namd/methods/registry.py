@@ -6,10 +6,14 @@ A configuration that names no method means the first.
 from types import MappingProxyType
 
 from namd.methods.base import Method
+from namd.methods.copy_noise.method import METHOD as COPY_NOISE
 from namd.methods.namd.method import METHOD as NAMD
+from namd.methods.regression.method import METHOD as REGRESSION
 
 METHODS: MappingProxyType[str, Method] = MappingProxyType(
     {
         "namd": NAMD,
+        "copy_noise": COPY_NOISE,
+        "regression": REGRESSION,
     }
 )

@@ -148,7 +148,7 @@ def test_gc_unused_keeps_what_was_held_or_published_while_it_waited(call, toy_st
             store.publish(attempt)
             lease.release()
 
-        monkeypatch.setattr("namd.pipeline.store.time.sleep", sleep)
+        monkeypatch.setattr("namd.pipeline.collection.time.sleep", sleep)
         removed = call("gc", "--unused")[1]["removed"]
         assert f"train/{result.artifacts['train'].key}" in removed
         assert store.find("encode", result.artifacts["encode"].key)

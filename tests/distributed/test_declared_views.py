@@ -89,6 +89,9 @@ def test_the_refusal_keeps_its_words_across_processes():
     error = UndeclaredError("stage x reads split test")
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (UndeclaredError, str(error))
-    told = "a worker died\nnamd.config.errors.UndeclaredError: stage x reads split test\n"
-    with pytest.raises(UndeclaredError, match=r"^stage x reads split test$"), drawing._told():
-        raise ray.exceptions.RayError(told)
+    text = "a worker died\nnamd.config.errors.UndeclaredError: stage x reads split test\n"
+    with (
+        pytest.raises(UndeclaredError, match=r"^stage x reads split test$"),
+        drawing._one_line_errors(),
+    ):
+        raise ray.exceptions.RayError(text)

@@ -125,6 +125,7 @@ def draw_stages(
     upstream: tuple[str, ...],
     columns: tuple[str, ...],
     weights: tuple[str, ...] = (),
+    seeds: tuple[str, ...] = ("draw_seed",),
     stochastic: bool = True,
 ) -> list[Stage]:
     """Return the draws of the evaluated split, then their scores: one stage each per draw index.
@@ -138,6 +139,7 @@ def draw_stages(
         upstream: Stages whose artifacts it reads.
         columns: Of the cohort, besides those by which cases are chosen.
         weights: Configuration paths that name external weights.
+        seeds: Configuration paths of the seeds that draws depend on.
         stochastic: Whether draws differ.
     """
     indices = range(evaluate.num_draws if stochastic else 1)
@@ -150,7 +152,7 @@ def draw_stages(
             reads=(*reads, *SUBSET),
             upstream=upstream,
             cohort=CohortSlice(tuple(dict.fromkeys((*columns, *CHOSEN_BY))), (evaluate.split,)),
-            seeds=("draw_seed",),
+            seeds=seeds,
             weights=weights,
             split=evaluate.split,
             index=index,
