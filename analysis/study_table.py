@@ -17,6 +17,7 @@ from analysis.study_contrasts import Basis, adjust, arm_mean, contrast, plain
 from analysis.study_effects import REFERENCE, Effect, Effects, design_effects, reference_arm
 from analysis.study_measures import Measured, measure, rank_once, recorded
 from analysis.study_scores import (
+    TrialScores,
     aligned,
     completed,
     find_cases,
@@ -177,12 +178,7 @@ def _basis(
 ) -> Basis:
     """Read every arm's scores; if they or the cohort are missing, the ledger's own values."""
     arms = {arm: completed(view, arm) for arm in arm_names(view, kind)}
-    read = {
-        arm: [trial_scores(storage, trial, split) for trial in trials.values()]
-        for arm, trials in arms.items()
-    }
-    missing = sum(scores is None for found in read.values() for scores in found)
-    scores = {a: [s for s in found if s is not None] for a, found in read.items()}
+    scores, missing = _stored_scores(storage, arms, split)
     everything = [trial for found in scores.values() for trial in found]
     notes: list[str] = []
     ids = (str(case) for trial in everything for case in trial.case_ids)
@@ -228,6 +224,18 @@ def _basis(
         law=cases.law,
         context=_context(storage, arms, split, table, weights, level),
     )
+
+
+def _stored_scores(
+    storage: Storage, arms: Mapping[str, Mapping[int, TrialView]], split: str
+) -> tuple[dict[str, list[TrialScores]], int]:
+    """Return the scores of each arm's trials, and how many trials have none in the store."""
+    read = {
+        arm: [trial_scores(storage, trial, split) for trial in trials.values()]
+        for arm, trials in arms.items()
+    }
+    missing = sum(scores is None for found in read.values() for scores in found)
+    return {a: [s for s in found if s is not None] for a, found in read.items()}, missing
 
 
 def _context(

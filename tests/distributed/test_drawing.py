@@ -226,7 +226,7 @@ def test_scores_of_stored_draws_draw_nothing_and_what_is_there_starts_no_pool(
     }
     draw_and_score(nodes, **again)
     assert_equal_artifacts(tiny, store, nodes)
-    assert {label.partition("[")[0] for label, _, _ in told} == {"scores-test"}
+    assert {stage.name for stage, _, _ in told} == {"scores-test"}
     told.clear()
     draw_and_score(nodes, **again)
     assert told == []

@@ -24,6 +24,7 @@ from namd.models.vae import GreyAutoencoder, Posterior
 from namd.pipeline.run_configuration import resolve
 from namd.train.fit import Progress
 from namd.train.world import LocalWorld
+from tests.contexts import open_context
 
 SIZE, STORED = 16, 24
 SPLITS = {"train": range(8), "validation": range(8, 13), "test": range(13, 18)}
@@ -31,7 +32,7 @@ ALONE = (0, 8, 13)
 """Cases without a follow-up: the first of each split, so that whoever counts them in is one off."""
 UNLABELLED = (3, 9)
 FOLLOWED = {split: [n for n in cases if n not in ALONE] for split, cases in SPLITS.items()}
-UPSTREAM = ("perceptual", "vae", "latents", "pretrain", "finetune", "judge")
+UPSTREAM = ("perceptual", "language", "vae", "latents", "pretrain", "finetune", "judge")
 WIDTH = 3
 DEVIATION = 0.05
 FINETUNE = ("finetune.batch_size=6", "finetune.soft_prompt.num_sets=2")
@@ -108,7 +109,7 @@ def context(
         (made or cohort()).write(folder / "cohort")
     for name in ("out", "checkpoints"):
         (folder / name).mkdir(exist_ok=True)
-    return StageContext(
+    return open_context(
         settings=resolve("tiny", None, [*size, "perceptual.source=embedded", *overrides]).config,
         values=values or {},
         cohort_path=folder / "cohort",

@@ -66,5 +66,5 @@ def test_turns_cover_every_angle_and_differ_by_seed_step_and_purpose():
 @pytest.mark.parametrize("split", list(made.SPLITS))
 def test_a_split_is_read_without_the_others(tmp_path, split):
     context = made.context(tmp_path)
-    held = read_split(context.cohort_path, split)
+    held = read_split(context.cohort, split)
     assert made.which(to_unit(held.baseline[:, 4:-4, 4:-4])) == list(made.SPLITS[split])

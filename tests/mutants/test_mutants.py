@@ -70,10 +70,10 @@ def test_tests_that_test_fast_leaves_out_catch_nothing(tmp_path):
         require_fast(slow, FAST)
     with pytest.raises(TableError, match="no file"):
         require_fast(dataclasses.replace(FAULT, tests=("tests/test_nothing.py",)), FAST)
-    assert fast_options("t:\n\tx --ignore=a/b \\\n\t--deselect=c::d\n")[2:] == (
-        "--ignore=a/b",
-        "--deselect=c::d",
-    )
+    makefile = 'PARALLEL_PART := x \\\n\t-m "not slow and not ray"\nSERIAL_PART := x -m "ray"\n'
+    assert fast_options(makefile) == ("-m", "not slow and not ray")
+    with pytest.raises(TableError, match="0 choices"):
+        fast_options("test:\n\tpytest\n")
 
 
 def test_names_rooms_and_files_choose():

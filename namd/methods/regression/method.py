@@ -17,7 +17,7 @@ BODIES = "namd.methods.regression.training"
 def stages(config: RegressionConfig) -> tuple[Stage, ...]:
     """Return the training, then what every method has."""
     training = Stage(
-        family="regression",
+        family="regressor",
         code_version=1,
         role="train",
         body=f"{BODIES}:run",
@@ -29,7 +29,7 @@ def stages(config: RegressionConfig) -> tuple[Stage, ...]:
         config.evaluate,
         drawer=DrawerCode(f"{BODIES}:RegressionDrawer", code_version=1),
         reads=("image", "precision"),
-        upstream=("regression",),
+        upstream=("regressor",),
         columns=CROPS,
         stochastic=False,
     )
@@ -47,5 +47,5 @@ METHOD = Method(
     preset_folder=Path(__file__).parent / "presets",
     resolve=resolved,
     demands=lambda config: CohortDemands(config.image.size),
-    rung_metrics={"regression": {"validation_psnr": "max"}},
+    rung_metrics={"regressor": {"validation_psnr": "max"}},
 )

@@ -1,4 +1,4 @@
-"""Stage `regression`: a U-Net that predicts the change, and its drawer."""
+"""Stage `regressor`: a U-Net that predicts the change, and its drawer."""
 
 from collections.abc import Callable, Iterator
 
@@ -23,7 +23,7 @@ from namd.train.loop import TrainState, autocast
 from namd.train.order import CaseOrder
 from namd.train.world import share_of
 
-NAME = "regression"
+NAME = "regressor"
 BATCH = 64
 
 
@@ -133,7 +133,7 @@ class RegressionDrawer:
     def __init__(self, context: StageContext, cohort: Cohort) -> None:
         self.device = context.world.device
         self.precision = context.settings.precision
-        network = UNet2DModel.from_pretrained(context.inputs["regression"] / "unet")
+        network = UNet2DModel.from_pretrained(context.inputs["regressor"] / "unet")
         self.objective = Regression(network).eval().requires_grad_(False)
         self.objective.to(device=self.device).to(memory_format=torch.channels_last)
         crops = centre_cut(np.asarray(cohort.baseline), context.settings.image.size)
