@@ -7,6 +7,8 @@ import pytest
 from namd.cli.main import main
 from namd.storage import s3
 
+pytestmark = pytest.mark.serial
+
 QUESTIONS = [
     ["study", "list"],
     ["study", "status", "clouded"],
