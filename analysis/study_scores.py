@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
+from namd.data.card import law_of
 from namd.data.cohort import CASES_FILE, read_card
 from namd.data.schema import MALIGNANT
 from namd.ledger.view import StageExecution, StudyView, TrialView
@@ -59,7 +60,7 @@ class Cases:
     @property
     def law(self) -> str | None:
         """The law that it was simulated under; None if it was not, or does not say."""
-        return ((self.card.get("simulation") or {}).get("settings") or {}).get("law")
+        return law_of(self.card)
 
 
 def completed(view: StudyView, arm: str) -> dict[int, TrialView]:

@@ -118,13 +118,13 @@ def declared_inputs(
 ) -> Mapping[str, Path]:
     """Return the artifacts that a stage declares; of a family the members that it was handed."""
     names = set(upstream)
-    handed = {label for label in artifacts if _family(label) in names}
+    handed = {label for label in artifacts if _name(label) in names}
 
     def refuse(label: str) -> UndeclaredError:
-        if _family(label) in names:
+        if _name(label) in names:
             way_out = "a stage with an index reads the member of its own index: ask for that"
         else:
-            way_out = f'add "{_family(label)}" to upstream'
+            way_out = f'add "{_name(label)}" to upstream'
         return undeclared(stage, f"the artifact {label}", way_out)
 
     return RefusingMapping(artifacts, names | handed, refuse)
@@ -139,5 +139,5 @@ def declared_values(stage: str, constants: Mapping[str, Any]) -> Mapping[str, An
     )
 
 
-def _family(label: str) -> str:
+def _name(label: str) -> str:
     return StageName.read({}, label).name

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,14 +21,10 @@ class PairBatch:
     Attributes:
         baseline: In [-1, 1].
         followup: In [-1, 1], turned by the baseline's angle.
-        labels: 1 malignant, 0 benign, NaN unknown.
-        index: Number of each case in the pair set, for what else is known of it.
     """
 
     baseline: Float[Tensor, "B 1 H W"]
     followup: Float[Tensor, "B 1 H W"]
-    labels: Float[Tensor, " B"]
-    index: np.ndarray
 
 
 class PairSet:
@@ -40,26 +35,20 @@ class PairSet:
     Args:
         cohort: The split's cases.
         image: Size and rotations.
-        labelled: Whether labels are read; all are NaN if not.
 
     Attributes:
-        table: One row per pair, as in the cohort.
         case_ids: Ids of the pairs' cases.
         angles: In degrees, 0 first.
     """
 
-    def __init__(self, cohort: Cohort, image: ImageSettings, *, labelled: bool = False) -> None:
+    def __init__(self, cohort: Cohort, image: ImageSettings) -> None:
         paired = np.flatnonzero(np.asarray(cohort.has_followup))
         baseline = np.asarray(cohort.baseline)[paired]
         followup = np.asarray(cohort.followup)[paired]
-        self.table: pd.DataFrame = cohort.table.iloc[paired].reset_index(drop=True)
-        self.case_ids = self.table["case_id"].to_numpy()
+        self.case_ids = cohort.table["case_id"].to_numpy()[paired]
         self.angles = angles_for(baseline.shape[-1], image.size, image.rotations)
         self.baseline = np.stack([rotated_crops(baseline, a, image.size) for a in self.angles])
         self.followup = np.stack([rotated_crops(followup, a, image.size) for a in self.angles])
-        self.labels = np.full(len(self.table), np.nan, np.float32)
-        if labelled:
-            self.labels = self.table["label"].astype("float32").to_numpy(na_value=np.nan)
 
     def __len__(self) -> int:
         return len(self.case_ids)
@@ -76,7 +65,7 @@ class PairSet:
             torch.from_numpy(to_unit(hu[chosen, index]))[:, None].to(device)
             for hu in (self.baseline, self.followup)
         )
-        return PairBatch(before, after, torch.from_numpy(self.labels[index]).to(device), index)
+        return PairBatch(before, after)
 
     def turns(self, purpose: str, seed: int, step: int, count: int) -> np.ndarray:
         """Return a random angle number for each of `count` pairs of a step."""

@@ -28,7 +28,7 @@ def pairs() -> PairBatch:
     before = torch.from_numpy(rng.uniform(-0.9, -0.4, (32, 1, 16, 16)).astype(np.float32))
     before[:, :, 5:11, 5:11] += 0.5
     after = before + 0.4 * (before > -0.3)
-    return PairBatch(before, after, torch.zeros(32), np.arange(32))
+    return PairBatch(before, after)
 
 
 def test_untrained_it_copies_the_baseline(objective, pairs):
