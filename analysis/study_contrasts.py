@@ -17,7 +17,7 @@ from analysis.study_scores import TrialScores
 from namd.ledger.view import StudyView, TrialView
 from namd.statistics.intervals import patients_x_seeds
 from namd.statistics.resampling import Estimate
-from namd.statistics.seeds import SeedMean, seed_mean
+from namd.statistics.seeds import SeedMean, crossed_mean, seed_mean
 from namd.statistics.testing import delong, holm, sign_flip_floor, sign_flip_p
 
 
@@ -80,7 +80,8 @@ def contrast(name: str, weights: Mapping[str, float], basis: Basis) -> dict[str,
         },
     }
     pair = _pair(weights)
-    if pair and len(measured.seeds) == 1 and name == "auroc" and basis.cases is not None:
+    alone = len(measured.seeds) == 1 and not measured.judges
+    if pair and alone and name == "auroc" and basis.cases is not None:
         p, extra = _delong(pair, measured.seeds[0], basis, p)
         result |= extra
     return result | {"p": finite(p), "p_holm": None}
@@ -114,6 +115,10 @@ def finite(value: float) -> float | None:
 def _method(measured: Measured) -> str:
     if measured.replicates is None:
         return "t over training seeds only"
+    if measured.judges:
+        fixed = "not varied" if len(measured.seeds) == 1 else "as random factors"
+        both = "judges as a random factor; training seeds " if len(measured.seeds) == 1 else ""
+        return f"t, patients resampled, {both or 'training seeds and judges '}{fixed}"
     if len(measured.seeds) == 1:
         return "t, patients resampled; training seeds not varied"
     return "t, patients resampled, training seeds as a random factor"
@@ -132,9 +137,7 @@ def _delong(
 ) -> tuple[float, dict[str, Any]]:
     """DeLong's test of one pair of models; its p is used if every case is another patient."""
     assert basis.cases is not None, "called only with scores"
-    ours, theirs = (
-        next(t for t in basis.scores[arm] if t.seed == seed).score.mean(axis=0) for arm in pair
-    )
+    ours, theirs = (next(t for t in basis.scores[arm] if t.seed == seed).of_mean for arm in pair)
     labels = basis.cases["label"].to_numpy(int)
     if min((labels == 0).sum(), (labels == 1).sum()) < 2:
         return p, {}
@@ -147,6 +150,10 @@ def _delong(
 
 def _estimate(measured: Measured, basis: Basis) -> SeedMean:
     """Return the mean over seeds; without resamples its error is over seeds only."""
+    drawn = [j.replicates for j in measured.judges if j.replicates is not None]
+    if drawn:
+        cells = np.stack([judge.values for judge in measured.judges], axis=1)
+        return crossed_mean(cells, np.stack(drawn, axis=1), basis.num_patients)
     if measured.replicates is not None:
         return seed_mean(measured.values, measured.replicates, basis.num_patients)
     if len(measured.values) < 2:

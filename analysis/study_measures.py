@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from analysis.study_scores import TrialScores
 from namd.ledger.view import TrialView
+from namd.statistics.ensembles import mean_over_draws
 from namd.statistics.metrics import IMAGE_METRICS, RANKING, SET_METRICS
 from namd.statistics.ranking import weighted_ranking
 from namd.statistics.seeds import weighted_mean
@@ -24,17 +25,31 @@ class Measured:
         seeds: Training seeds, (S,).
         values: The metric of each seed, (S,).
         replicates: The metric under resampled patients, (S, B); None without resampling.
+        judges: The same under each of several judges; the fields above are then their mean.
     """
 
     seeds: tuple[int, ...]
     values: npt.NDArray[np.floating]
     replicates: npt.NDArray[np.floating] | None = None
+    judges: tuple["Measured", ...] = ()
 
     def at(self, seeds: Sequence[int]) -> "Measured":
         """Return the same for some of the seeds."""
         places = [self.seeds.index(seed) for seed in seeds]
         kept = None if self.replicates is None else self.replicates[places]
-        return Measured(tuple(seeds), self.values[places], kept)
+        judges = tuple(judge.at(seeds) for judge in self.judges)
+        return Measured(tuple(seeds), self.values[places], kept, judges)
+
+
+def mean_of_judges(judges: Sequence[Measured]) -> Measured:
+    """Return the mean over judges, with each one's beside it if there are several."""
+    first = judges[0]
+    if len(judges) == 1:
+        return first
+    drawn = [judge.replicates for judge in judges if judge.replicates is not None]
+    replicates = np.mean(drawn, axis=0) if len(drawn) == len(judges) else None
+    values = np.mean([judge.values for judge in judges], axis=0)
+    return Measured(first.seeds, values, replicates, tuple(judges))
 
 
 def combine(weighted: Sequence[tuple[float, Measured]]) -> Measured | None:
@@ -47,6 +62,14 @@ def combine(weighted: Sequence[tuple[float, Measured]]) -> Measured | None:
     if not seeds:
         return None
     parts = [(weight, arm.at(seeds)) for weight, arm in weighted]
+    numbers = {len(arm.judges) for _, arm in parts}
+    if numbers != {0} and len(numbers) == 1:
+        each = [[(weight, arm.judges[j]) for weight, arm in parts] for j in range(numbers.pop())]
+        return mean_of_judges([_combined(seeds, one) for one in each])
+    return _combined(seeds, parts)
+
+
+def _combined(seeds: Sequence[int], parts: Sequence[tuple[float, Measured]]) -> Measured:
     values = _weighted_sum([(weight, arm.values) for weight, arm in parts])
     drawn = [(weight, arm.replicates) for weight, arm in parts if arm.replicates is not None]
     replicates = _weighted_sum(drawn) if len(drawn) == len(parts) else None
@@ -73,25 +96,39 @@ def measure(
         return {}
     seeds = tuple(trial.seed for trial in trials)
     everyone = np.concatenate([np.ones((len(labels), 1), np.float32), weights], axis=1)
-    found: dict[str, list[npt.NDArray[np.floating]]] = {name: [] for name in RANKING}
-    for trial in trials:
-        rows = np.concatenate([trial.score.mean(axis=0, keepdims=True), trial.score])
-        result = weighted_ranking(labels, rows, everyone)
-        for name, values in (("auroc", result.auroc), ("auprc", result.average_precision)):
-            found[name].append(values[0])
-            found[f"{name}_per_draw"].append(values[1:].mean(axis=0))
+    further = min(len(trial.further) for trial in trials)
+    judges = [_ranked(trials, judge, labels, everyone) for judge in range(1 + further)]
+    measured = {name: mean_of_judges([judge[name] for judge in judges]) for name in RANKING}
+    found: dict[str, npt.NDArray[np.floating]] = {}
     for name in IMAGE_METRICS:
         images = [trial.images[name] for trial in trials if name in trial.images]
         if len(images) == len(trials) and all(np.isfinite(image).any() for image in images):
-            found[name] = list(weighted_mean(np.stack(images), everyone))
-    measured = {
-        name: Measured(seeds, np.stack(values)[:, 0], np.stack(values)[:, 1:])
-        for name, values in found.items()
-    }
+            found[name] = weighted_mean(np.stack(images), everyone)
+    measured |= {name: Measured(seeds, v[:, 0], v[:, 1:]) for name, v in found.items()}
     for name in SET_METRICS:
         if all(name in trial.sets for trial in trials):
             measured[name] = Measured(seeds, np.array([trial.sets[name] for trial in trials]))
     return measured
+
+
+def _ranked(
+    trials: Sequence[TrialScores],
+    judge: int,
+    labels: npt.NDArray[np.int_],
+    weights: npt.NDArray[np.float32],
+) -> dict[str, Measured]:
+    """Return AUROC and AUPRC under one judge, the first one being number 0."""
+    found: dict[str, list[npt.NDArray[np.floating]]] = {name: [] for name in RANKING}
+    for trial in trials:
+        score = (trial.score, *trial.further)[judge]
+        rows = np.concatenate([mean_over_draws(score, trial.ensemble)[None], score])
+        result = weighted_ranking(labels, rows, weights)
+        for name, values in (("auroc", result.auroc), ("auprc", result.average_precision)):
+            found[name].append(values[0])
+            found[f"{name}_per_draw"].append(values[1:].mean(axis=0))
+    seeds = tuple(trial.seed for trial in trials)
+    stacked = {name: np.stack(values) for name, values in found.items()}
+    return {name: Measured(seeds, v[:, 0], v[:, 1:]) for name, v in stacked.items()}
 
 
 def rank_once(

@@ -6,7 +6,7 @@ Files are read through the ledger's storage, so a study on S3 needs no other cod
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from namd.data.card import law_of
 from namd.data.cohort import CASES_FILE, read_card
 from namd.data.schema import MALIGNANT
 from namd.ledger.view import StageExecution, StudyView, TrialView
+from namd.statistics.ensembles import Ensemble, mean_over_draws
 from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
 from namd.storage.artifacts import read_payload
 from namd.storage.base import Storage
@@ -34,6 +35,8 @@ class TrialScores:
         score: Judge probability, (K, N).
         images: Per-image metrics averaged over draws, by name, (N,); NaN without follow-up.
         sets: Set metrics averaged over draws, by name, if they were measured.
+        ensemble: How a case's draws are averaged: as probabilities or as logits.
+        further: Probabilities of further judges, each like `score`.
     """
 
     seed: int
@@ -41,6 +44,13 @@ class TrialScores:
     score: npt.NDArray[np.floating]
     images: Mapping[str, npt.NDArray[np.floating]]
     sets: Mapping[str, float]
+    ensemble: Ensemble = "probability"
+    further: tuple[npt.NDArray[np.floating], ...] = ()
+
+    @property
+    def of_mean(self) -> npt.NDArray[np.floating]:
+        """The score of the mean over draws, (N,), under the first judge."""
+        return mean_over_draws(self.score, self.ensemble)
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,9 @@ def needed_stages(trial: TrialView) -> list[StageExecution]:
     return list({done.stage.label: done for done in trial.stages}.values())
 
 
-def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores | None:
+def trial_scores(
+    storage: Storage, trial: TrialView, split: str, ensemble: Ensemble = "probability"
+) -> TrialScores | None:
     """Return a trial's scores of a split; None if a draw of it is not in the store."""
     frames, sets = [], []
     for done in needed_stages(trial):
@@ -93,8 +105,9 @@ def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores 
     if not frames:
         return None
     frame = pd.concat(frames, ignore_index=True)
-    wide = frame.pivot(index="k", columns="case_id", values="score").sort_index()
+    wide = _by_draw(frame)
     ids = wide.columns.to_numpy(dtype=str)
+    further = [_by_draw(found).reindex(columns=ids) for found in _rejudged(storage, trial, split)]
     means = frame.groupby("case_id")[[n for n in IMAGE_METRICS if n in frame]].mean().reindex(ids)
     return TrialScores(
         seed=trial.seed,
@@ -102,7 +115,23 @@ def trial_scores(storage: Storage, trial: TrialView, split: str) -> TrialScores 
         score=wide.to_numpy(float),
         images={name: means[name].to_numpy(float) for name in means},
         sets=_set_means(sets),
+        ensemble=ensemble,
+        further=tuple(each.to_numpy(float) for each in further),
     )
+
+
+def _by_draw(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.pivot(index="k", columns="case_id", values="score").sort_index()
+
+
+def _rejudged(storage: Storage, trial: TrialView, split: str) -> Iterable[pd.DataFrame]:
+    """Yield how each further judge scored a trial's draws, as far as the store has it."""
+    for done in needed_stages(trial):
+        if (done.stage.role, done.stage.split) == ("rejudge", split):
+            raw = read_payload(storage, done.stage.name, done.key, "scores.parquet")
+            if raw is not None:
+                frame = pd.read_parquet(io.BytesIO(raw))
+                yield frame[frame["row"] == "drawn"]
 
 
 def reference_scores(storage: Storage, trial: TrialView, split: str) -> dict[str, pd.Series]:
@@ -155,7 +184,10 @@ def aligned(
 
     A case is used if its label is known and every trial scored all its draws.
     """
-    scored = [set(trial.case_ids[np.isfinite(trial.score).all(axis=0)]) for trial in trials]
+    scored = [
+        set(trial.case_ids[np.isfinite(np.concatenate([trial.score, *trial.further])).all(axis=0)])
+        for trial in trials
+    ]
     seen = set().union(*(set(trial.case_ids) for trial in trials))
     common = set.intersection(*scored)
     table = cases.table
@@ -168,7 +200,8 @@ def aligned(
 def _select(trial: TrialScores, ids: npt.NDArray[np.str_]) -> TrialScores:
     place = pd.Index(trial.case_ids).get_indexer(ids)
     images = {name: values[place] for name, values in trial.images.items()}
-    return TrialScores(trial.seed, ids, trial.score[:, place], images, trial.sets)
+    further = tuple(each[:, place] for each in trial.further)
+    return replace(trial, case_ids=ids, score=trial.score[:, place], images=images, further=further)
 
 
 def _set_means(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:

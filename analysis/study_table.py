@@ -26,7 +26,7 @@ from analysis.study_scores import (
 )
 from namd.ledger.schema import CONFIRM
 from namd.ledger.view import StudyView, TrialView, read_view
-from namd.statistics.intervals import PATIENTS_X_SEEDS, patients_x_seeds
+from namd.statistics.intervals import PATIENTS_X_SEEDS, PATIENTS_X_SEEDS_X_JUDGES, patients_x_seeds
 from namd.statistics.seeds import arm_weights, class_patients, seed_mean
 from namd.statistics.testing import sign_flip_floor
 from namd.storage.base import Storage
@@ -178,7 +178,8 @@ def _basis(
 ) -> Basis:
     """Read every arm's scores; if they or the cohort are missing, the ledger's own values."""
     arms = {arm: completed(view, arm) for arm in arm_names(view, kind)}
-    scores, missing = _stored_scores(storage, arms, split)
+    ensemble = (view.configuration.get("evaluate") or {}).get("ensemble", "probability")
+    scores, missing = _stored_scores(storage, arms, split, ensemble)
     everything = [trial for found in scores.values() for trial in found]
     notes: list[str] = []
     ids = (str(case) for trial in everything for case in trial.case_ids)
@@ -227,11 +228,11 @@ def _basis(
 
 
 def _stored_scores(
-    storage: Storage, arms: Mapping[str, Mapping[int, TrialView]], split: str
+    storage: Storage, arms: Mapping[str, Mapping[int, TrialView]], split: str, ensemble: str
 ) -> tuple[dict[str, list[TrialScores]], int]:
     """Return the scores of each arm's trials, and how many trials have none in the store."""
     read = {
-        arm: [trial_scores(storage, trial, split) for trial in trials.values()]
+        arm: [trial_scores(storage, trial, split, ensemble) for trial in trials.values()]
         for arm, trials in arms.items()
     }
     missing = sum(scores is None for found in read.values() for scores in found)
@@ -275,6 +276,7 @@ def _metrics(
 def _row(arm: str, basis: Basis, primary: str, metrics: Sequence[str]) -> dict[str, Any]:
     planned = [t for t in basis.view.trials.values() if t.arm == arm]
     states = {state: sum(t.state == state for t in planned) for state in {t.state for t in planned}}
+    judged = any(each.judges for each in basis.measured.get(arm, {}).values())
     row: dict[str, Any] = {
         "arm": arm,
         "overrides": dict(planned[0].overrides),
@@ -282,7 +284,7 @@ def _row(arm: str, basis: Basis, primary: str, metrics: Sequence[str]) -> dict[s
         "seeds_planned": len(planned),
         "states": states,
         "finished": len(basis.arms[arm]) == len(planned),
-        "interval": PATIENTS_X_SEEDS,
+        "interval": PATIENTS_X_SEEDS_X_JUDGES if judged else PATIENTS_X_SEEDS,
     }
     for name in metrics:
         row[name] = arm_mean(name, arm, basis)

@@ -62,7 +62,11 @@ def build_crops(arguments: argparse.Namespace) -> int:
     mapping = columns.read_mapping(arguments.columns) if arguments.columns else {}
     if arguments.split_column is not None:
         mapping = _with_split(mapping, arguments)
-    chosen = {"size": arguments.size, "spacing_mm": arguments.spacing}
+    chosen = {
+        "size": arguments.size,
+        "spacing_mm": arguments.spacing,
+        "leave_out_short": arguments.leave_out_short,
+    }
     settings = parse(CropSettings, {k: v for k, v in chosen.items() if v is not None}, "crops")
     law = _simulation_settings(arguments) if arguments.simulate_followup else None
     files = columns.CropFiles(
@@ -165,7 +169,12 @@ def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="COLUMN",
         help="draw these too, although the files have them (alone: everything simulated)",
     )
-    crops.add_argument("--size", type=int, metavar="PX", help="stored crop (default 64)")
+    crops.add_argument("--size", type=int, metavar="PX", help="stored crop (default 92, or 64)")
+    crops.add_argument(
+        "--leave-out-short",
+        action="store_true",
+        help="leave out, by name, cases whose crop ends before the stored one",
+    )
     crops.add_argument("--spacing", type=float, metavar="MM", help="in plane (default 0.5)")
     crops.add_argument("--source-name", type=plain_text, default="crops", metavar="NAME")
     crops.add_argument("--citation", type=plain_text, default="", metavar="TEXT")

@@ -16,6 +16,12 @@ from namd.config.errors import MAXIMUM_VALUE, ConfigError, one_line, shown
 
 Config = TypeVar("Config")
 
+LATER: Mapping[str, Any] = {"later": True}
+"""Metadata of a field that configurations once lacked.
+
+At its default it is left out of identities, so that adding it moves no key of what was made before.
+"""
+
 LONGEST_WORD = 200
 """Characters of a word that are compared with others; the time grows with their square."""
 
@@ -97,6 +103,40 @@ def to_mapping(value: object) -> Any:  # noqa: ANN401 - mirrors what parse accep
     if isinstance(value, list | tuple):
         return [to_mapping(item) for item in value]
     return value
+
+
+def identity_mapping(value: object) -> Any:  # noqa: ANN401 - mirrors to_mapping
+    """Return what `to_mapping` returns, without the fields marked LATER at their defaults."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return to_mapping(value)
+    return {
+        spec.name: identity_mapping(getattr(value, spec.name))
+        for spec in dataclasses.fields(value)
+        if spec.init and not _unchanged(value, spec)
+    }
+
+
+def is_unchanged(value: object) -> bool:
+    """Return whether a section has LATER fields alone, all of them at their defaults."""
+    return (
+        dataclasses.is_dataclass(value)
+        and bool(dataclasses.fields(value))
+        and identity_mapping(value) == {}
+    )
+
+
+def is_later_at_default(owner: object, name: str) -> bool:
+    """Return whether a field of a section is marked LATER and stands at its default."""
+    specs = dataclasses.fields(owner) if dataclasses.is_dataclass(owner) else ()
+    return any(spec.name == name and _unchanged(owner, spec) for spec in specs)
+
+
+def _unchanged(owner: object, spec: "dataclasses.Field[Any]") -> bool:
+    if not LATER.items() <= spec.metadata.items():
+        return False
+    make = spec.default_factory
+    default = spec.default if make is dataclasses.MISSING else make()
+    return bool(getattr(owner, spec.name) == default)
 
 
 def merge(base: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:

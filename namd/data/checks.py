@@ -194,6 +194,12 @@ def _unmet(demands: CohortDemands, stored: pa.Schema, table: pd.DataFrame) -> It
             "set image.size and judge.architecture.image_size to what is stored, or build the "
             "cohort with larger crops"
         )
+    elif size < demands.stored_size:
+        yield (
+            f"stored crops of {size} pixels have no room to turn images of {demands.image_size} by "
+            f"45 degrees, which image.rotations asks for; set image.rotations to quarter, or build "
+            f"the cohort with crops of {demands.stored_size} pixels or more (--size)"
+        )
     inside = table[table["split"] == "train"]
     for name in SIZES:
         if demands.diameters and not np.isfinite(inside[name].to_numpy(np.float64)).any():

@@ -62,6 +62,13 @@ class Phantom:
                 f"{demands.image_size}; set image.size and judge.architecture.image_size to "
                 "less, or build a cohort with larger crops"
             )
+        if demands is not None and demands.stored_size > size:
+            raise InputError(
+                f"cohort {WORD}: its crops of {size} pixels have no room to turn images of "
+                f"{demands.image_size} by 45 degrees, which image.rotations asks for; set "
+                "image.rotations to quarter, or build a cohort with crops of "
+                f"{demands.stored_size} pixels or more (--size)"
+            )
 
     def build(self, folder: Path, stages: "Stages | None" = None) -> None:
         """Build it there. Raises InputError if it cannot be built or written."""

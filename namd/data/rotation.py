@@ -4,40 +4,54 @@ Both images of a pair take one angle: callers draw it once and pass it for both.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from namd.config.seeding import generator
+from namd.data.settings import room_to_turn
 
-Rotations = Literal["all", "quarter", "none"]
+Rotations = Literal["all", "quarter", "none", "to_180", "to_135"]
 QUARTERS = (0, 90, 180, 270)
 EIGHTHS = (0, 45, 90, 135, 180, 225, 270, 315)
+STATED = {"to_180": (0, 45, 90, 135, 180), "to_135": (0, 45, 90, 135)}
+"""Angles that a configuration states: they are kept to, or refused."""
 
 
 def angles_for(stored_size: int, image_size: int, rotations: Rotations = "all") -> tuple[int, ...]:
     """Return the angles in degrees that a stored crop allows, 0 first.
 
     Multiples of 45 need a stored crop of at least ceil(sqrt(2) image_size) pixels, so that the
-    corners of the turned image lie inside it; a smaller one allows multiples of 90.
+    corners of the turned image lie inside it. A smaller one makes `all` the multiples of 90.
 
     Raises:
-        ValueError: the stored crop is smaller than the image.
+        ValueError: The stored crop is smaller than the image, or than stated angles need.
     """
     if stored_size < image_size:
         raise ValueError(f"images of {image_size} pixels cannot be cut from {stored_size}")
     if rotations == "none":
         return (0,)
-    roomy = stored_size >= math.ceil(math.sqrt(2.0) * image_size)
+    roomy = stored_size >= room_to_turn(image_size)
+    if rotations in STATED:
+        if not roomy:
+            raise ValueError(
+                f"rotations {rotations}: an image of {image_size} pixels needs stored crops of "
+                f"{room_to_turn(image_size)}, not {stored_size}"
+            )
+        return STATED[rotations]
     return EIGHTHS if rotations == "all" and roomy else QUARTERS
 
 
-def draw_angle(angles: Sequence[int], seed: int, case_id: str, turn: int) -> int:
-    """Return the angle of a case's pair in one turn (epoch or step)."""
-    return int(angles[int(generator("rotation", seed, case_id, turn).integers(len(angles)))])
+def unhonoured(stored_size: int, image_size: int, rotations: Rotations) -> str:
+    """Return in one line which turns a stored crop forbids; empty if it forbids none."""
+    if rotations != "all" or stored_size >= room_to_turn(image_size):
+        return ""
+    return (
+        f"image.rotations all: stored crops of {stored_size} pixels have no room to turn images of "
+        f"{image_size} by 45 degrees ({room_to_turn(image_size)} needed), so they are turned by "
+        "multiples of 90 alone"
+    )
 
 
 def centre_cut(crops: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
@@ -67,7 +81,7 @@ def rotated_crops(crops: npt.NDArray[Any], angle: int, size: int) -> npt.NDArray
     if angle % 360 not in angles_for(crops.shape[-1], size):
         raise ValueError(
             f"an image of {size} pixels turned by {angle} degrees does not fit a stored crop of "
-            f"{crops.shape[-1]}; it needs {math.ceil(math.sqrt(2.0) * size)}"
+            f"{crops.shape[-1]}; it needs {room_to_turn(size)}"
         )
     if angle % 90 == 0:
         turned = np.rot90(centre_cut(crops, size), k=angle // 90, axes=(-2, -1))

@@ -35,10 +35,22 @@ class CohortDemands:
     Attributes:
         image_size: Least height and width of the stored crops, in pixels.
         diameters: Whether both diameters must be known for some train case.
+        turned: Whether images are turned by 45 degrees, for which stored crops must have room.
     """
 
     image_size: int = 1
     diameters: bool = False
+    turned: bool = False
+
+    @property
+    def stored_size(self) -> int:
+        """Least height and width of the stored crops, in pixels."""
+        return room_to_turn(self.image_size) if self.turned else self.image_size
+
+
+def room_to_turn(image_size: int) -> int:
+    """Return the pixels of a stored crop that holds an image turned by 45 degrees."""
+    return math.ceil(math.sqrt(2.0) * image_size)
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,10 @@ class CropSettings:
 
     Attributes:
         spacing_mm: In-plane spacing that every crop is resampled to.
-        size: Height and width of the stored crop, in pixels.
+        size: Height and width of the stored crop, in pixels; None: 92, which has room for an image
+            of 64 turned by 45 degrees, or 64 if some crop of the source ends before that.
+        leave_out_short: Leave out cases whose crop ends before the stored one does; they are
+            refused otherwise.
         smallest_mm: Least long diameter of a nodule whose follow-up is simulated.
         largest_mm: Greatest such diameter: a larger one has no room to grow in the crop.
         readers: Fewest readers that must have marked such a nodule.
@@ -55,7 +70,8 @@ class CropSettings:
     """
 
     spacing_mm: float = 0.5
-    size: int = 64
+    size: int | None = None
+    leave_out_short: bool = False
     smallest_mm: float = 4.0
     largest_mm: float = 22.0
     readers: int = 2
@@ -64,9 +80,9 @@ class CropSettings:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.spacing_mm) and self.spacing_mm > 0):
             raise ValueError(f"spacing_mm must be above 0, got {self.spacing_mm}")
-        if self.size < 8:
+        if self.size is not None and self.size < 8:
             raise ValueError(f"size must be at least 8 pixels, got {self.size}")
-        if self.size > MAX_SIZE_PX:
+        if self.size is not None and self.size > MAX_SIZE_PX:
             raise ValueError(f"size must be at most {MAX_SIZE_PX} pixels, got {self.size}")
         if not 0 <= self.smallest_mm <= self.largest_mm:
             raise ValueError(

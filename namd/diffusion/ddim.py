@@ -42,8 +42,10 @@ class DDIMStep:
     deviation: float
 
 
-def inference_timesteps(settings: NoiseScheduleSettings, num_inference_steps: int) -> list[int]:
-    """Return that many distinct timesteps, falling.
+def inference_timesteps(
+    settings: NoiseScheduleSettings, num_inference_steps: int, skipped: int = 0
+) -> list[int]:
+    """Return that many distinct timesteps, falling, without the first `skipped` ones.
 
     `leading` with n steps: steps_offset + (0, 1, ..., n - 1) T // n, also where n does not divide
     T (n steps, where the original DDIM code would take one more).
@@ -64,12 +66,14 @@ def inference_timesteps(settings: NoiseScheduleSettings, num_inference_steps: in
             f"{num_inference_steps} steps from offset {settings.steps_offset} run past timestep "
             f"{total - 1}"
         )
-    return [int(timestep) for timestep in timesteps]
+    return [int(timestep) for timestep in timesteps[skipped:]]
 
 
 def ddim_steps(schedule: NoiseSchedule, settings: DDIMSettings) -> list[DDIMStep]:
     """Return the coefficients of every step. Each goes to the next timestep of the same list."""
-    timesteps = inference_timesteps(schedule.settings, settings.num_inference_steps)
+    timesteps = inference_timesteps(
+        schedule.settings, settings.num_inference_steps, settings.skipped_steps
+    )
     levels = [float(schedule.alphas_cumprod[timestep]) for timestep in timesteps]
     targets = [*levels[1:], schedule.final_alpha_cumprod]
     return [

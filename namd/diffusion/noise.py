@@ -20,12 +20,14 @@ def draw_noise(
     k: int,
     shape: Sequence[int],
     step: int | None = None,
+    purpose: str = "draw-noise",
 ) -> Float[Tensor, "B ..."]:
     """Return standard normal noise of draw k, one row of the given shape per case, on the CPU.
 
-    That from which a draw begins, or the fresh noise of a sampling step (eta above 0).
+    That from which a draw begins, or the fresh noise of a sampling step (eta above 0). What else
+    a draw needs noise for names its own purpose.
     """
-    purpose, steps = ("draw-noise", ()) if step is None else ("draw-step-noise", (step,))
+    purpose, steps = (purpose, ()) if step is None else ("draw-step-noise", (step,))
     rows = [
         generator(purpose, draw_seed, case_id, k, *steps).standard_normal(tuple(shape), np.float32)
         for case_id in case_ids

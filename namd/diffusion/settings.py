@@ -1,7 +1,9 @@
 """The noise schedule and the sampler as values. Torch-free."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from namd.config.parsing import LATER
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,16 @@ class DDIMSettings:
     """The sampler (Song et al. 2021).
 
     Attributes:
-        num_inference_steps: Network evaluations per draw.
+        num_inference_steps: Timesteps of the grid; each is one network evaluation of a draw.
         eta: 0 is deterministic given the first noise, 1 has DDPM's variance.
+        skipped_steps: How many of the grid's highest timesteps are passed over; pure noise then
+            stands at the next one. NAMD's released code has 1: of 50 steps from t = 981 it takes
+            the 49 from t = 961.
     """
 
     num_inference_steps: int = 50
     eta: float = 0.0
+    skipped_steps: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Reject impossible numbers."""
@@ -90,3 +96,8 @@ class DDIMSettings:
             raise ValueError(f"num_inference_steps is 1 or more, not {self.num_inference_steps}")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta lies in [0, 1], not {self.eta}")
+        if not 0 <= self.skipped_steps < self.num_inference_steps:
+            raise ValueError(
+                f"skipped_steps is 0 or more and below num_inference_steps "
+                f"{self.num_inference_steps}, not {self.skipped_steps}"
+            )

@@ -28,7 +28,7 @@ def title_of(table: ResultTable) -> str:
 def footnotes(table: ResultTable) -> list[str]:
     """Return the lines below a table."""
     lines = [
-        f"+- over draws (ddof 1); [..] {table.level:.0%}, {table.interval} "
+        f"+- over draws (ddof {_ddof(table)}); [..] {table.level:.0%}, {table.interval} "
         f"({table.num_bootstrap} resamples, the same for all rows), per draw crossed with draws.",
         *table.notes,
         RESEARCH_ONLY,
@@ -54,19 +54,24 @@ def score_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
     ]
     if any(row.share_of_ideal for row in table.rows):
         header.insert(6, "of ideal")
-    return header, [_score_cells(row, "of ideal" in header) for row in table.rows]
+    with_ideal, ddof = "of ideal" in header, _ddof(table)
+    return header, [_score_cells(row, with_ideal, ddof) for row in table.rows]
 
 
-def _score_cells(row: Row, with_ideal: bool) -> list[str]:
+def _ddof(table: ResultTable) -> int:
+    return 0 if table.deviation == "population" else 1
+
+
+def _score_cells(row: Row, with_ideal: bool, ddof: int) -> list[str]:
     difference = (row.difference_to_baseline or {}).get("auroc")
     cells = [
         row.title,
         str(row.num_draws),
-        _spread(row.auroc),
-        _spread(row.auroc_per_draw),
+        _spread(row.auroc, ddof),
+        _spread(row.auroc_per_draw, ddof),
         _estimate(difference),
         _number(row.gap_recovered, 2),
-        _spread(row.auprc_per_draw),
+        _spread(row.auprc_per_draw, ddof),
         _number(row.lpips),
         _number(row.fid, 1),
         _number(row.fid_judge, 2),
@@ -157,12 +162,13 @@ def _number(value: float | None, digits: int = 3) -> str:
     return ABSENT if value is None else f"{value:.{digits}f}"
 
 
-def _spread(spread: Spread) -> str:
+def _spread(spread: Spread, ddof: int) -> str:
     if spread.mean is None:
         return ABSENT
     text = f"{spread.mean:.3f}"
-    if spread.std is not None:
-        text += f" +- {spread.std:.3f}"
+    deviation = spread.std if ddof else spread.std_population
+    if deviation is not None:
+        text += f" +- {deviation:.3f}"
     return text + _bounds(spread.low, spread.high)
 
 

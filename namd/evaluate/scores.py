@@ -26,6 +26,8 @@ from namd.evaluate.metrics import (
 from namd.models.judge import Judge
 
 COLUMNS = ("case_id", "k", "score", "probability", "ssim", "psnr", "lpips", "diameter_mm")
+DRAWN = "drawn"
+"""The method's own row in a score frame that does not know which method it is."""
 SCORES_FILE = "scores.parquet"
 SETS_FILE = "sets.json"
 BATCH = 256

@@ -1,7 +1,9 @@
 """What is evaluated and how its intervals are formed, as values. Torch-free."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from namd.config.parsing import LATER
 
 BASELINE, FOLLOWUP, IDEAL = "real_baseline", "real_followup", "ideal_sampler"
 """Rows of the result table that other rows are read against."""
@@ -27,6 +29,13 @@ class EvaluateSettings:
         interval: Their central share.
         coverage: Nominal coverage of the intervals of drawn diameters.
         bootstrap_seed: Seed of the resamples; the same ones serve every row.
+        ensemble: What the K draws of a case come to: the mean of their judge probabilities, or of
+            the `logit`s (released code).
+        deviation: Which deviation over draws a table shows: of a `sample` (ddof 1), or of the
+            `population` (ddof 0, released code). Both are stored.
+        judge_seeds: Seeds of further judges, trained like the first one and shown the same images.
+            Every AUROC and AUPRC is then the mean over judges, and its interval holds how far
+            judges of other seeds would have ranked otherwise.
     """
 
     split: Literal["train", "validation", "test"] = "test"
@@ -40,6 +49,9 @@ class EvaluateSettings:
     interval: float = 0.95
     coverage: float = 0.9
     bootstrap_seed: int = 0
+    ensemble: Literal["probability", "logit"] = field(default="probability", metadata=LATER)
+    deviation: Literal["sample", "population"] = field(default="sample", metadata=LATER)
+    judge_seeds: tuple[int, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         """Reject impossible counts and shares."""
@@ -51,6 +63,13 @@ class EvaluateSettings:
             raise ValueError(f"minimum_malignant is 0 or more, not {self.minimum_malignant}")
         if self.num_bootstrap < 2:
             raise ValueError(f"num_bootstrap is 2 or more, not {self.num_bootstrap}")
+        if (
+            len(set(self.judge_seeds)) < len(self.judge_seeds)
+            or min(self.judge_seeds, default=0) < 0
+        ):
+            raise ValueError(
+                f"judge_seeds are different numbers of 0 or more, not {list(self.judge_seeds)}"
+            )
         for name in ("interval", "coverage"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} lies between 0 and 1, not {getattr(self, name)}")

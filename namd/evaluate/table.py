@@ -10,24 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from namd.config.seeding import generator
 from namd.evaluate.calibration import (
     DiameterCalibration,
     QuintileMean,
     diameter_calibration,
     quintile_means,
 )
+from namd.evaluate.ranking import METRICS, Ranked, Ranking, rank
 from namd.evaluate.scores import SetMetrics
 from namd.evaluate.settings import BASELINE, FOLLOWUP, IDEAL, EvaluateSettings
-from namd.statistics.intervals import PATIENT_BOOTSTRAP, patient_bootstrap
+from namd.statistics.intervals import PATIENT_BOOTSTRAP, PATIENTS_X_JUDGES
 from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
-from namd.statistics.ranking import weighted_ranking
-from namd.statistics.resampling import (
-    Estimate,
-    cross,
-    patient_weights,
-    percentile_interval,
-)
 
 TITLES = {
     BASELINE: "real baseline",
@@ -49,11 +42,13 @@ class RowScores:
         frame: Score frame, one line per (case_id, k).
         sets: Set metrics per draw; empty where the row has none.
         title: What people read; None: from the row's name.
+        further: Score frames of further judges; empty for a row that no judge scores.
     """
 
     frame: pd.DataFrame
     sets: Sequence[SetMetrics] = ()
     title: str | None = None
+    further: Sequence[pd.DataFrame] = ()
 
 
 @dataclass(frozen=True)
@@ -63,8 +58,8 @@ class Spread:
     Attributes:
         mean: Its value; of single draws the mean over them.
         std: Of the draws, ddof 1; None for a single draw, or for the mean over draws.
-        std_population: The same with ddof 0 (the paper does not say which).
-        low: Of the interval over patients, crossed with draws.
+        std_population: The same with ddof 0 (the released code's).
+        low: Of the interval over patients, crossed with draws, and over judges if several.
         high: Likewise.
     """
 
@@ -149,6 +144,7 @@ class ResultTable:
         num_bootstrap: Resamples of patients.
         notes: What a reader must know.
         law: That the cohort was simulated under; None if it was not, or does not say.
+        deviation: Which deviation over draws is shown: `sample` (ddof 1) or `population` (0).
     """
 
     rows: tuple[Row, ...]
@@ -162,6 +158,7 @@ class ResultTable:
     num_bootstrap: int
     notes: tuple[str, ...] = ()
     law: str | None = None
+    deviation: str = "sample"
 
     def row(self, name: str) -> Row:
         """Return the row of a name. Raises KeyError if there is none."""
@@ -202,8 +199,14 @@ def build_table(
     cases = cases.reset_index(drop=True)
     scores = {name: _matrix(row.frame, "score", cases) for name, row in rows.items()}
     ranked = _ranked_cases(scores, cases)
-    ranking = _Ranking.of(
-        {name: s[:, ranked] for name, s in scores.items()}, cases[ranked], settings
+    further = _further_scores(rows, cases)
+    for own in further:
+        ranked = ranked & _ranked_cases(own, cases)
+    ranking = rank(
+        {name: s[:, ranked] for name, s in scores.items()},
+        cases[ranked],
+        settings,
+        [{name: s[:, ranked] for name, s in own.items()} for own in further],
     )
     found = tuple(
         _with_images(_ranking_row(name, row, ranking), row, rows, cases, settings)
@@ -217,12 +220,28 @@ def build_table(
         patients=int(cases["patient_id"][ranked].nunique()),
         malignant=int((labels == 1).sum()),
         simulated=simulated,
-        interval=PATIENT_BOOTSTRAP,
+        interval=PATIENTS_X_JUDGES if further else PATIENT_BOOTSTRAP,
         level=settings.interval,
         num_bootstrap=settings.num_bootstrap,
-        notes=_notes(found, labels, len(cases) - int(ranked.sum())),
+        notes=_notes(found, labels, len(cases) - int(ranked.sum()), settings, 1 + len(further)),
         law=law,
+        deviation=settings.deviation,
     )
+
+
+def _further_scores(
+    rows: Mapping[str, RowScores], cases: pd.DataFrame
+) -> list[dict[str, np.ndarray]]:
+    """Return the scores of each further judge, by row."""
+    count = max((len(row.further) for row in rows.values()), default=0)
+    return [
+        {
+            name: _matrix(row.further[judge], "score", cases)
+            for name, row in rows.items()
+            if judge < len(row.further)
+        }
+        for judge in range(count)
+    ]
 
 
 def _ranked_cases(scores: Mapping[str, np.ndarray], cases: pd.DataFrame) -> np.ndarray:
@@ -239,65 +258,7 @@ def _matrix(frame: pd.DataFrame, column: str, cases: pd.DataFrame) -> np.ndarray
     return wide.reindex(columns=cases["case_id"]).to_numpy(float)
 
 
-@dataclass(frozen=True)
-class _Ranked:
-    """One row: metric values per draw (K,) and of the mean (1,), and replicates of both."""
-
-    per_draw: dict[str, np.ndarray]
-    crossed: dict[str, np.ndarray]
-    of_mean: dict[str, float]
-    of_mean_replicates: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class _Ranking:
-    """Every row's AUROC and AUPRC under the same resamples of the patients."""
-
-    rows: dict[str, _Ranked]
-    settings: EvaluateSettings
-
-    @classmethod
-    def of(
-        cls, scores: Mapping[str, np.ndarray], cases: pd.DataFrame, settings: EvaluateSettings
-    ) -> "_Ranking":
-        labels = cases["label"].to_numpy()
-        if len(np.unique(labels)) < 2:
-            return cls({}, settings)
-        random = generator("bootstrap-patients", settings.bootstrap_seed)
-        weights = patient_weights(cases["patient_id"].to_numpy(), settings.num_bootstrap, random)
-        everyone = np.concatenate([np.ones((len(cases), 1), np.float32), weights], axis=1)
-        stacked = np.concatenate(
-            [np.concatenate([s, s.mean(axis=0, keepdims=True)]) for s in scores.values()]
-        )
-        result = weighted_ranking(labels, stacked, everyone)
-        metrics = {"auroc": result.auroc, "auprc": result.average_precision}
-        rows, start = {}, 0
-        for name, values in scores.items():
-            stop = start + len(values)
-            rows[name] = _ranked(
-                name, {m: v[start : stop + 1] for m, v in metrics.items()}, settings
-            )
-            start = stop + 1
-        return cls(rows, settings)
-
-
-def _ranked(name: str, metrics: dict[str, np.ndarray], settings: EvaluateSettings) -> _Ranked:
-    """Split one row's block: column 0 is the data itself, the last line the mean over draws."""
-    num_draws = len(metrics["auroc"]) - 1
-    crossed = {}
-    for metric, values in metrics.items():
-        draws = values[:-1, 1:]
-        random = generator("bootstrap-draws", settings.bootstrap_seed, name)
-        crossed[metric] = cross(draws, random) if num_draws > 1 else draws[0]
-    return _Ranked(
-        per_draw={m: v[:-1, 0] for m, v in metrics.items()},
-        crossed=crossed,
-        of_mean={m: float(v[-1, 0]) for m, v in metrics.items()},
-        of_mean_replicates={m: v[-1, 1:] for m, v in metrics.items()},
-    )
-
-
-def _ranking_row(name: str, row: RowScores, ranking: _Ranking) -> Row:
+def _ranking_row(name: str, row: RowScores, ranking: Ranking) -> Row:
     """The parts of a row that rank cases."""
     title = row.title or TITLES.get(name, name)
     num_draws = int(row.frame["k"].nunique())
@@ -318,11 +279,10 @@ def _ranking_row(name: str, row: RowScores, ranking: _Ranking) -> Row:
     return _with_references(found, own, ranking)
 
 
-def _spread(own: _Ranked, metric: str, level: float) -> Spread:
+def _spread(own: Ranked, metric: str, level: float) -> Spread:
     values = own.per_draw[metric]
-    interval = patient_bootstrap(metric, float(values.mean()), own.crossed[metric], level)
     several = len(values) > 1
-    bounds = interval.to_mapping()
+    bounds = own.interval(f"{metric}_per_draw", level).to_mapping()
     return Spread(
         mean=bounds["value"],
         std=float(values.std(ddof=1)) if several else None,
@@ -332,26 +292,21 @@ def _spread(own: _Ranked, metric: str, level: float) -> Spread:
     )
 
 
-def _of_mean(own: _Ranked, metric: str, level: float) -> Spread:
-    value, replicates = own.of_mean[metric], own.of_mean_replicates[metric]
-    bounds = patient_bootstrap(metric, value, replicates, level).to_mapping()
+def _of_mean(own: Ranked, metric: str, level: float) -> Spread:
+    bounds = own.interval(metric, level).to_mapping()
     return Spread(bounds["value"], None, None, bounds["low"], bounds["high"])
 
 
-def _with_references(found: Row, own: _Ranked, ranking: _Ranking) -> Row:
+def _with_references(found: Row, own: Ranked, ranking: Ranking) -> Row:
     """Add the paired differences to real baseline, real follow-up and ideal sampler."""
     level = ranking.settings.interval
     baseline = ranking.rows.get(BASELINE)
     if baseline is None:
         return found
     differences = {}
-    for metric in ("auroc", "auprc"):
-        differences[metric] = _difference(own, baseline, metric, level)
-        differences[f"{metric}_per_draw"] = percentile_interval(
-            float(own.per_draw[metric].mean() - baseline.per_draw[metric].mean()),
-            own.crossed[metric] - baseline.crossed[metric],
-            level,
-        )
+    for name in METRICS:
+        for metric in (name, f"{name}_per_draw"):
+            differences[metric] = own.difference(baseline, metric, level)
     found = replace(
         found, difference_to_baseline={name: d.to_mapping() for name, d in differences.items()}
     )
@@ -365,17 +320,10 @@ def _with_references(found: Row, own: _Ranked, ranking: _Ranking) -> Row:
             gap_recovered_per_draw=_ratio(differences["auroc_per_draw"].value, gap),
         )
     if ideal is not None:
-        whole = _difference(ideal, baseline, "auroc", level)
+        whole = ideal.difference(baseline, "auroc", level)
         share = ShareOfIdeal(_ratio(gain.value, whole.value), gain.to_mapping(), whole.to_mapping())
         found = replace(found, share_of_ideal=share)
     return found
-
-
-def _difference(a: _Ranked, b: _Ranked, metric: str, level: float) -> Estimate:
-    """Paired difference of the means over draws."""
-    value = a.of_mean[metric] - b.of_mean[metric]
-    replicates = a.of_mean_replicates[metric] - b.of_mean_replicates[metric]
-    return percentile_interval(value, replicates, level)
 
 
 def _ratio(part: float, whole: float) -> float | None:
@@ -424,8 +372,21 @@ def _image_metrics(row: RowScores) -> tuple[dict[str, float | None], dict[str, f
     return means, deviations
 
 
-def _notes(rows: Sequence[Row], labels: pd.Series, left_out: int) -> tuple[str, ...]:
+def _notes(
+    rows: Sequence[Row],
+    labels: pd.Series,
+    left_out: int,
+    settings: EvaluateSettings,
+    num_judges: int,
+) -> tuple[str, ...]:
     notes = []
+    if num_judges > 1:
+        notes.append(
+            f"AUROC and AUPRC are means over {num_judges} judges of other seeds; mean probability, "
+            "quintiles and distances of judge features are the first one's"
+        )
+    if settings.ensemble == "logit":
+        notes.append("the mean over draws is that of the judge's logits")
     if labels.nunique() < 2:
         notes.append("one class only among the evaluated cases: no AUROC, no AUPRC")
     if left_out:

@@ -21,11 +21,11 @@ from namd.methods.declared import (
 from namd.storage.stage_names import StageName
 from namd.train.workers import World
 
-StageRole = Literal["train", "map", "draw", "score", "reference"]
+StageRole = Literal["train", "map", "draw", "score", "reference", "rejudge"]
 """What a stage is for. `train` is built by a worker group, `draw` also by a pool of workers.
 
 `draw` and `score` have one artifact per draw index; `reference` makes rows of the table without a
-model.
+model; `rejudge` has a further judge's scores of the images in all rows.
 """
 
 
@@ -84,6 +84,8 @@ class Stage:
         row: Name of the row of the result table that a stage of role `reference` scores; None:
             its scores name their rows themselves.
         values: Extra constants that distinguish stages sharing a body.
+        packages: Python packages beside those of the lock that the body needs, each with the line
+            for a machine that lacks it.
     """
 
     family: str
@@ -100,6 +102,7 @@ class Stage:
     drawer: DrawerCode | None = None
     row: str | None = None
     values: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """The judge: a vision transformer that scores one crop for malignancy. It never sees a record.
 
 torchvision's VisionTransformer is used as it is, but for its first convolution, which expects
-three colours. Training lives in the stage.
+three colours, and what `judge_parts` puts in its place. Training lives in the stage.
 """
 
 import json
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
 
 from namd.config.errors import InputError
-from namd.config.parsing import parse, to_mapping
+from namd.config.parsing import identity_mapping, parse
+from namd.models.judge_parts import NormedPatches, WideAttention
 from namd.models.judge_settings import JudgeArchitecture
 
 WEIGHTS_FILE = "model.safetensors"
@@ -49,6 +50,17 @@ class Judge(nn.Module):
             conv_stem_configs=stem or None,
         )
         _make_grey(self.transformer)
+        if architecture.patch_norms:
+            patches = NormedPatches(architecture.patch_size, architecture.width)
+            self.transformer.conv_proj = patches
+        if architecture.head_width is not None:
+            for layer in self.transformer.encoder.layers:
+                layer.self_attention = WideAttention(
+                    architecture.width,
+                    architecture.num_heads,
+                    architecture.head_width,
+                    architecture.dropout,
+                )
 
     def features(self, images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B D"]:
         """Return what the last linear layer reads: the class token or the mean of the tokens."""
@@ -74,7 +86,9 @@ def save_judge(judge: Judge, folder: Path) -> None:
     """Write weights (safetensors) and architecture (JSON)."""
     state = {name: value.detach().cpu().contiguous() for name, value in judge.state_dict().items()}
     save_file(state, folder / WEIGHTS_FILE)
-    (folder / CONFIG_FILE).write_text(json.dumps(to_mapping(judge.architecture), indent=1) + "\n")
+    (folder / CONFIG_FILE).write_text(
+        json.dumps(identity_mapping(judge.architecture), indent=1) + "\n"
+    )
 
 
 def load_judge(folder: Path, device: str = "cpu") -> Judge:

@@ -1,7 +1,9 @@
 """Shape of the judge as values. Torch-free."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from namd.config.parsing import LATER
 
 
 @dataclass(frozen=True)
@@ -9,7 +11,8 @@ class JudgeArchitecture:
     """A vision transformer on grey crops, one logit.
 
     The defaults are `small` and `base`'s; the released code of NAMD has patch 8 without a stem,
-    width 1024, depth 6, 32 heads, MLP 2048, dropout 0.5 (preset `paper`).
+    width 1024, depth 6, 32 heads, MLP 2048, dropout 0.5 (preset `paper`), heads of width 64 and
+    norms around the patch projection (`paper-authors-code`).
 
     Attributes:
         image_size: Pixels per side.
@@ -24,6 +27,8 @@ class JudgeArchitecture:
         mlp_width: Hidden width of a layer's MLP.
         dropout: After attention, in the MLPs and on the tokens, in training only.
         pooling: What the logit reads: the `class` token (the paper) or the tokens' `mean`.
+        head_width: Of each attention head; null: width / num_heads, as in torch's own attention.
+        patch_norms: A layer norm before and one after the linear patch projection.
     """
 
     image_size: int = 64
@@ -36,6 +41,8 @@ class JudgeArchitecture:
     mlp_width: int = 128
     dropout: float = 0.1
     pooling: Literal["class", "mean"] = "mean"
+    head_width: int | None = field(default=None, metadata=LATER)
+    patch_norms: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Reject shapes that cannot be built, or that would be built without a word."""
@@ -50,6 +57,13 @@ class JudgeArchitecture:
             )
         if any(channels < 8 or channels % 8 for channels in self.stem_channels):
             raise ValueError(f"stem_channels are multiples of 8, not {list(self.stem_channels)}")
+        if self.patch_norms and self.stem_channels:
+            raise ValueError(
+                "patch_norms needs a linear patch projection: set stem_channels to [], not "
+                f"{list(self.stem_channels)}"
+            )
+        if self.head_width is not None and self.head_width < 1:
+            raise ValueError(f"head_width is 1 or more or null, not {self.head_width}")
         if self.num_heads < 1 or self.width % self.num_heads:
             raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
         for name in ("image_size", "width", "depth", "mlp_width", "stem_depth"):

@@ -152,15 +152,16 @@ def _location(settings: LanguageSettings, folder: Path | None) -> str:
 def _quantised(settings: LanguageSettings) -> dict[str, Any]:
     if settings.quantisation == "none":
         return {}
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(
-            f"language.quantisation={settings.quantisation} needs the package bitsandbytes: "
-            "`pip install bitsandbytes`, or set language.quantisation=none"
-        )
+    for package, line in settings.packages.items():
+        if importlib.util.find_spec(package) is None:
+            raise InputError(line)
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=DTYPES[settings.dtype]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=settings.quantisation == "nf4-double",
+        bnb_4bit_compute_dtype=DTYPES[settings.dtype],
     )
     return {"quantization_config": config}
 

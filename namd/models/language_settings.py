@@ -86,7 +86,8 @@ class LanguageSettings:
             that comes with them is run.
         revision: Commit of a hub name; None: the default branch.
         dtype: Of the frozen weights and their states inside the model.
-        quantisation: `nf4` holds the weights in 4 bits through bitsandbytes.
+        quantisation: `nf4` holds the weights in 4 bits through bitsandbytes, `nf4-double` their
+            block constants in 8 bits as well (NAMD's released code).
         seed: Of the embedded model's training; one for all training seeds.
         embedded: Shape and training of the embedded model.
     """
@@ -94,7 +95,7 @@ class LanguageSettings:
     source: str = EMBEDDED
     revision: str | None = None
     dtype: Literal["fp32", "bf16"] = "fp32"
-    quantisation: Literal["none", "nf4"] = "none"
+    quantisation: Literal["none", "nf4", "nf4-double"] = "none"
     seed: int = 0
     embedded: EmbeddedLanguageSettings = field(default_factory=EmbeddedLanguageSettings)
 
@@ -104,6 +105,22 @@ class LanguageSettings:
             raise ValueError("source is `embedded`, a folder or a hub name, not empty")
         if self.is_embedded and self.quantisation != "none":
             raise ValueError(f"quantisation {self.quantisation} is for large models, not embedded")
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Python packages beside those of the lock that reading the model needs.
+
+        Each with the line for a machine that lacks it.
+        """
+        if self.quantisation == "none":
+            return {}
+        return {
+            "bitsandbytes": (
+                f"language.quantisation={self.quantisation} needs the package bitsandbytes: "
+                "`pip install bitsandbytes` (4 bits work on CPUs too), or set "
+                "language.quantisation=none, which holds the weights in language.dtype"
+            )
+        }
 
     @property
     def is_embedded(self) -> bool:

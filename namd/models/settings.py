@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+TextProjection = Literal["none", "text_proj"]
+
 
 @dataclass(frozen=True)
 class VAEArchitecture:
@@ -80,7 +82,7 @@ class UNetArchitecture:
     norm_num_groups: int = 32
     attention_from: int = 0
     attention_last: bool = True
-    text_projection: Literal["none", "text_proj"] = "none"
+    text_projection: TextProjection = "none"
     dropout: float = 0.0
 
     def __post_init__(self) -> None:

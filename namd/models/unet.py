@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import torch
 from diffusers import UNet2DConditionModel
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from namd.models.settings import UNetArchitecture
+from namd.models.settings import TextProjection, UNetArchitecture
 from namd.models.vae import load_diffusers
 from namd.models.weights import require
 
@@ -29,7 +30,8 @@ def build_unet(
     """
     if architecture.weights is None:
         arguments = _diffusers_arguments(architecture, in_channels, out_channels, sample_size)
-        return UNet2DConditionModel(**arguments, **_context(architecture, context_width))
+        context = _context(architecture.text_projection, context_width)
+        return UNet2DConditionModel(**arguments, **context)
     folder = require("sd15-unet", architecture.weights)
     pretrained = load_diffusers(UNet2DConditionModel, folder, "unet")
     if (pretrained.config.in_channels, pretrained.config.out_channels) != (
@@ -41,29 +43,60 @@ def build_unet(
             f"{pretrained.config.out_channels}, the latents need {in_channels} to {out_channels}"
         )
     config = {k: v for k, v in pretrained.config.items() if not k.startswith("_")}
-    config |= _context(architecture, context_width, pretrained.config.cross_attention_dim)
     config["sample_size"] = sample_size
-    unet = UNet2DConditionModel(**config)
+    return _reading(pretrained, config, architecture.text_projection, context_width)
+
+
+def reading(
+    unet: UNet2DConditionModel, context_width: int, text_projection: TextProjection
+) -> UNet2DConditionModel:
+    """Return a U-Net with the weights of another one whose context has another width.
+
+    Its K/V projections (or its new text projection) keep random weights, as from a folder.
+    """
+    config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
+    return _reading(unet, config, text_projection, context_width)
+
+
+def width_read(unet: UNet2DConditionModel) -> int:
+    """Return how many numbers a token of the context has."""
+    return int(unet.config.encoder_hid_dim or unet.config.cross_attention_dim)
+
+
+class NullContext(nn.Module):
+    """The learned token that stands for "no record" in unconditional pretraining (Eq 9).
+
+    Args:
+        width: Numbers of a token.
+        states: Frozen states that stand for it instead, (1, L, width).
+    """
+
+    def __init__(self, width: int, states: Float[Tensor, "1 L D"] | None = None) -> None:
+        super().__init__()
+        token = torch.zeros(1, 1, width) if states is None else states
+        self.token = nn.Parameter(token, requires_grad=states is None)
+
+    def forward(self, batch: int) -> Tensor:
+        """Return the tokens for each case: (batch, L, width), L 1 for the learned one."""
+        return self.token.expand(batch, -1, -1)
+
+
+def _reading(
+    pretrained: UNet2DConditionModel,
+    config: dict[str, object],
+    text_projection: TextProjection,
+    context_width: int,
+) -> UNet2DConditionModel:
+    own = pretrained.config.cross_attention_dim
+    unet = UNet2DConditionModel(**(config | _context(text_projection, context_width, own)))
     _take_over(unet, pretrained.state_dict())
     return unet
 
 
-class NullContext(nn.Module):
-    """The learned token that stands for "no record" in unconditional pretraining (Eq 9)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.token = nn.Parameter(torch.zeros(1, 1, width))
-
-    def forward(self, batch: int) -> Tensor:
-        """Return the token for each case: (batch, 1, width)."""
-        return self.token.expand(batch, -1, -1)
-
-
 def _context(
-    architecture: UNetArchitecture, context_width: int, pretrained_width: int = SD15_CONTEXT_WIDTH
+    text_projection: TextProjection, context_width: int, pretrained_width: int = SD15_CONTEXT_WIDTH
 ) -> dict[str, object]:
-    if architecture.text_projection == "none":
+    if text_projection == "none":
         return {"cross_attention_dim": context_width}
     return {
         "cross_attention_dim": pretrained_width,

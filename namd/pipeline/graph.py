@@ -4,15 +4,16 @@ Needs no torch: a plan is made by searches and by `namd run --plan` without a mo
 """
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from namd.config.errors import ConfigError
+from namd.config.errors import ConfigError, InputError
 from namd.config.fingerprint import fingerprint
-from namd.config.parsing import to_mapping
+from namd.config.parsing import identity_mapping, is_later_at_default, is_unchanged
 from namd.config.places import local_path
 from namd.data.schema import EVERYTHING
 from namd.methods.base import CohortSlice, Stage, declared_slice, num_threads, read_path
@@ -97,7 +98,8 @@ def make_plan(
         provisional: Plan without external weights that are not there, under provisional keys.
 
     Raises:
-        InputError: External weights are named that are not there, and keys are to be final.
+        InputError: External weights are named that are not there, or packages are needed that are
+            not installed, and keys are to be final.
         ValueError: The stages do not form a graph.
     """
     digests = digests or DigestCache()
@@ -106,6 +108,7 @@ def make_plan(
     missing = missing_weights(ordered, config)
     if not provisional:
         require_all(missing)
+        _require_packages(ordered)
     nodes: dict[tuple[str, int | None], Node] = {}
     for stage in ordered:
         inputs = {
@@ -113,6 +116,13 @@ def make_plan(
         }
         nodes[stage.name, stage.index] = _node(stage, config, inputs, digests, cohort_digest)
     return Plan(tuple(nodes.values()), missing)
+
+
+def _require_packages(stages: Sequence[Stage]) -> None:
+    """Raise InputError for the first package that a stage needs and this Python has not."""
+    for package, line in {p: line for s in stages for p, line in s.packages.items()}.items():
+        if importlib.util.find_spec(package) is None:
+            raise InputError(line)
 
 
 def missing_weights(stages: Sequence[Stage], config: object) -> tuple[WeightStatus, ...]:
@@ -138,7 +148,11 @@ def _node(
         "index": stage.index,
         "values": dict(stage.values),
         "drawer": None if stage.drawer is None else dataclasses.asdict(stage.drawer),
-        "slice": {path: _slice(config, path, stage.weights) for path in stage.reads},
+        "slice": {
+            path: _slice(config, path, stage.weights)
+            for path in stage.reads
+            if not _says_nothing_new(config, path)
+        },
         "seeds": {path: read_path(config, path) for path in stage.seeds},
         "num_threads": num_threads(config),
         "weights": weights,
@@ -206,7 +220,7 @@ def _slice(config: object, path: str, weights: Sequence[str]) -> Any:  # noqa: A
 
     Where weights lie says nothing about what they hold; their digest enters the key instead.
     """
-    value = to_mapping(read_path(config, path))
+    value = identity_mapping(read_path(config, path))
     for weight in weights:
         if weight == path:
             return None
@@ -217,6 +231,14 @@ def _slice(config: object, path: str, weights: Sequence[str]) -> Any:  # noqa: A
                 place = place[name]
             place[leaf] = None
     return value
+
+
+def _says_nothing_new(config: object, path: str) -> bool:
+    """Whether a path leads to a field that configurations once lacked, or to such fields alone."""
+    owner, _, leaf = path.rpartition(".")
+    return is_unchanged(read_path(config, path)) or is_later_at_default(
+        read_path(config, owner) if owner else config, leaf
+    )
 
 
 def _weight_digest(config: object, path: str, digests: DigestCache) -> str | None:

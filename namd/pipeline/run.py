@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from namd.config.fingerprint import fingerprint
-from namd.config.parsing import to_mapping
+from namd.config.parsing import identity_mapping, to_mapping
 from namd.config.threads import fixed_threads
 from namd.methods.base import World, num_threads
 from namd.pipeline import provenance
@@ -142,7 +142,7 @@ def run_key(configuration: RunConfiguration, plan: Plan) -> str:
         {
             "method": configuration.method.name,
             "stages": {node.label: node.key for node in plan.nodes},
-            "evaluate": to_mapping(getattr(configuration.config, "evaluate", None)),
+            "evaluate": identity_mapping(getattr(configuration.config, "evaluate", None)),
         }
     )
 

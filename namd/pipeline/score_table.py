@@ -1,6 +1,7 @@
 """From the artifacts of a run to its result table; the numbers themselves are `namd.evaluate`'s."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pandas as pd
 from namd.data.card import law_of
 from namd.data.cohort import Cohort
 from namd.data.splits import evaluation_subset
-from namd.evaluate.scores import SetMetrics, load_rows, load_scores
+from namd.evaluate.scores import DRAWN, SCORES_FILE, SetMetrics, load_rows, load_scores
 from namd.evaluate.table import ResultTable, RowScores, build_table
 from namd.pipeline.run_configuration import RunConfiguration
 from namd.pipeline.store import Artifact
@@ -44,12 +45,15 @@ def _rows(
     named: dict[str, RowScores] = {}
     alone: dict[str, list[Path]] = {}
     own: list[Path] = []
+    further: list[Path] = []
     for stage in configuration.stages():
         artifact = artifacts.get(stage.label)
         if artifact is None or stage.split != split:
             continue
         if stage.role == "score":
             own.append(artifact.payload)
+        elif stage.role == "rejudge":
+            further.append(artifact.payload)
         elif stage.role == "reference" and stage.row is not None:
             alone.setdefault(stage.row, []).append(artifact.payload)
         elif stage.role == "reference":
@@ -58,7 +62,21 @@ def _rows(
     method = configuration.method
     joined = {name: _joined(payloads) for name, payloads in alone.items()}
     joined[method.name] = _joined(own, method.title)
-    return named | {name: row for name, row in joined.items() if row is not None}
+    rows = named | {name: row for name, row in joined.items() if row is not None}
+    for payload in further:
+        rows = _with_judge(rows, payload, method.name)
+    return rows
+
+
+def _with_judge(rows: Mapping[str, RowScores], payload: Path, method: str) -> dict[str, RowScores]:
+    """Return the rows with the scores of a further judge beside the first one's."""
+    frame = pd.read_parquet(payload / SCORES_FILE)
+    frame["row"] = frame["row"].replace(DRAWN, method)
+    scored = {str(name): part.drop(columns="row") for name, part in frame.groupby("row")}
+    return {
+        name: replace(row, further=(*row.further, scored[name])) if name in scored else row
+        for name, row in rows.items()
+    }
 
 
 def _joined(payloads: Sequence[Path], title: str | None = None) -> RowScores | None:

@@ -4,9 +4,27 @@ Draws are exchangeable numbers per case (a diameter, a probability); images do n
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
+from scipy.special import expit, logit
+
+Ensemble = Literal["probability", "logit"]
+SURE = 1e-7
+"""A probability nearer to 0 or 1 is rounding: its logit would outweigh every other draw's."""
+
+
+def mean_over_draws(
+    scores: Num[np.ndarray, "K N"], ensemble: Ensemble = "probability"
+) -> Float[np.ndarray, " N"]:
+    """Return one score a case: the mean of the draws' probabilities, or of their logits.
+
+    The mean logit is returned as a probability. One draw is its own mean, whatever its unit.
+    """
+    if ensemble == "probability" or len(scores) == 1:
+        return np.asarray(scores, float).mean(axis=0)
+    return np.asarray(expit(logit(np.clip(scores, SURE, 1 - SURE)).mean(axis=0)))
 
 
 def crps(draws: Num[np.ndarray, "N K"], truth: Num[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:

@@ -12,6 +12,8 @@ from namd.statistics.seeds import SeedMean
 
 PATIENT_BOOTSTRAP = "patient bootstrap"
 PATIENTS_X_SEEDS = "patients x seeds"
+PATIENTS_X_JUDGES = "patients x judges"
+PATIENTS_X_SEEDS_X_JUDGES = "patients x seeds x judges"
 
 
 def patient_bootstrap(
@@ -26,7 +28,7 @@ def patient_bootstrap(
 
 
 def patients_x_seeds(metric: str, mean: SeedMean, level: float) -> Estimate:
-    """Return the interval of a mean over training seeds, patients and seeds both drawn anew.
+    """Return the interval of a mean over training seeds or judges, patients and these drawn anew.
 
     It is formed on the logit scale if the metric ranks cases, and ends where the metric does.
     """

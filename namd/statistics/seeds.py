@@ -102,6 +102,49 @@ def seed_mean(
     return SeedMean(value, per_seed, float(np.sqrt(total)), float(freedom))
 
 
+def crossed_mean(
+    cells: Num[np.ndarray, "S J"], replicates: Num[np.ndarray, "S J B"], num_patients: int
+) -> SeedMean:
+    """Return the mean over training seeds and judges, every judge shown every seed's images.
+
+    Judges are drawn once and serve all seeds, so their share does not fall with more seeds. The
+    variance is that of a two-way layout without replication, (MS_seeds + MS_judges - MS_rest) /
+    (S J), and never below either factor's own mean square; plus c, the covariance of two cells of
+    another seed and another judge that comes from measuring both on the same patients. The degrees
+    of freedom are Satterthwaite's. One seed or one judge leaves `seed_mean` of the other factor.
+
+    Args:
+        cells: The metric of each seed under each judge.
+        replicates: The same under resampled patients, one resample a column.
+        num_patients: As for `seed_mean`.
+    """
+    cells, replicates = np.asarray(cells, float), np.asarray(replicates, float)
+    seeds, judges = cells.shape
+    if min(seeds, judges) == 1:
+        return seed_mean(cells.ravel(), replicates.reshape(cells.size, -1), num_patients)
+    value, per_seed = float(cells.mean()), cells.mean(axis=1)
+    flat = replicates.reshape(cells.size, -1)
+    flat = flat[:, np.isfinite(flat).all(axis=0)]
+    if flat.shape[1] < 2 or num_patients < 2:
+        return SeedMean(value, per_seed, float("nan"), float("nan"))
+    of_seed, of_judge = np.divmod(np.arange(cells.size), judges)
+    apart = (of_seed[:, None] != of_seed) & (of_judge[:, None] != of_judge)
+    patients = max(0.0, float(np.cov(flat)[apart].mean()))
+    rest = cells - per_seed[:, None] - cells.mean(axis=0) + value
+    by_seeds = judges * float(per_seed.var(ddof=1))
+    by_judges = seeds * float(cells.mean(axis=0).var(ddof=1))
+    by_rest = float(np.square(rest).sum()) / ((seeds - 1) * (judges - 1))
+    own = max(by_seeds + by_judges - by_rest, by_seeds, by_judges) / cells.size
+    total = patients + own
+    spent = patients**2 / (num_patients - 1) + (
+        by_seeds**2 / (seeds - 1)
+        + by_judges**2 / (judges - 1)
+        + by_rest**2 / ((seeds - 1) * (judges - 1))
+    ) / (cells.size**2)
+    freedom = total**2 / spent if spent > 0 else float(num_patients - 1)
+    return SeedMean(value, per_seed, float(np.sqrt(total)), float(freedom))
+
+
 def arm_weights(
     patient_ids: Shaped[np.ndarray, " N"],
     labels: Num[np.ndarray, " N"],

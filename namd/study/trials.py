@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from namd.config.errors import ConfigError, about, shown
 from namd.config.fingerprint import fingerprint
-from namd.config.parsing import merge, nearest, set_path, to_mapping
+from namd.config.parsing import identity_mapping, merge, nearest, set_path
 from namd.data.settings import CohortDemands
 from namd.ledger.schema import Queued, trial_id
 from namd.methods.base import Method, num_threads, read_path
@@ -244,7 +244,9 @@ class Configurator:
         """Return what a cohort must have for every trial. Raises ConfigError."""
         asked = [each.demands() for each in self._each_alone()]
         return CohortDemands(
-            max(each.image_size for each in asked), any(each.diameters for each in asked)
+            max(each.image_size for each in asked),
+            any(each.diameters for each in asked),
+            any(each.turned for each in asked),
         )
 
     def _each_alone(self) -> Iterator[RunConfiguration]:
@@ -394,7 +396,7 @@ def _require_metrics(spec: StudySpec) -> None:
 
 def _identity(configuration: RunConfiguration) -> dict[str, Any]:
     """Return the resolved configuration without its training seed, which stands beside it."""
-    mapping = to_mapping(configuration.config)
+    mapping = identity_mapping(configuration.config)
     fields = {spec.name for spec in dataclasses.fields(configuration.method.config_class)}
     if TRAIN_SEED not in fields:
         raise ConfigError(f"method {configuration.method.name} has no {TRAIN_SEED} to vary")

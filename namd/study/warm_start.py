@@ -99,15 +99,17 @@ def _other_cases(view: "StudyView", cohort: "Path", found: "CohortComparison") -
 
 def _differences(view: "StudyView", search: "SearchSpec", base: "RunConfiguration") -> list[str]:
     """Return in words where two bases differ, save where the search or a trial sets the value."""
-    from namd.config.parsing import to_mapping
+    from namd.config.parsing import identity_mapping, to_mapping
     from namd.study.trials import TRAIN_SEED
 
     decided = {parameter.name for parameter in search.parsed_space.parameters} | {TRAIN_SEED}
     before = _leaves(view.configuration)
     now = _leaves(to_mapping(base.config))
+    # A value that an earlier version did not record had what is its default now.
+    unchanged = now.keys() - _leaves(identity_mapping(base.config)).keys() - before.keys()
     return [
         f"{path}={_word(before, path)} (here {_word(now, path)})"
-        for path in sorted((before.keys() | now.keys()) - decided)
+        for path in sorted((before.keys() | now.keys()) - decided - unchanged)
         if before.get(path, _ABSENT) != now.get(path, _ABSENT)
     ]
 

@@ -25,7 +25,7 @@ IDENTIFIERS = frozenset(
 PLACES = frozenset(
     (
         *("cohort", "store", "weights", "folder", "path", "file", "directory", "source"),
-        *("lpips_vgg", "lpips_alex", "inception", "dicom", "images", "ehr"),
+        *("clip_weights", "lpips_vgg", "lpips_alex", "inception", "dicom", "images", "ehr"),
     )
 )
 """Keys, or ends of dotted keys, whose values may name a file: a single plain word is kept."""

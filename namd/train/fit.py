@@ -55,6 +55,7 @@ class Kept:
         self.history.append((step, loss))
         limit = best * (1 + tolerance) if rule == "before_rise" else best
         if rule == "last" or self.weights is None or loss <= limit:
+            self.weights = None  # two copies of a large network would not fit side by side
             self.weights, self.step = weights(), step
 
     def to_mapping(self) -> dict[str, Any]:
@@ -116,6 +117,7 @@ def fit(
                 state.last_checkpoint = state.step
             if done.leaving:
                 raise SystemExit(143)
+    state.release()
     if kept.weights is not None and state.settings.keep != "last":
         state.put({k: v.to(state.world.device) for k, v in kept.weights.items()})
     else:

@@ -16,6 +16,7 @@ from namd.ledger import schema
 from namd.ledger.schema import Identity, trial_id
 from namd.ledger.writing import open_writer
 from namd.storage.opening import open_storage
+from namd.storage.stage_names import StageName
 
 STAGES = ("judge", "vae", "finetune")
 
@@ -64,6 +65,15 @@ class MadeCohort:
             }
         )
 
+    def rejudged(self, name: str, seed: int, k: int, shift: float, judge: int) -> pd.DataFrame:
+        """The same draw as a further judge scores it."""
+        score = self.scores(name, seed, k, shift)["score"]
+        leaning = generator("made-judge", judge).normal(0, 2, size=len(self.table))
+        moved = 1 / (1 + np.exp(-(np.log(score / (1 - score)) + leaning)))
+        return pd.DataFrame(
+            {"case_id": self.table["case_id"], "k": k, "score": moved, "row": "drawn"}
+        )
+
 
 class MadeStudy:
     """A store with a ledger; trials are added one by one."""
@@ -90,9 +100,20 @@ class MadeStudy:
         return trial
 
     def run(
-        self, arm: str, seed: int, shift: float, *, name: str | None = None, draws: int = 2, **more
+        self,
+        arm: str,
+        seed: int,
+        shift: float,
+        *,
+        name: str | None = None,
+        draws: int = 2,
+        judges: int = 0,
+        **more,
     ) -> str:
-        """A completed trial; arms with the same `name` have the same scores."""
+        """A completed trial; arms with the same `name` have the same scores.
+
+        Each further judge moves the score of every case by a leaning of its own.
+        """
         trial = self.queue(arm, seed, **more)
         self.writer.append(Identity(trial, 1, schema.STARTED))
         name = name or arm
@@ -110,12 +131,19 @@ class MadeStudy:
             key = f"{name}-{seed}-{k}"
             self.publish("scores-test", key, self.cohort.scores(name, seed, k, shift), k)
             self.stage(trial, f"scores-test[{k}]", key)
+        for judge in range(1, 1 + judges):
+            family, key = f"rejudged-{judge}-test", f"{name}-{seed}-judge-{judge}"
+            rejudged = [self.cohort.rejudged(name, seed, k, shift, judge) for k in range(draws)]
+            other = rejudged[0].assign(row="real_followup", score=0.5)
+            self.publish(family, key, pd.concat([*rejudged, other]), 0)
+            recorded = StageName(family, None, f"rejudged-{judge}", "rejudge", "test")
+            self.stage(trial, family, key, recorded.to_mapping())
         self.writer.append(
             Identity(trial, 1, schema.COMPLETED), {"values": {"auroc": 0.5 + shift / 10}}
         )
         return trial
 
-    def stage(self, trial: str, label: str, key: str) -> None:
+    def stage(self, trial: str, label: str, key: str, recorded: dict | None = None) -> None:
         cached = any(e.get("key") == key for e in self._told)
         body = {
             "stage": label,
@@ -123,6 +151,7 @@ class MadeStudy:
             "cached": cached,
             "seconds": 0.0 if cached else 10.0,
             "device_seconds": 0.0 if cached else 10.0,
+            **(recorded or {}),
         }
         self._told.append(body)
         self.writer.append(Identity(trial, 1, f"{schema.STAGE}/{label}"), body)
@@ -188,7 +217,9 @@ def ablation(name: str, seeds: int, toggles: dict, **more) -> dict:
 TOGGLES = {"align": {"vae.alignment.weight": 0}, "predict": {"vae.prediction.weight": 0}}
 
 
-def made_ablation(folder: Path, seeds: int = 3, cases: int = 90, **cohort) -> MadeStudy:
+def made_ablation(
+    folder: Path, seeds: int = 3, cases: int = 90, judges: int = 0, **cohort
+) -> MadeStudy:
     """Full (shift 1.5), no_align (0.5) and no_predict (the same scores as full)."""
     study = MadeStudy(
         folder / "store",
@@ -196,7 +227,7 @@ def made_ablation(folder: Path, seeds: int = 3, cases: int = 90, **cohort) -> Ma
         ablation("made", seeds, TOGGLES),
     )
     for seed in range(seeds):
-        study.run("full", seed, 1.5)
-        study.run("no_align", seed, 0.5, overrides=TOGGLES["align"])
-        study.run("no_predict", seed, 1.5, name="full", overrides=TOGGLES["predict"])
+        study.run("full", seed, 1.5, judges=judges)
+        study.run("no_align", seed, 0.5, overrides=TOGGLES["align"], judges=judges)
+        study.run("no_predict", seed, 1.5, name="full", overrides=TOGGLES["predict"], judges=judges)
     return study

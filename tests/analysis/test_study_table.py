@@ -81,6 +81,32 @@ def test_rows_are_json_and_have_what_the_command_line_promises(finished):
         assert row["auroc"]["low"] < row["auroc"]["mean"] < row["auroc"]["high"]
 
 
+def test_further_judges_are_averaged_over_and_widen_the_intervals(finished, tmp_path):
+    study = made_ablation(tmp_path, judges=2)
+    judged, alone = table_of(study), table_of(finished)
+    row = judged.row("full")
+    assert row["interval"] == "patients x seeds x judges"
+    assert alone.row("full")["interval"] == "patients x seeds"
+    labels = study.cohort.table["label"]
+    for seed in range(3):
+        draws = [[study.cohort.scores("full", seed, k, 1.5)["score"] for k in range(2)]]
+        for judge in (1, 2):
+            each = [study.cohort.rejudged("full", seed, k, 1.5, judge) for k in range(2)]
+            draws.append([frame["score"] for frame in each])
+        expected = np.mean([roc_auc_score(labels, np.mean(each, axis=0)) for each in draws])
+        assert row["auroc"]["per_seed"][str(seed)] == pytest.approx(expected, abs=1e-5)
+
+    def width(table, arm="full"):
+        return table.row(arm)["auroc"]["high"] - table.row(arm)["auroc"]["low"]
+
+    assert width(judged) > 1.3 * width(alone)
+    same, other = (judged.row(arm)["difference"] for arm in ("no_predict", "no_align"))
+    assert (same["mean"], same["p"]) == (0.0, 1.0)
+    assert other["p_method"] == "t, patients resampled, training seeds and judges as random factors"
+    # Image metrics are no judge's.
+    assert row["ssim"] == alone.row("full")["ssim"]
+
+
 def test_every_seeds_point_is_kept_and_few_seeds_are_admitted(finished):
     table = table_of(finished)
     difference = table.row("no_align")["difference"]

@@ -250,6 +250,13 @@ def test_crops_smaller_than_the_images_are_refused_before_anything_is_trained(st
         require_trainable(stored.folder, CohortDemands(image_size=17))
 
 
+def test_crops_without_room_for_stated_turns_are_refused(stored):
+    require_trainable(stored.folder, CohortDemands(image_size=11, turned=True))
+    with pytest.raises(InputError, match=r"C: .* of 16 .* images of 12 by 45 .* quarter, .*17"):
+        require_trainable(stored.folder, CohortDemands(image_size=12, turned=True))
+    require_trainable(stored.folder, CohortDemands(image_size=12))
+
+
 @pytest.mark.parametrize("name", ["SCT_LONG_DIA", "SCT_PERP_DIA"])
 def test_a_train_split_without_a_diameter_is_refused_where_one_is_needed(stored, name):
     cohort = Cohort.read(stored.folder)

@@ -250,3 +250,54 @@ def test_real_crops(shared_data):
     area_mm2 = cohort.mask.sum(axis=(1, 2)) * 0.25
     product = cohort.table["SCT_LONG_DIA"] * cohort.table["SCT_PERP_DIA"] * np.pi / 4
     assert np.corrcoef(area_mm2, product)[0, 1] > 0.95
+
+
+class Wide:
+    """Crops of 121 pixels, which at 0.5 mm hold 92, at 0.3 mm 73 and at 0.2 mm 49."""
+
+    def __init__(self, bench: Bench) -> None:
+        hu = generator("test-wide-crops").integers(-900, 300, (COUNT, 121, 121)).astype(np.int16)
+        bench.arrays = {"hu": hu, "nodule_id": bench.arrays["nodule_id"]}
+        self.bench = bench
+
+    def build(self, spacings, **settings):
+        self.bench.table["pixel_spacing_mm"] = spacings
+        return self.bench.build(settings=CropSettings(**settings))
+
+
+@pytest.fixture
+def wide(tmp_path, arrays, table) -> Wide:
+    return Wide(Bench(tmp_path, arrays, table))
+
+
+def test_crops_are_stored_with_room_for_a_turn_if_all_of_them_reach(wide):
+    cohort = wide.build(0.5)
+    assert cohort.baseline.shape == (COUNT, 92, 92)
+    assert "remarks" not in cohort.card
+
+
+def test_one_crop_that_ends_before_makes_all_smaller_and_is_named(wide):
+    cohort = wide.build([0.5] * 6 + [0.3, 0.5])
+    assert cohort.baseline.shape == (COUNT, 64, 64)
+    (remark,) = cohort.card["remarks"]
+    assert "1 of 8 crops hold less than 92 pixels" in remark
+    assert "cases 106" in remark
+    assert "keeps the other 7" in remark
+    with pytest.raises(InputError, match="cases 106 are smaller than 64 pixels"):
+        wide.build([0.5] * 6 + [0.2, 0.5])
+    with pytest.raises(InputError, match=r"cases 106 are smaller than 92 .* --leave-out-short"):
+        wide.build([0.5] * 6 + [0.3, 0.5], size=92)
+
+
+def test_crops_that_end_before_are_left_out_by_name_if_asked(wide):
+    whole = wide.build(0.5)
+    cohort = wide.build([0.5] * 6 + [0.3, 0.5], leave_out_short=True)
+    kept = [place for place in range(COUNT) if place != 6]
+    np.testing.assert_array_equal(cohort.baseline, whole.baseline[kept])
+    assert cohort.card["excluded_cases"] == {"crop below 92 pixels of 0.5 mm": ["106"]}
+    assert not wide.build(0.5, leave_out_short=True).card["excluded_cases"]
+    with pytest.raises(InputError, match="no case is left"):
+        wide.build(0.3, leave_out_short=True)
+    # A spacing that is no spacing is a fault of the table, not of the crop.
+    with pytest.raises(InputError, match="cases 106 is missing"):
+        wide.build([0.5] * 6 + [0.001, 0.5], leave_out_short=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from namd.config.seeding import generator
-from namd.data.rotation import EIGHTHS, QUARTERS, angles_for, centre_cut, draw_angle, rotated_crops
+from namd.data.rotation import EIGHTHS, QUARTERS, angles_for, centre_cut, rotated_crops, unhonoured
 
 
 @pytest.fixture
@@ -68,8 +68,18 @@ def test_an_angle_that_does_not_fit_is_rejected(crops):
         angles_for(16, 24)
 
 
-def test_the_angle_of_a_pair_depends_on_seed_case_and_turn_alone():
-    drawn = [draw_angle(EIGHTHS, 1, "case", turn) for turn in range(64)]
-    assert drawn == [draw_angle(EIGHTHS, 1, "case", turn) for turn in range(64)]
-    assert set(drawn) == set(EIGHTHS)
-    assert drawn != [draw_angle(EIGHTHS, 2, "case", turn) for turn in range(64)]
+@pytest.mark.parametrize(
+    ("rotations", "angles"), [("to_180", (0, 45, 90, 135, 180)), ("to_135", (0, 45, 90, 135))]
+)
+def test_stated_angles_are_kept_to_or_refused(rotations, angles):
+    assert angles_for(91, 64, rotations) == angles
+    with pytest.raises(ValueError, match=f"{rotations}: .* of 91, not 90"):
+        angles_for(90, 64, rotations)
+
+
+def test_turns_that_all_cannot_have_are_said():
+    line = unhonoured(64, 64, "all")
+    assert "64" in line
+    assert "91 needed" in line
+    kept = [(91, "all"), (64, "quarter"), (64, "none"), (91, "to_180")]
+    assert [unhonoured(stored, 64, rotations) for stored, rotations in kept] == [""] * 4

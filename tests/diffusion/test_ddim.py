@@ -39,6 +39,24 @@ def test_fifty_steps_are_fifty_evaluations_and_each_moves():
     assert min(moves) > 1e-4
 
 
+def test_a_skipped_step_is_not_evaluated_and_noise_stands_at_the_next():
+    """The released code of NAMD: 49 evaluations, from t = 961."""
+    seen = []
+
+    def predict(latents, timestep):
+        seen.append((timestep, latents.clone()))
+        return torch.zeros_like(latents)
+
+    noise = draw_noise(0, [0], 0, SHAPE)
+    ddim_sample(predict, noise, SCHEDULE, DDIMSettings(50, skipped_steps=1))
+    assert [timestep for timestep, _ in seen] == list(range(961, 0, -20))
+    assert len(seen) == 49
+    torch.testing.assert_close(seen[0][1], noise)
+    assert inference_timesteps(SCHEDULE.settings, 50, 1) == list(range(961, 0, -20))
+    with pytest.raises(ValueError, match=r"skipped_steps is 0 or more and below .* 50, not 50"):
+        DDIMSettings(50, skipped_steps=50)
+
+
 def test_every_step_has_its_own_noise_level():
     steps = ddim_steps(SCHEDULE, DDIMSettings(50))
     signals = [step.signal for step in steps]

@@ -201,3 +201,84 @@ def test_it_is_json_and_says_simulated_wherever_it_is_shown(table, rows, cases):
     real = build_table(rows, cases.drop(columns="sim_p"), SETTINGS, simulated=False)
     assert "simulated" not in (to_text(real) + to_markdown(real)).lower()
     assert "Research use only" in to_text(real)
+
+
+def judged_anew(rows, cases, seed, sway, noise=0.0):
+    """The rows as a judge of another seed scores them: each judge has a leaning of its own."""
+    random = generator("test-further-judge", seed)
+    leaning = {case: sway * random.normal() for case in cases["case_id"]}
+
+    def scored(row):
+        logit = np.log(row.frame["score"] / (1 - row.frame["score"]))
+        logit = logit + row.frame["case_id"].map(leaning) + noise
+        return row.frame[["case_id", "k"]].assign(score=1 / (1 + np.exp(-logit)))
+
+    return {
+        name: replace(row, further=(*row.further, scored(row)))
+        if row.frame["probability"].notna().any()
+        else row
+        for name, row in rows.items()
+    }
+
+
+def test_values_are_means_over_judges_and_judges_widen_the_intervals(rows, table, cases):
+    several = rows
+    for seed in range(2):
+        several = judged_anew(several, cases, seed, sway=3.0)
+    found = build_table(several, cases, SETTINGS, simulated=True)
+    assert found.interval == "patients x judges"
+    assert any("means over 3 judges" in note for note in found.notes)
+    labels = cases["label"].to_numpy()
+    row = several["namd"]
+    of_mean = [
+        roc_auc_score(
+            labels,
+            each.pivot(index="k", columns="case_id", values="score")[cases["case_id"]].mean(axis=0),
+        )
+        for each in (row.frame, *row.further)
+    ]
+    assert found.row("namd").auroc.mean == pytest.approx(np.mean(of_mean))
+
+    def width(of, name="namd"):
+        return of.row(name).auroc.high - of.row(name).auroc.low
+
+    assert width(found) > 1.5 * width(table)
+    # What no judge scores has the value it had, and the same judges score every other row.
+    assert found.row("ideal_predictor").auroc.mean == pytest.approx(
+        table.row("ideal_predictor").auroc.mean
+    )
+    assert width(found, "ideal_predictor") == pytest.approx(
+        width(table, "ideal_predictor"), rel=0.2
+    )
+    assert found.row("real_baseline").difference_to_baseline["auroc"]["high"] == 0
+    assert found.row("namd").auroc == found.row("namd_again").auroc
+
+
+def test_judges_that_rank_alike_leave_the_intervals_alone(rows, table, cases):
+    alike = judged_anew(judged_anew(rows, cases, 0, sway=0.0), cases, 1, sway=0.0, noise=0.5)
+    found = build_table(alike, cases, SETTINGS, simulated=True)
+    one, other = table.row("namd").auroc_per_draw, found.row("namd").auroc_per_draw
+    assert other.mean == pytest.approx(one.mean)
+    assert other.high - other.low == pytest.approx(one.high - one.low, rel=0.2)
+
+
+def test_an_ensemble_of_logits_is_another_score_of_the_mean_alone(rows, table, cases):
+    logits = build_table(rows, cases, replace(SETTINGS, ensemble="logit"), simulated=True)
+    wide = rows["namd"].frame.pivot(index="k", columns="case_id", values="score").to_numpy()
+    mean = np.log(wide / (1 - wide)).mean(axis=0)
+    assert logits.row("namd").auroc.mean == pytest.approx(roc_auc_score(cases["label"], mean))
+    assert logits.row("namd").auroc.mean != table.row("namd").auroc.mean
+    assert logits.row("namd").auroc_per_draw == table.row("namd").auroc_per_draw
+    # A predictor's values are no probabilities, and one draw is its own mean.
+    assert logits.row("ideal_predictor").auroc == table.row("ideal_predictor").auroc
+    assert any("logits" in note for note in logits.notes)
+    assert not any("logits" in note for note in table.notes)
+
+
+def test_the_deviation_that_is_shown_is_the_one_asked_for(rows, table, cases):
+    population = build_table(rows, cases, replace(SETTINGS, deviation="population"), simulated=True)
+    spread = table.row("namd").auroc_per_draw
+    assert f"{spread.std:.3f}" != f"{spread.std_population:.3f}"
+    for found, value, ddof in ((table, spread.std, 1), (population, spread.std_population, 0)):
+        assert f"{spread.mean:.3f} +- {value:.3f}" in to_markdown(found)
+        assert f"ddof {ddof}" in to_text(found)

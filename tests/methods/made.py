@@ -124,7 +124,7 @@ def context(
 class NotingUNet(UNet2DConditionModel):
     """Predicts nothing; notes whose baseline and which states it was given."""
 
-    config = SimpleNamespace(in_channels=4)
+    config = SimpleNamespace(in_channels=4, encoder_hid_dim=None, cross_attention_dim=WIDTH)
 
     def __init__(self):
         nn.Module.__init__(self)
@@ -139,6 +139,8 @@ class NotingUNet(UNet2DConditionModel):
 
 class AgeReader(SoftPromptContext):
     """A language model that reads the age alone, in both of its sets."""
+
+    width = WIDTH
 
     def __init__(self):
         nn.Module.__init__(self)

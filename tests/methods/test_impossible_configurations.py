@@ -49,6 +49,21 @@ REFUSED = [
         ["image.size=64", "judge.architecture.image_size=64"],
     ),
     (
+        ["evaluate.judge_seeds=[0]"],
+        "evaluate.judge_seeds [0] holds judge.seed 0",
+        ["evaluate.judge_seeds=[1]"],
+    ),
+    (
+        ["evaluate.judge_seeds=[1, 1]"],
+        "evaluate: judge_seeds are different numbers",
+        ["evaluate.judge_seeds=[1, 2]"],
+    ),
+    (
+        ["draws.ddim.skipped_steps=2"],
+        "draws.ddim: skipped_steps is 0 or more and below num_inference_steps 2, not 2",
+        ["draws.ddim.skipped_steps=1"],
+    ),
+    (
         ["draws.ddim.num_inference_steps=1001"],
         "draws.ddim.num_inference_steps 1001 is more than the 1000 steps that noise_schedule",
         ["draws.ddim.num_inference_steps=1000"],
@@ -92,6 +107,11 @@ def test_what_a_run_asks_of_its_cohort_follows_from_its_configuration():
     assert resolve("tiny", None, ["features.normalisation=raw"]).demands() == replace(
         demands, diameters=False
     )
+    for rotations, turned in (("to_180", True), ("to_135", True), ("all", False)):
+        asked = resolve("tiny", None, [f"image.rotations={rotations}"]).demands()
+        assert asked == replace(demands, turned=turned)
+    assert asked.stored_size == 32
+    assert replace(asked, turned=True).stored_size == 46
 
 
 @pytest.mark.parametrize("plan", [["--plan"], []])

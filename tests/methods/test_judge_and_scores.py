@@ -1,6 +1,7 @@
 """Stage bodies of judge, scores, references and reconstruction on a small made-up cohort."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from namd.config.seeding import generator
 from namd.data.cohort import Cohort
 from namd.evaluate.scores import load_rows, load_scores
 from namd.evaluate.settings import EvaluateSettings
-from namd.methods.shared import ideal, judge, reference, scores
+from namd.methods.shared import ideal, judge, reference, rejudged, scores
 from namd.methods.shared.judge_settings import JudgeSettings
 from namd.methods.shared.settings import ImageSettings
 from namd.models.judge_settings import JudgeArchitecture
@@ -196,6 +197,65 @@ def test_rows_without_training(trained, folder, tmp_path):
     labels = Cohort.read(folder, splits=("test",)).table["label"].to_numpy()
     regression = rows["ehr_logistic_regression"][0]["score"].to_numpy()
     assert regression[labels == 1].mean() > regression[labels == 0].mean() + 0.1
+
+
+def put_draws(folder, cohort, count=2):
+    """Write draws as their stage does, each brighter than the one before."""
+    made = {}
+    for k in range(count):
+        drawn = _made(folder / f"draws{k}")
+        images = np.clip((cohort.followup.astype(np.float32) + 1000) / 700 - 1 + 0.1 * k, -1, 1)
+        save_file({"images": images.astype(np.float16)}, drawn / "images.safetensors")
+        cohort.table[["case_id"]].to_parquet(drawn / "cases.parquet")
+        made[f"draws-test[{k}]"] = drawn
+    return made
+
+
+def rejudge(folder, out, judged_by, draws):
+    body = context(folder, out, inputs={"judge-5": judged_by, **draws})
+    body.values = {**body.values, "judge": "judge-5"}
+    list(rejudged.run(body))
+    return pd.read_parquet(out / "scores.parquet")
+
+
+def test_a_further_judge_scores_what_the_first_one_scored(trained, folder, tmp_path):
+    out, _ = trained
+    draws = put_draws(tmp_path, Cohort.read(folder, splits=("test",)))
+    same = rejudge(folder, tmp_path / "same", out, draws)
+    list(reference.run(context(folder, tmp_path / "r", inputs={"judge": out})))
+    outputs = {k: _made(tmp_path / f"scores{k}") for k in range(2)}
+    inputs = {"judge": out, **draws}
+    list(scores.run(context(folder, tmp_path / "o", inputs=inputs, outputs=outputs)))
+    by_row = load_rows(tmp_path / "r")
+    expected = {name: by_row[name][0] for name in ("real_baseline", "real_followup")}
+    expected["drawn"] = pd.concat([load_scores(place)[0] for place in outputs.values()])
+    for name, frame in expected.items():
+        found = same[same["row"] == name]
+        pd.testing.assert_frame_equal(
+            found[["case_id", "k", "score"]].reset_index(drop=True),
+            frame[["case_id", "k", "score"]].reset_index(drop=True),
+            check_dtype=False,
+        )
+    assert set(same["row"]) == {*expected, "copied_baseline"}
+    further = context(folder, tmp_path / "further")
+    further.values = {**further.values, "seed": 5}
+    list(judge.run(further))
+    other = rejudge(folder, tmp_path / "other", tmp_path / "further", draws)
+    assert (other["case_id"] == same["case_id"]).all()
+    assert (other["score"] - same["score"]).abs().mean() > 1e-3
+
+
+def test_the_seed_of_a_further_judge_is_its_own(folder, tmp_path):
+    """Seed 5 as a further judge is the judge of a configuration with seed 5."""
+    short = replace(JUDGE, num_steps=4)
+    further = context(folder, tmp_path / "a", settings=short)
+    further.values = {**further.values, "seed": 5}
+    list(judge.run(further))
+    list(judge.run(context(folder, tmp_path / "b", settings=replace(short, seed=5))))
+    list(judge.run(context(folder, tmp_path / "c", settings=short)))
+    a, b, c = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
+    assert all((a[name] == b[name]).all() for name in a)
+    assert any((a[name] != c[name]).any() for name in a)
 
 
 def test_a_real_cohort_has_no_ideal_sampler(trained, folder, tmp_path):

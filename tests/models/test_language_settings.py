@@ -26,6 +26,7 @@ from namd.models.language_settings import (
         (EmbeddedLanguageSettings, {"batch_size": 0}, {"batch_size": 1}),
         (LanguageSettings, {"source": ""}, {"source": "owner/name"}),
         (LanguageSettings, {"quantisation": "nf4"}, {"quantisation": "nf4", "source": "a/b"}),
+        (LanguageSettings, {"quantisation": "nf4-double"}, {"source": "a/b"}),
         (LoRASettings, {"rank": -1}, {"rank": 4}),
         (LoRASettings, {"rank": 4, "target_modules": ()}, {"rank": 0, "target_modules": ()}),
         (LoRASettings, {"alpha": 0.0}, {"alpha": 1.0}),

@@ -1,6 +1,7 @@
 """Soft prompts of length 0 equal transformers' own hidden states, for every folder format."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -186,6 +187,30 @@ def test_four_bits_need_bitsandbytes(folder, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="bitsandbytes"):
         load_language_model(LanguageSettings(source=str(folder), quantisation="nf4"))
+
+
+@pytest.mark.parametrize("kind", ["nf4", "nf4-double"])
+def test_prompts_learn_through_four_bits(folder, kind):
+    pytest.importorskip("bitsandbytes")
+    settings = LanguageSettings(source=str(folder), quantisation=kind)
+    exact, held = (
+        load_language_model(s) for s in (replace(settings, quantisation="none"), settings)
+    )
+    states = [
+        layer.weight.quant_state for layer in held.model.modules() if hasattr(layer, "quant_state")
+    ]
+    assert states
+    assert {state.quant_type for state in states} == {"nf4"}
+    assert {state.nested for state in states} == {kind == "nf4-double"}
+    made = [
+        SoftPromptContext(each.model, each.tokenizer, SoftPromptSettings(2, 3), seed=1)
+        for each in (exact, held)
+    ]
+    full, four = (context(REPORTS) for context in made)
+    # 4 bits are not exact, and not noise.
+    assert 0 < (full - four).abs().mean() < 0.5 * full.std()
+    four.square().sum().backward()
+    assert made[1].prompts.grad.abs().sum(dim=(1, 2)).min() > 0
 
 
 def test_context_takes_a_model_in_memory(folder):

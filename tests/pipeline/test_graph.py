@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from toy_run import cohort_digest, configure
 from toy_stages import stages
 
+from namd.config.errors import InputError
+from namd.config.parsing import LATER
 from namd.methods.base import CohortSlice, Stage
 from namd.pipeline.graph import make_plan
 
@@ -156,3 +159,51 @@ def test_planning_imports_no_torch():
 
 def test_every_toy_stage_is_declared_once():
     assert len(stages(configure().config)) == 12
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class WithChoice(Inner):
+    order: str = field(default="fixed", metadata=LATER)
+
+
+@dataclass(frozen=True)
+class WithPlainField(Inner):
+    order: str = "fixed"
+
+
+def key_of(train, reads=("train",)):
+    stage = Stage("train", 1, "train", "toy_stages:train", reads=reads)
+    (node,) = make_plan([stage], SimpleNamespace(train=train)).nodes
+    return node.key
+
+
+def test_a_field_added_later_moves_no_key_until_it_says_something_new():
+    before = key_of(Inner())
+    assert key_of(WithChoice()) == before
+    assert len({before, key_of(WithChoice(order="random")), key_of(WithPlainField())}) == 3
+
+
+def test_a_stage_may_read_such_a_field_alone():
+    plain = ("train.rate",)
+    both = ("train.rate", "train.order")
+    assert key_of(WithChoice(), both) == key_of(WithChoice(), plain)
+    assert key_of(WithChoice(order="random"), both) != key_of(WithChoice(), plain)
+    assert key_of(WithPlainField(), both) != key_of(WithChoice(), plain)
+
+
+def test_a_package_that_a_stage_needs_is_asked_for_before_anything_is_built():
+    def needing(package):
+        stage = Stage("train", 1, "train", "toy_stages:train", packages={package: f"get {package}"})
+        return [stage]
+
+    absent = needing("no_such_package")
+    with pytest.raises(InputError, match="get no_such_package"):
+        make_plan(absent, SimpleNamespace())
+    (provisional,) = make_plan(absent, SimpleNamespace(), provisional=True).nodes
+    (present,) = make_plan(needing("json"), SimpleNamespace()).nodes
+    assert present.key == provisional.key

@@ -7,7 +7,13 @@ from scipy.stats import norm, ttest_1samp
 from namd.config.seeding import generator
 from namd.statistics.ranking import weighted_ranking
 from namd.statistics.resampling import cross, percentile_interval
-from namd.statistics.seeds import arm_weights, class_patients, seed_mean, weighted_mean
+from namd.statistics.seeds import (
+    arm_weights,
+    class_patients,
+    crossed_mean,
+    seed_mean,
+    weighted_mean,
+)
 
 
 def test_without_patients_it_is_the_t_test():
@@ -116,3 +122,48 @@ def test_percentiles_of_resampled_seeds_would_not():
     held = coverage(3, 0.6, 0.3, 150)
     assert held["percentiles"] < 0.85
     assert held["ours"] > 0.88
+
+
+def test_one_seed_or_one_judge_leaves_the_other_factor():
+    random = generator("test-crossed")
+    values, replicates = random.normal(size=4), random.normal(size=(4, 50))
+    alone = seed_mean(values, replicates, 20)
+    for shape in ((4, 1), (1, 4)):
+        found = crossed_mean(values.reshape(shape), replicates.reshape(*shape, 50), 20)
+        assert found.interval() == alone.interval()
+
+
+def crossed_coverage(
+    seeds: int, judges: int, by_seed: float, by_judge: float, repeats: int
+) -> dict[str, float]:
+    """How often intervals hold a mean of 0, with and without judges as a factor of their own."""
+    held = {"crossed": 0, "seeds alone": 0}
+    random = generator("test-crossed-coverage", seeds, judges, str(by_judge))
+    for _ in range(repeats):
+        together, apart = 0.5, 0.2
+        cells = (
+            random.normal(0, by_seed, (seeds, 1))
+            + random.normal(0, by_judge, (1, judges))
+            + random.normal(0, 0.2, (seeds, judges))
+            + random.normal(0, together)
+            + random.normal(0, apart, (seeds, judges))
+        )
+        resampled = random.normal(0, together, 200) + random.normal(0, apart, (seeds, judges, 200))
+        replicates = cells[..., None] + resampled
+        crossed = crossed_mean(cells, replicates, 60).interval()
+        held["crossed"] += crossed.low <= 0 <= crossed.high
+        plain = seed_mean(cells.mean(axis=1), replicates.mean(axis=1), 60).interval()
+        held["seeds alone"] += plain.low <= 0 <= plain.high
+    return {name: count / repeats for name, count in held.items()}
+
+
+@pytest.mark.parametrize(("seeds", "judges"), [(3, 3), (5, 3), (2, 4)])
+@pytest.mark.parametrize(("by_seed", "by_judge"), [(0.3, 0.3), (0.6, 0.0), (0.0, 0.8)])
+def test_intervals_over_seeds_and_judges_hold_the_truth(seeds, judges, by_seed, by_judge):
+    held = crossed_coverage(seeds, judges, by_seed, by_judge, 400)
+    assert held["crossed"] >= 0.92
+
+
+def test_more_seeds_do_not_average_the_judges_away():
+    held = crossed_coverage(8, 3, 0.0, 1.0, 400)
+    assert held["seeds alone"] < 0.85 < 0.9 < held["crossed"]

@@ -15,6 +15,7 @@ words below by a YAML file or a mapping; a word that is mapped to null is not re
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -42,6 +43,7 @@ from namd.data.sources.columns import (
     read_columns,
     some,
 )
+from namd.data.sources.extent import falls_short, stored_size, wanted
 from namd.data.sources.intensities import require_finite, require_hu, require_masks
 from namd.data.sources.masks import require_on_nodules
 from namd.data.splits import assign_split
@@ -123,6 +125,12 @@ def build(
     if select and not spared.all():
         words, excluded = _select(words, arrays, settings, files, spared)
         has = followed_lines(words, arrays, files)
+    if settings.leave_out_short:
+        words, left_out = _leave_out_short(words, arrays, settings, files, has)
+        excluded |= left_out
+        has = followed_lines(words, arrays, files)
+    size, remarks = stored_size(settings, words, arrays, files, has)
+    settings = replace(settings, size=size)
     require_finite(arrays, words, files.images, "hu")
     table = _table(words, files, settings, seed)
     baseline, mask = _resample_baseline(words, arrays, settings, files, progress)
@@ -133,8 +141,8 @@ def build(
         )
     cohort = Cohort(table, baseline, followup, has, mask)
     cohort.card = _card(cohort, files, excluded)
-    if read.remarks:
-        cohort.card["remarks"] = read.remarks
+    if read.remarks or remarks:
+        cohort.card["remarks"] = [*read.remarks, *remarks]
     cohort.card["split_column"] = read.sources.get("split")
     cohort.card["unused"] = {
         "columns": unused_columns(read, arrays, simulated=select),
@@ -207,6 +215,25 @@ def _select(
             f"({', '.join(f'{len(ids)} {why}' for why, ids in excluded.items())})"
         )
     return _where(words, keep.to_numpy()), {reason: ids for reason, ids in excluded.items() if ids}
+
+
+def _leave_out_short(
+    words: dict[str, pd.Series],
+    arrays: Arrays,
+    settings: CropSettings,
+    files: CropFiles,
+    has: npt.NDArray[np.bool_] | None,
+) -> tuple[dict[str, pd.Series], dict[str, list[str]]]:
+    """Return the lines whose crops reach as far as the stored ones do, and which do not."""
+    short = falls_short(settings, words, arrays, files, has)
+    reason = f"crop below {wanted(settings)} pixels of {settings.spacing_mm:g} mm"
+    if short.all():
+        raise InputError(
+            f"{files.images}: no case is left ({len(short)} {reason}); take a smaller --size or "
+            "--spacing"
+        )
+    left_out = {reason: words["case_id"][short].tolist()} if short.any() else {}
+    return _where(words, ~short), left_out
 
 
 def _table(
@@ -308,7 +335,7 @@ def _resample_baseline(
     progress: Progress | None,
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8] | None]:
     spacing = _spacings(words, "spacing_mm", arrays, settings, files)
-    size = settings.size
+    size = wanted(settings)
     baseline = np.empty((len(spacing), size, size), dtype=np.int16)
     contoured = "votes" in arrays or "mask" in arrays
     mask = np.zeros(baseline.shape, dtype=np.uint8) if contoured else None
@@ -336,10 +363,11 @@ def _resample_followup(
     require_finite(arrays, followed, files.images, "followup_hu")
     word = "followup_spacing_mm" if "followup_spacing_mm" in words else "spacing_mm"
     spacing = _spacings(followed, word, arrays, settings, files)
-    followup = np.zeros((len(rows), settings.size, settings.size), dtype=np.int16)
+    size = wanted(settings)
+    followup = np.zeros((len(rows), size, size), dtype=np.int16)
     for line, row, native_mm in zip(np.flatnonzero(has), followed["row"], spacing, strict=True):
         crop = arrays["followup_hu"][row]
-        followup[line] = resample(crop, native_mm, settings.spacing_mm, settings.size)
+        followup[line] = resample(crop, native_mm, settings.spacing_mm, size)
     return followup
 
 
@@ -360,12 +388,13 @@ def _spacings(
             f"or not within {low:g}-{high:g} mm"
         )
     native_size = arrays["hu"].shape[-1]
-    short = ~reaches(native_size, spacing, settings.size, settings.spacing_mm)
+    size = wanted(settings)
+    short = ~reaches(native_size, spacing, size, settings.spacing_mm)
     if short.any():
         raise InputError(
             f"{files.images}: crops of cases {some(words['case_id'][short].tolist())} are smaller "
-            f"than {settings.size} pixels of {settings.spacing_mm:g} mm; take a smaller --size or "
-            "--spacing, or leave them out"
+            f"than {size} pixels of {settings.spacing_mm:g} mm; take a smaller --size or "
+            "--spacing, or leave them out with --leave-out-short"
         )
     return spacing
 

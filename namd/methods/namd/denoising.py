@@ -16,6 +16,7 @@ from namd.diffusion.schedule import NoiseSchedule, add_noise, prediction_target
 from namd.losses.noise_prediction import noise_prediction_loss
 from namd.losses.total import StepOutput
 from namd.methods.shared.latents import PairedLatents
+from namd.models.vae import Posterior
 from namd.train.loop import autocast
 from namd.train.order import CaseOrder
 from namd.train.workers import World
@@ -86,6 +87,9 @@ class BatchSource:
             crops of both time points (Eq 9).
         batch_size: Global.
         drop_rate: Share of records replaced by the null token.
+        copies: One pass holds every pair at every rotation angle; else every pair once, at an
+            angle that is drawn.
+        sampled_condition: The baseline's latents are a posterior sample; else its mean.
     """
 
     name: str
@@ -96,11 +100,14 @@ class BatchSource:
     paired: bool
     batch_size: int
     drop_rate: float = 0.0
+    copies: bool = False
+    sampled_condition: bool = False
 
     @property
     def num_items(self) -> int:
         """Training items in one pass."""
-        return len(self.latents) if self.paired else 2 * len(self.latents)
+        copies = self.latents.num_angles if self.copies else 1
+        return copies * len(self.latents) if self.paired else 2 * len(self.latents)
 
     def at(self, step: int) -> DenoisingBatch:
         """Return this rank's part of a step's batch; the numbers of the whole are drawn first."""
@@ -115,6 +122,13 @@ class BatchSource:
             self.seed, self.name, step, self.batch_size, shape, purpose="posterior-noise"
         )
         noise = training_noise(self.seed, self.name, step, self.batch_size, shape)
+        baseline_noise = None
+        if self.sampled_condition:
+            baseline_noise = training_noise(
+                self.seed, self.name, step, self.batch_size, shape, purpose="baseline-noise"
+            )[part]
+        if self.copies:
+            turns = items // len(self.latents)
         return self._batch(
             items[part],
             turns[part],
@@ -122,6 +136,7 @@ class BatchSource:
             posterior_noise[part],
             noise[part],
             drop[part],
+            baseline_noise,
         )
 
     def validation(self) -> list[DenoisingBatch]:
@@ -139,10 +154,13 @@ class BatchSource:
                     rng.standard_normal((2, len(items), *shape), dtype=np.float32)
                 )
                 zeros = np.zeros(len(items), int)
+                drop = zeros.astype(np.float32)
+                third = None
+                if self.sampled_condition:
+                    drawn = rng.standard_normal((len(items), *shape), dtype=np.float32)
+                    third = torch.from_numpy(drawn)
                 batches.append(
-                    self._batch(
-                        items, zeros, timesteps, noise[0], noise[1], zeros.astype(np.float32)
-                    )
+                    self._batch(items, zeros, timesteps, noise[0], noise[1], drop, third)
                 )
         return batches
 
@@ -154,13 +172,15 @@ class BatchSource:
         posterior_noise: Tensor,
         noise: Tensor,
         drop: np.ndarray,
+        baseline_noise: Tensor | None = None,
     ) -> DenoisingBatch:
         cases = items % len(self.latents)
         later = self.latents.followup.at(turns, cases).sample(posterior_noise)
         condition = None
         if self.paired:
             target = later
-            condition = self.latents.baseline.at(turns, cases).mean.to(self.world.device)
+            condition = condition_of(self.latents.baseline.at(turns, cases), baseline_noise)
+            condition = condition.to(self.world.device)
         else:
             earlier = self.latents.baseline.at(turns, cases).sample(posterior_noise)
             first_visit = torch.from_numpy(items < len(self.latents))[:, None, None, None]
@@ -174,6 +194,13 @@ class BatchSource:
             cases,
             torch.from_numpy(drop).to(device),
         )
+
+
+def condition_of(
+    baseline: Posterior, noise: Float[Tensor, "B C h w"] | None
+) -> Float[Tensor, "B C h w"]:
+    """Return the baseline latents that the U-Net reads: a posterior sample, or the mean."""
+    return baseline.mean if noise is None else baseline.sample(noise)
 
 
 def validator(

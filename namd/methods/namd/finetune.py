@@ -3,27 +3,35 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from namd.data.cohort import Cohort
 from namd.data.intensity import to_unit
+from namd.data.missing import filled_as_released
 from namd.data.report import report_text
 from namd.data.rotation import centre_cut
 from namd.data.schema import EHR_FEATURES
 from namd.diffusion.conditioning import condition_on_latents
+from namd.diffusion.noise import draw_noise
 from namd.diffusion.schedule import noise_schedule
 from namd.methods.base import StageContext, Step
-from namd.methods.namd.denoising import BatchSource, DenoisingObjective, validator
+from namd.methods.namd.denoising import (
+    BatchSource,
+    DenoisingObjective,
+    condition_of,
+    validator,
+)
 from namd.methods.namd.pretrain import language_folder, load_denoiser, save_denoiser
-from namd.methods.namd.quick_draws import QuickDraws
+from namd.methods.namd.quick_draws import DRAW_SEED, QuickDraws
 from namd.methods.namd.settings import ReportSettings
 from namd.methods.shared.crop_set import read_split
 from namd.methods.shared.latents import PairedLatents, load_latents
 from namd.models.initialisation import initialised_from
 from namd.models.language import SoftPromptContext, build_context
-from namd.models.unet import NullContext
+from namd.models.unet import NullContext, reading, width_read
 from namd.models.vae import load_vae
 from namd.train.fit import fit
 from namd.train.loop import TrainState
@@ -55,7 +63,13 @@ class RecordContext(nn.Module):
 
 def reports_of(cohort: Cohort, settings: ReportSettings) -> list[str]:
     """Return the report of every case."""
-    records = cohort.table[list(EHR_FEATURES)].to_dict("records")
+    return report_texts(cohort.table[list(EHR_FEATURES)], settings)
+
+
+def report_texts(table: pd.DataFrame, settings: ReportSettings) -> list[str]:
+    """Return the report of every record, one a row, with NaN for what is missing."""
+    filled = filled_as_released(table) if settings.missing == "filled" else table
+    records = filled.to_dict("records")
     return [report_text(record, settings.include, settings.perpendicular) for record in records]
 
 
@@ -65,7 +79,6 @@ def run(context: StageContext) -> Iterator[Step]:
     seed = context.settings.train_seed
     device = context.world.device
     unet, null = load_denoiser(context.inputs["pretrain"])
-    condition_on_latents(unet, unet.config.in_channels)
     with initialised_from(NAME, seed):
         soft_prompt = build_context(
             context.settings.language,
@@ -75,6 +88,11 @@ def run(context: StageContext) -> Iterator[Step]:
             language_folder(context),
             seed,
         )
+        if width_read(unet) != soft_prompt.width:
+            # Pretrained under CLIP's empty prompt: what reads the records is new.
+            unet = reading(unet, soft_prompt.width, context.settings.unet.text_projection)
+            null = NullContext(soft_prompt.width)
+    condition_on_latents(unet, unet.config.in_channels)
     record = RecordContext(soft_prompt, null)
     objective = DenoisingObjective(
         unet, record, noise_schedule(context.settings.noise_schedule)
@@ -124,6 +142,8 @@ def _source(context: StageContext, objective: DenoisingObjective, split: str) ->
         paired=True,
         batch_size=settings.batch_size,
         drop_rate=settings.condition_dropout,
+        copies=settings.epoch == "copies",
+        sampled_condition=settings.baseline_latent == "sample",
     )
 
 
@@ -143,15 +163,20 @@ def _quick_draws(
     vae, scale = load_vae(context.inputs["vae"])
     vae = vae.to(device)
     size = context.settings.image.size
+    cases = cohort.table["case_id"].tolist()
+    baseline = latents.baseline.at(np.array(0))
+    noise = None
+    if context.settings.finetune.baseline_latent == "sample":
+        noise = draw_noise(DRAW_SEED, cases, 0, baseline.mean.shape[1:], purpose="quick-baseline")
     return QuickDraws(
         objective.unet,
         lambda cases: record(cases, torch.zeros(len(cases), device=device)),
         lambda latents: vae.decode(latents / scale),
         objective.schedule,
-        condition=latents.baseline.mean[0],
+        condition=condition_of(baseline, noise),
         followup=to_unit(centre_cut(np.asarray(cohort.followup), size)),
         spacing_mm=cohort.table["spacing_mm"].to_numpy(float),
-        case_ids=cohort.table["case_id"].tolist(),
+        case_ids=cases,
         precision=context.settings.precision,
         device=device,
     )

@@ -4,19 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from namd.config.seeding import generator
 from namd.data.cohort import Cohort
-from namd.data.report import report_text
 from namd.data.rotation import rotated_crops
+from namd.data.schema import EHR_FEATURES
 from namd.diffusion.ddim import ddim_sample, inference_timesteps
 from namd.diffusion.noise import draw_noise
 from namd.diffusion.schedule import noise_schedule
 from namd.methods.base import StageContext
-from namd.methods.namd.finetune import reports_of
+from namd.methods.namd.denoising import condition_of
+from namd.methods.namd.finetune import report_texts, reports_of
 from namd.methods.namd.pretrain import language_folder, load_denoiser
 from namd.methods.shared.latents import encode_crops
 from namd.models.language import load_context
@@ -44,10 +46,14 @@ class LatentDiffusionDrawer:
         self.unet, self.null = load_denoiser(context.inputs["finetune"])
         for module in (self.vae, self.unet, self.null):
             module.requires_grad_(False).eval().to(self.device)
-        steps = inference_timesteps(settings.noise_schedule, self.settings.ddim.num_inference_steps)
+        ddim = self.settings.ddim
+        steps = inference_timesteps(
+            settings.noise_schedule, ddim.num_inference_steps, ddim.skipped_steps
+        )
         self.prepared = PreparedUNet(self.unet, steps, self.precision)
         hu = rotated_crops(cohort.baseline, 0, settings.image.size)
-        self.condition = encode_crops(self.vae, hu, context).mean * self.scale
+        self.baseline = encode_crops(self.vae, hu, context)
+        self.samples_baseline = settings.finetune.baseline_latent == "sample"
         self.states = self._read_records(context, cohort)
 
     def __len__(self) -> int:
@@ -55,13 +61,17 @@ class LatentDiffusionDrawer:
 
     def draw(self, cases: np.ndarray, index: int) -> Float[Tensor, "B 1 H W"]:
         """Return draw `index` of these cases."""
-        shape = tuple(self.condition.shape[1:])
+        shape = tuple(self.baseline.mean.shape[1:])
         ids = [self.case_ids[case] for case in cases]
 
         def noise(step: int | None = None) -> Tensor:
             return draw_noise(self.draw_seed, ids, index, shape, step).to(self.device)
 
-        condition = self.condition[cases].to(self.device)
+        own = None
+        if self.samples_baseline:
+            own = draw_noise(self.draw_seed, ids, index, shape, purpose="draw-baseline")
+        baseline = condition_of(self.baseline.at(cases), own)
+        condition = (baseline * self.scale).to(self.device)
         states = self.states[cases].to(self.device)
 
         predict_noise = self.prepared.bind(condition, states)
@@ -80,7 +90,8 @@ class LatentDiffusionDrawer:
 
     def report(self, values: Mapping[str, Any]) -> str:
         """Return the report that is read of a record's values."""
-        return report_text(values, self.reported.include, self.reported.perpendicular)
+        table = pd.DataFrame([dict(values)], columns=list(EHR_FEATURES))
+        return report_texts(table, self.reported)[0]
 
     @torch.no_grad()
     def _read_records(self, context: StageContext, cohort: Cohort) -> Tensor:

@@ -8,6 +8,7 @@ is listed in docs/reproducing.md.
 from dataclasses import replace
 from pathlib import Path
 
+from namd.data.rotation import STATED
 from namd.data.schema import NODULE_FEATURES, PATIENT_FEATURES
 from namd.data.settings import CohortDemands
 from namd.methods.base import CohortSlice, DrawerCode, Method, Stage
@@ -16,6 +17,7 @@ from namd.methods.shared.stages import (
     CROPS,
     autoencoder_stages,
     draw_stages,
+    further_judges,
     reconstruction_stage,
     reference_stages,
     resolved,
@@ -52,7 +54,11 @@ def resolve(config: NAMDConfig) -> NAMDConfig:
 
 def demands(config: NAMDConfig) -> CohortDemands:
     """Return what the stages need of a cohort: crops to cut images from, diameters to scale by."""
-    return CohortDemands(config.image.size, config.features.normalisation == "standardised")
+    return CohortDemands(
+        config.image.size,
+        diameters=config.features.normalisation == "standardised",
+        turned=config.image.rotations in STATED,
+    )
 
 
 def stages(config: NAMDConfig) -> tuple[Stage, ...]:
@@ -70,10 +76,12 @@ def stages(config: NAMDConfig) -> tuple[Stage, ...]:
             "finetune.soft_prompt",
             "finetune.lora",
             "finetune.readout",
+            "finetune.baseline_latent",
         ),
         upstream=("vae", "finetune", *_language(config)),
         columns=(*CROPS, *NODULE_FEATURES, *PATIENT_FEATURES, "label"),
         weights=("language.source",),
+        packages=config.language.packages,
     )
     return (
         *autoencoder_stages(config),
@@ -81,11 +89,13 @@ def stages(config: NAMDConfig) -> tuple[Stage, ...]:
         *reference_stages(config.evaluate),
         reconstruction_stage(config.evaluate),
         *drawn,
+        *further_judges(config.evaluate, vae=True),
     )
 
 
 def _training(config: NAMDConfig) -> list[Stage]:
     language = _language(config)
+    clip = ("pretrain.clip_weights",) if config.pretrain.clip_weights is not None else ()
     probe = Stage(
         family="probe",
         code_version=1,
@@ -109,14 +119,21 @@ def _training(config: NAMDConfig) -> list[Stage]:
         reads=("pretrain", "unet", "noise_schedule", "precision", "language"),
         upstream=("latents", *language),
         seeds=("train_seed",),
-        weights=("unet.weights", "language.source"),
+        weights=("unet.weights", "language.source", *clip),
     )
     finetune = Stage(
         family="finetune",
         code_version=2,
         role="train",
         body=f"{BODIES}.finetune:run",
-        reads=("finetune", "noise_schedule", "precision", "language", "image.size"),
+        reads=(
+            "finetune",
+            "noise_schedule",
+            "precision",
+            "language",
+            "image.size",
+            *(("unet.text_projection",) if clip else ()),
+        ),
         upstream=("vae", "latents", "pretrain", *language),
         cohort=CohortSlice(
             ("case_id", "patient_id", *DRAWN, *NODULE_FEATURES, *PATIENT_FEATURES),
@@ -124,6 +141,7 @@ def _training(config: NAMDConfig) -> list[Stage]:
         ),
         seeds=("train_seed",),
         weights=("language.source",),
+        packages=config.language.packages,
     )
     return [probe, *([embedded] if language else []), pretrain, finetune]
 

@@ -1,10 +1,10 @@
 """Stage `pretrain`: the U-Net learns single crops without a record (NAMD Eq 9)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from namd.diffusion.schedule import NoiseSchedule, noise_schedule
 from namd.methods.base import StageContext, Step
 from namd.methods.namd.denoising import BatchSource, DenoisingObjective, validator
 from namd.methods.shared.latents import load_latents
+from namd.models.clip_null import empty_prompt_states
 from namd.models.initialisation import initialised_from
 from namd.models.language import context_width
 from namd.models.unet import NullContext, build_unet
@@ -41,10 +42,17 @@ def run(context: StageContext) -> Iterator[Step]:
     seed = context.settings.train_seed
     train = load_latents(context.inputs["latents"], "train")
     channels, size = train.baseline.mean.shape[2], train.baseline.mean.shape[-1]
-    width = context_width(context.settings.language, language_folder(context))
+    architecture = context.settings.unet
+    states = None
+    if settings.clip_weights is not None:
+        states = empty_prompt_states(settings.clip_weights)
+        architecture = replace(architecture, text_projection="none")
+        width = states.shape[-1]
+    else:
+        width = context_width(context.settings.language, language_folder(context))
     with initialised_from(NAME, seed):
-        unet = build_unet(context.settings.unet, channels, channels, width, size)
-        null = NullContext(width)
+        unet = build_unet(architecture, channels, channels, width, size)
+        null = NullContext(width, states)
         objective = DenoisingObjective(unet, NullRecord(null), _schedule(context))
     objective.to(context.world.device)
     source = BatchSource(
@@ -92,8 +100,7 @@ def load_denoiser(folder: Path) -> tuple[UNet2DConditionModel, NullContext]:
     """Undo `save_denoiser`."""
     token = load_file(folder / "null_token.safetensors")["token"]
     null = NullContext(token.shape[-1])
-    with torch.no_grad():
-        null.token.copy_(token)
+    null.token.data = token
     return load_diffusers(UNet2DConditionModel, folder, "unet"), null
 
 

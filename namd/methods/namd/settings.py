@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from namd.config.parsing import LATER
 from namd.data.report import FEATURES
 from namd.diffusion.settings import DDIMSettings, NoiseScheduleSettings
 from namd.methods.shared.settings import FeatureSettings, MethodConfig, VAESettings
@@ -18,7 +19,15 @@ from namd.train.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class PretrainSettings(TrainingSettings):
-    """Stage `pretrain` (Eq 9): the U-Net learns single crops, both time points."""
+    """Stage `pretrain` (Eq 9): the U-Net learns single crops, both time points.
+
+    Attributes:
+        clip_weights: Folder of Stable Diffusion 1.5, whose text encoder's states of the empty
+            prompt are the context (released code; the U-Net then reads that width, and stage
+            `finetune` gives it K/V projections for the language model's); null: a learned token.
+    """
+
+    clip_weights: str | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,13 @@ class ReportSettings:
     Attributes:
         include: Feature names in NLST's spelling; empty: no record at all.
         perpendicular: Add the perpendicular diameter, which the paper's sentence leaves out.
+        missing: What a record lacks is `omitted` [ours], or `filled`: a missing margin becomes 3
+            and missing family flags 0, as in the released code.
     """
 
     include: tuple[str, ...] = FEATURES
     perpendicular: bool = False
+    missing: Literal["omitted", "filled"] = field(default="omitted", metadata=LATER)
 
     def __post_init__(self) -> None:
         """Reject a feature that no report knows."""
@@ -51,6 +63,10 @@ class FinetuneSettings(TrainingSettings):
         readout: Token whose last hidden state is read.
         condition_dropout: Share of training cases whose record is replaced by the null token
             (0: no classifier-free guidance, as in the paper).
+        epoch: What a pass of `num_epochs` holds: each of the `pairs` once, at an angle that is
+            drawn, or all their rotated `copies`, as the released code counts.
+        baseline_latent: What conditions the U-Net, in training and in every draw: the
+            posterior's `mean`, or a `sample` of it (released code).
     """
 
     report: ReportSettings = field(default_factory=ReportSettings)
@@ -58,6 +74,8 @@ class FinetuneSettings(TrainingSettings):
     lora: LoRASettings = field(default_factory=LoRASettings)
     readout: Readout = "eos"
     condition_dropout: float = 0.0
+    epoch: Literal["pairs", "copies"] = field(default="pairs", metadata=LATER)
+    baseline_latent: Literal["mean", "sample"] = field(default="mean", metadata=LATER)
 
     def __post_init__(self) -> None:
         """Reject impossible shares."""

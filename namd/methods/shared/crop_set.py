@@ -17,7 +17,8 @@ from namd.config.seeding import generator
 from namd.data.cohort import Cohort
 from namd.data.features import NoduleFeatures
 from namd.data.intensity import to_unit
-from namd.data.rotation import angles_for, rotated_crops
+from namd.data.missing import filled_as_released
+from namd.data.rotation import angles_for, rotated_crops, unhonoured
 from namd.methods.declared import DeclaredCohort
 from namd.methods.shared.settings import ImageSettings
 
@@ -49,6 +50,7 @@ class CropSet:
         image: Size and rotations.
         features: Makes attribute vectors; None: they are not read, and have no columns.
         labelled: Whether labels are read; all are unknown if not.
+        filled: Whether missing attributes have the released code's values in the features.
     """
 
     def __init__(
@@ -57,10 +59,13 @@ class CropSet:
         image: ImageSettings,
         features: NoduleFeatures | None,
         labelled: bool = True,
+        *,
+        filled: bool = False,
     ) -> None:
         has = np.flatnonzero(np.asarray(cohort.has_followup))
         stored = np.concatenate([cohort.baseline, np.asarray(cohort.followup)[has]])
         cases = np.concatenate([np.arange(len(cohort)), has])
+        self.unhonoured = unhonoured(stored.shape[-1], image.size, image.rotations)
         self.angles = angles_for(stored.shape[-1], image.size, image.rotations)
         self.hu = np.stack([rotated_crops(stored, angle, image.size) for angle in self.angles])
         self.case_ids = cohort.table["case_id"].to_numpy()[cases]
@@ -72,7 +77,9 @@ class CropSet:
         self.complete = np.zeros(len(cases), bool)
         if features is not None:
             tables = [cohort.table, followup_table(cohort.table.iloc[has])]
-            values, self.complete = features.transform(pd.concat(tables, ignore_index=True))
+            table = pd.concat(tables, ignore_index=True)
+            known = filled_as_released(table) if filled else table
+            values, self.complete = features.transform(known)
             self.features = np.where(self.complete[:, None], values, 0).astype(np.float32)
 
     def __len__(self) -> int:

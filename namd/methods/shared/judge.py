@@ -1,6 +1,7 @@
 """Stage `judge`: the classifier that scores every row's images, trained on real crops alone."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class JudgeObjective(nn.Module):
 
 def run(context: StageContext) -> Iterator[Step]:
     """Train on train crops of both time points whose label is known; keep what validates best."""
-    settings: JudgeSettings = context.settings.judge
+    settings = _settings(context)
     if settings.architecture.image_size != context.settings.image.size:
         raise InputError(
             f"judge.architecture.image_size {settings.architecture.image_size} must equal "
@@ -51,6 +52,8 @@ def run(context: StageContext) -> Iterator[Step]:
         )
     crops, known = _labelled(context, "train")
     held_out, held_out_known = _labelled(context, "validation")
+    if crops.unhonoured:
+        context.warn(crops.unhonoured)
     with initialised_from(NAME, settings.seed):
         objective = JudgeObjective(Judge(settings.architecture), settings.label_smoothing)
     objective.to(context.world.device)
@@ -71,6 +74,12 @@ def run(context: StageContext) -> Iterator[Step]:
     context.notes["judge"] = validate()
 
 
+def _settings(context: StageContext) -> JudgeSettings:
+    """Return how this judge is trained: a further one has a seed of its own."""
+    settings: JudgeSettings = context.settings.judge
+    return replace(settings, seed=int(dict(context.values).get("seed", settings.seed)))
+
+
 def _labelled(context: StageContext, split: str) -> tuple[CropSet, Int[np.ndarray, " N"]]:
     """Return a split's crops and the numbers of those whose label is known.
 
@@ -89,7 +98,7 @@ def _labelled(context: StageContext, split: str) -> tuple[CropSet, Int[np.ndarra
 def _batches(
     context: StageContext, crops: CropSet, known: np.ndarray
 ) -> Callable[[int], CropBatch]:
-    settings: JudgeSettings = context.settings.judge
+    settings = _settings(context)
     order = CaseOrder(NAME, settings.seed, len(known), settings.batch_size)
     part = share_of(settings.batch_size, context.world.rank, context.world.size)
     shape = (settings.batch_size, 1, context.settings.image.size, context.settings.image.size)

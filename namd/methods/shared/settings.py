@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from namd.config.parsing import LATER
 from namd.evaluate.settings import EvaluateSettings
 from namd.losses.settings import MINIMUM_CASES
 from namd.methods.shared.judge_settings import JudgeSettings
@@ -22,11 +23,13 @@ class ImageSettings:
     Attributes:
         size: Pixels per side, cut from the middle of the stored crop.
         rotations: `all` multiples of 45 degrees where the stored crop is large enough, else
-            multiples of 90; `quarter`: multiples of 90; `none`.
+            multiples of 90, and that is said; `quarter`: multiples of 90; `none`; `to_180` (the
+            paper: 0, 45, 90, 135, 180) and `to_135` (released code, conditional configuration):
+            refused if the stored crop has no room.
     """
 
     size: int = 64
-    rotations: Literal["all", "quarter", "none"] = "all"
+    rotations: Literal["all", "quarter", "none", "to_180", "to_135"] = "all"
 
     def __post_init__(self) -> None:
         """Reject sizes the networks cannot halve three times."""
@@ -40,9 +43,12 @@ class FeatureSettings:
 
     Attributes:
         normalisation: `standardised` [ours] or `raw` (NAMD's released code).
+        missing: A case that lacks an attribute is `left_out` of the alignment [ours], or it is
+            `filled`: a missing margin becomes 3, as in the released code.
     """
 
     normalisation: Literal["standardised", "raw"] = "standardised"
+    missing: Literal["left_out", "filled"] = field(default="left_out", metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -138,4 +144,9 @@ class MethodConfig:
             raise ValueError(
                 f"judge.architecture.image_size {self.judge.architecture.image_size} must equal "
                 f"image.size {self.image.size}"
+            )
+        if self.judge.seed in self.evaluate.judge_seeds:
+            raise ValueError(
+                f"evaluate.judge_seeds {list(self.evaluate.judge_seeds)} holds judge.seed "
+                f"{self.judge.seed}: that judge would count twice"
             )

@@ -3,6 +3,7 @@
 Two methods that declare one of these with the same settings share its artifact.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -127,6 +128,7 @@ def draw_stages(
     weights: tuple[str, ...] = (),
     seeds: tuple[str, ...] = ("draw_seed",),
     stochastic: bool = True,
+    packages: Mapping[str, str] | None = None,
 ) -> list[Stage]:
     """Return the draws of the evaluated split, then their scores: one stage each per draw index.
 
@@ -141,6 +143,7 @@ def draw_stages(
         weights: Configuration paths that name external weights.
         seeds: Configuration paths of the seeds that draws depend on.
         stochastic: Whether draws differ.
+        packages: As a stage states them.
     """
     indices = range(evaluate.num_draws if stochastic else 1)
     draws = [
@@ -157,6 +160,7 @@ def draw_stages(
             split=evaluate.split,
             index=index,
             drawer=drawer,
+            packages=packages or {},
         )
         for index in indices
     ]
@@ -198,6 +202,31 @@ def reference_stages(evaluate: EvaluateSettings) -> list[Stage]:
     )
     redraws = (replace(ideal, index=index) for index in range(evaluate.num_draws))
     return [judge_stage(), reference, *redraws]
+
+
+def further_judges(evaluate: EvaluateSettings, *, vae: bool = False) -> list[Stage]:
+    """Return, for each further judge's seed, the judge and its scores of every image.
+
+    `vae`: the method has an autoencoder, whose reconstructions are scored too.
+    """
+    return [stage for seed in evaluate.judge_seeds for stage in _further_judge(evaluate, seed, vae)]
+
+
+def _further_judge(evaluate: EvaluateSettings, seed: int, vae: bool) -> list[Stage]:
+    split, judge = evaluate.split, replace(judge_stage(), family=f"judge-{seed}")
+    rejudged = Stage(
+        family=f"rejudged-{seed}",
+        code_version=1,
+        role="rejudge",
+        body=f"{BODIES}.rejudged:run",
+        reads=("image", "precision", *SUBSET, "evaluate.num_draws"),
+        upstream=(f"draws-{split}", judge.family, *(("vae",) if vae else ())),
+        cohort=CohortSlice((*TRUTH, *LAW), (split,)),
+        seeds=("evaluate.ideal_seed",),
+        split=split,
+        values={"judge": judge.family, "scored": f"draws-{split}"},
+    )
+    return [replace(judge, values={"seed": seed}), rejudged]
 
 
 def reconstruction_stage(evaluate: EvaluateSettings) -> Stage:

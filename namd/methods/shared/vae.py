@@ -116,9 +116,13 @@ def run(context: StageContext) -> Iterator[Step]:
     settings, seed = context.settings.vae, context.settings.train_seed
     train_cohort = read_split(context.cohort, "train")
     features = NoduleFeatures.fit(train_cohort.table, context.settings.features.normalisation)
-    crops = CropSet(train_cohort, context.settings.image, features)
-    held_out = CropSet(read_split(context.cohort, "validation"), context.settings.image, features)
+    filled = context.settings.features.missing == "filled"
+    crops = CropSet(train_cohort, context.settings.image, features, filled=filled)
+    validation = read_split(context.cohort, "validation")
+    held_out = CropSet(validation, context.settings.image, features, filled=filled)
     objective = _build(context).to(context.world.device)
+    if crops.unhonoured:
+        context.warn(crops.unhonoured)
     state = TrainState(
         NAME,
         objective,
