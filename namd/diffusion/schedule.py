@@ -1,12 +1,15 @@
 """The noise schedule as a tensor, and the forward process. Sampling is in ddim.py."""
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from diffusers import DDIMScheduler
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from namd.diffusion.settings import NoiseScheduleSettings
+from namd.diffusion.settings import NoiseScheduleSettings, TimestepSettings
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ def diffusers_scheduler(settings: NoiseScheduleSettings) -> DDIMScheduler:
 
     Every field is given: its defaults are not Stable Diffusion's.
     """
-    return DDIMScheduler(
+    scheduler = DDIMScheduler(
         num_train_timesteps=settings.num_train_timesteps,
         beta_start=settings.beta_start,
         beta_end=settings.beta_end,
@@ -45,6 +48,14 @@ def diffusers_scheduler(settings: NoiseScheduleSettings) -> DDIMScheduler:
         timestep_spacing=settings.timestep_spacing,
         rescale_betas_zero_snr=settings.rescale_betas_zero_snr,
     )
+    if settings.log_snr_shift:
+        factor = math.exp(settings.log_snr_shift)
+        signal = scheduler.alphas_cumprod.double()
+        shifted = (factor * signal / (1 + (factor - 1) * signal)).float()
+        scheduler.alphas_cumprod = shifted
+        if not settings.set_alpha_to_one:
+            scheduler.final_alpha_cumprod = shifted[0]
+    return scheduler
 
 
 def noise_schedule(settings: NoiseScheduleSettings) -> NoiseSchedule:
@@ -68,6 +79,39 @@ def prediction_target(
     signal = schedule.alphas_cumprod.to(timesteps.device)[timesteps].to(latents)
     signal = signal[:, None, None, None]
     return signal.sqrt() * noise - (1 - signal).sqrt() * latents
+
+
+def sigmas(schedule: NoiseSchedule) -> Float[np.ndarray, " T"]:
+    """Return sqrt((1 - abar_t) / abar_t) of every timestep, rising; inf where no signal is left."""
+    signal = schedule.alphas_cumprod.double().cpu().numpy()
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.sqrt((1 - signal) / signal))
+
+
+def training_timesteps(
+    random: np.random.Generator, count: int, settings: TimestepSettings, schedule: NoiseSchedule
+) -> Int[np.ndarray, " count"]:
+    """Draw the timesteps of a training batch."""
+    total = schedule.settings.num_train_timesteps
+    if settings.kind == "uniform":
+        return random.integers(total, size=count)
+    wanted = np.exp(random.normal(settings.log_sigma_mean, settings.log_sigma_std, count))
+    return np.minimum(np.searchsorted(sigmas(schedule), wanted), total - 1)
+
+
+def min_snr_weights(
+    timesteps: Int[Tensor, " B"], schedule: NoiseSchedule, gamma: float
+) -> Float[Tensor, " B"]:
+    """Return the weights of squared errors that bound the clean latents' (Hang et al. 2023).
+
+    min(SNR, gamma) is the weight of an error of the clean latents; one of the noise is that
+    divided by SNR, one of v by SNR + 1.
+    """
+    signal = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
+    snr = signal / (1 - signal)
+    if schedule.settings.prediction_type == "epsilon":
+        return torch.clamp(gamma / snr, max=1.0)
+    return torch.clamp(snr, max=gamma) / (snr + 1)
 
 
 def add_noise(

@@ -5,6 +5,9 @@ from typing import Literal
 
 from namd.config.parsing import LATER
 
+MAXIMUM_SHIFT = 10.0
+"""Of log SNR: a factor of 22,026, beyond which a schedule is all noise or none."""
+
 
 @dataclass(frozen=True)
 class NoiseScheduleSettings:
@@ -32,6 +35,10 @@ class NoiseScheduleSettings:
             the latents there: a network learns to read their mean level from it, and finds that
             of the average image in every draw's first noise. Needs `v_prediction`: where no
             signal is left, epsilon says nothing about it.
+        log_snr_shift: Added to log(abar_t / (1 - abar_t)) at every timestep: the shifted schedule
+            of simple diffusion (Hoogeboom et al. 2023, Eq 5), where latents of side d take
+            2 log(64 / d); 0: none. Above 0 there is less noise everywhere, so that the last
+            timestep keeps more signal, unless `rescale_betas_zero_snr` leaves none to shift.
     """
 
     num_train_timesteps: int = 1000
@@ -44,6 +51,7 @@ class NoiseScheduleSettings:
     set_alpha_to_one: bool = False
     clip_sample: bool = False
     rescale_betas_zero_snr: bool = False
+    log_snr_shift: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Reject schedules that cannot be."""
@@ -61,6 +69,11 @@ class NoiseScheduleSettings:
                 "the last sampling step would change nothing: steps_offset 0 needs "
                 "set_alpha_to_one, got steps_offset 0 and set_alpha_to_one False"
             )
+        if abs(self.log_snr_shift) > MAXIMUM_SHIFT:
+            raise ValueError(
+                f"log_snr_shift lies in [-{MAXIMUM_SHIFT:g}, {MAXIMUM_SHIFT:g}], "
+                f"not {self.log_snr_shift}"
+            )
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
             raise ValueError(
                 "rescale_betas_zero_snr needs prediction_type v_prediction, not epsilon: a last "
@@ -72,6 +85,27 @@ class NoiseScheduleSettings:
         """Steps that a sampler can take: T, or T - 1 where an offset would pass the last one."""
         offset = self.steps_offset if self.timestep_spacing == "leading" else 0
         return self.num_train_timesteps - offset
+
+
+@dataclass(frozen=True)
+class TimestepSettings:
+    """At which timesteps a network is trained. Validation always spreads them evenly.
+
+    Attributes:
+        kind: `uniform`, or `log_normal` (EDM, Karras et al. 2022, Section 5): log sigma is normal,
+            sigma = sqrt((1 - abar_t) / abar_t), and the timestep is the first with as much noise.
+        log_sigma_mean: Of that normal; EDM's -1.2 is for data of deviation 0.5, -0.5 for 1.
+        log_sigma_std: Likewise.
+    """
+
+    kind: Literal["uniform", "log_normal"] = "uniform"
+    log_sigma_mean: float = -0.5
+    log_sigma_std: float = 1.2
+
+    def __post_init__(self) -> None:
+        """Reject a deviation that is none."""
+        if self.log_sigma_std <= 0:
+            raise ValueError(f"log_sigma_std is above 0, not {self.log_sigma_std}")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from namd.statistics.ensembles import crps, interval_covers, mean_by_quantile
 from namd.statistics.resampling import patient_weights, percentile_interval
 
 TRUE_DIAMETER = "followup_SCT_LONG_DIA"
+BASELINE_DIAMETER = "SCT_LONG_DIA"
+SMALL_MM = 6.0
+"""Nodules whose baseline diameter lies below are small: they must neither vanish nor widen."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,25 @@ class DiameterAgreement:
 
 
 @dataclass(frozen=True)
+class SmallNodules:
+    """Draws of the nodules that measure less than SMALL_MM at baseline, by the table.
+
+    The baseline decides: nodules chosen by their follow-up would look too large in any honest draw.
+
+    Attributes:
+        below_mm: SMALL_MM.
+        cases: How many have a measurable follow-up and draw.
+        bias_mm: Mean of drawn minus true by the stated rule: value, low, high.
+        unmeasured: Share of their draws on which no nodule stands out.
+    """
+
+    below_mm: float
+    cases: int
+    bias_mm: dict[str, float | None]
+    unmeasured: float
+
+
+@dataclass(frozen=True)
 class DiameterCalibration:
     """Calibration of a row's diameters, all measured on images by the one stated rule.
 
@@ -45,6 +67,7 @@ class DiameterCalibration:
         unmeasured: Share of drawn images on which no nodule stands out.
         rule: Against the same rule on the real follow-up.
         table: Against the cohort's recomputed follow-up diameter, where it has one.
+        small: Of small nodules alone, by the same rule; None if there are none.
     """
 
     nominal_coverage: float
@@ -52,6 +75,7 @@ class DiameterCalibration:
     unmeasured: float
     rule: DiameterAgreement | None
     table: DiameterAgreement | None
+    small: SmallNodules | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +114,29 @@ def diameter_calibration(
         unmeasured=float(np.mean(~np.isfinite(drawn))),
         rule=_agreement(drawn, measured, weights, settings),
         table=None if table is None else _agreement(drawn, table, weights, settings),
+        small=_small_nodules(drawn, measured, cases, weights, settings),
+    )
+
+
+def _small_nodules(
+    drawn: np.ndarray,
+    measured: np.ndarray,
+    cases: pd.DataFrame,
+    weights: np.ndarray,
+    settings: EvaluateSettings,
+) -> SmallNodules | None:
+    if BASELINE_DIAMETER not in cases:
+        return None
+    small = cases[BASELINE_DIAMETER].to_numpy(float) < SMALL_MM
+    usable = small & np.isfinite(measured) & np.isfinite(drawn).any(axis=1)
+    if not usable.any():
+        return None
+    bias = np.nanmean(drawn[usable], axis=1) - measured[usable]
+    return SmallNodules(
+        below_mm=SMALL_MM,
+        cases=int(usable.sum()),
+        bias_mm=_mean_interval(bias, weights[usable], settings),
+        unmeasured=float(np.mean(~np.isfinite(drawn[small]))),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from namd.config.seeding import generator
+from namd.evaluate.ideal_share import draw_blocks
 from namd.evaluate.settings import EvaluateSettings
 from namd.statistics.ensembles import mean_over_draws
 from namd.statistics.intervals import patient_bootstrap, patients_x_seeds
@@ -30,6 +31,8 @@ class Ranked:
     """One row: metric values per draw (K,) and of the mean, and replicates of both.
 
     Attributes:
+        at_draws: AUROC of means over fewer draws, by their number: column 0 is the data itself, the
+            others are replicates. With several judges a line for each, (J, 1 + B).
         judges: The same under each judge; empty if there is one judge.
         num_patients: Of the smaller class.
     """
@@ -38,6 +41,7 @@ class Ranked:
     crossed: dict[str, np.ndarray]
     of_mean: dict[str, float]
     of_mean_replicates: dict[str, np.ndarray]
+    at_draws: dict[int, np.ndarray]
     judges: tuple["Ranked", ...] = ()
     num_patients: int = 0
 
@@ -108,8 +112,12 @@ def _rank_rows(
     weights: np.ndarray,
     settings: EvaluateSettings,
 ) -> dict[str, Ranked]:
+    blocks = {name: draw_blocks(values, settings.ensemble) for name, values in scores.items()}
     stacked = np.concatenate(
-        [np.concatenate([s, mean_over_draws(s, settings.ensemble)[None]]) for s in scores.values()]
+        [
+            np.concatenate([s, mean_over_draws(s, settings.ensemble)[None], *blocks[name].values()])
+            for name, s in scores.items()
+        ]
     )
     result = weighted_ranking(labels, stacked, weights)
     metrics = {"auroc": result.auroc, "auprc": result.average_precision}
@@ -117,12 +125,21 @@ def _rank_rows(
     for name, values in scores.items():
         stop = start + len(values)
         block = {metric: found[start : stop + 1] for metric, found in metrics.items()}
-        rows[name] = _ranked(name, block, settings)
+        averaged = {1: result.auroc[start:stop].mean(axis=0), len(values): result.auroc[stop]}
         start = stop + 1
+        for count, means in blocks[name].items():
+            averaged[count] = result.auroc[start : start + len(means)].mean(axis=0)
+            start += len(means)
+        rows[name] = _ranked(name, block, averaged, settings)
     return rows
 
 
-def _ranked(name: str, metrics: dict[str, np.ndarray], settings: EvaluateSettings) -> Ranked:
+def _ranked(
+    name: str,
+    metrics: dict[str, np.ndarray],
+    at_draws: dict[int, np.ndarray],
+    settings: EvaluateSettings,
+) -> Ranked:
     """Split one row's block: column 0 is the data itself, the last line the mean over draws."""
     num_draws = len(metrics["auroc"]) - 1
     crossed = {}
@@ -135,6 +152,7 @@ def _ranked(name: str, metrics: dict[str, np.ndarray], settings: EvaluateSetting
         crossed=crossed,
         of_mean={m: float(v[-1, 0]) for m, v in metrics.items()},
         of_mean_replicates={m: v[-1, 1:] for m, v in metrics.items()},
+        at_draws=at_draws,
     )
 
 
@@ -149,6 +167,7 @@ def _merged(judges: Sequence[Ranked], num_patients: int) -> Ranked:
         crossed=mean(lambda judge: judge.crossed),
         of_mean={m: float(np.mean([judge.of_mean[m] for judge in judges])) for m in METRICS},
         of_mean_replicates=mean(lambda judge: judge.of_mean_replicates),
+        at_draws={k: np.stack([j.at_draws[k] for j in judges]) for k in judges[0].at_draws},
         judges=tuple(judges),
         num_patients=num_patients,
     )

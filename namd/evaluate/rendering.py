@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from namd.config.flattening import flat
-from namd.evaluate.calibration import DiameterAgreement
+from namd.evaluate.calibration import SMALL_MM, DiameterAgreement
 from namd.evaluate.table import IDEAL, ResultTable, Row, Spread
 from namd.statistics.notices import RESEARCH_ONLY, simulated_notice
 
@@ -80,7 +80,8 @@ def _score_cells(row: Row, with_ideal: bool, ddof: int) -> list[str]:
     ]
     if with_ideal:
         share = row.share_of_ideal
-        cells.insert(6, _number(share.value if share else None, 2))
+        bounds = _bounds(share.low, share.high, 2) if share else ""
+        cells.insert(6, _number(share.value if share else None, 2) + bounds)
     return cells
 
 
@@ -89,6 +90,7 @@ def faithfulness_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
     quintiles = max((len(row.quintiles or ()) for row in table.rows), default=0)
     rows = [row for row in table.rows if row.diameter or row.quintiles]
     header = ["row", "coverage (rule)", "CRPS mm (rule)", "coverage (table)", "CRPS mm (table)"]
+    header.append(f"bias mm, baseline < {SMALL_MM:g} mm")
     header += [f"P | p quintile {number + 1}" for number in range(quintiles)]
     return header, [_faithfulness_cells(row, quintiles) for row in rows]
 
@@ -98,6 +100,8 @@ def _faithfulness_cells(row: Row, quintiles: int) -> list[str]:
     cells = [row.title]
     for agreement in agreements:
         cells += [_coverage(agreement), _estimate(agreement.crps_mm, 2) if agreement else ABSENT]
+    small = row.diameter.small if row.diameter else None
+    cells.append(_estimate(small.bias_mm, 2) if small else ABSENT)
     for number in range(quintiles):
         found = row.quintiles[number] if row.quintiles and number < len(row.quintiles) else None
         if found is None:
@@ -107,6 +111,26 @@ def _faithfulness_cells(row: Row, quintiles: int) -> list[str]:
         else:
             cells.append(f"{found.mean:.3f} ({found.mean - found.ideal:+.3f})")
     return cells
+
+
+def share_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells of the share of the ideal sampler's gain at several draws."""
+    shares = {row.title: row.share_of_ideal.by_draws for row in table.rows if row.share_of_ideal}
+    shares = {title: found for title, found in shares.items() if found}
+    counts = sorted({entry.num_draws for found in shares.values() for entry in found})
+    header = ["row"]
+    for count in counts:
+        header += [f"of ideal, K = {count}", f"minus ideal predictor, K = {count}"]
+    rows = []
+    for title, found in shares.items():
+        entries = {entry.num_draws: entry for entry in found}
+        cells = [title]
+        for count in counts:
+            entry = entries.get(count)
+            cells.append(_estimate(entry.share, 2) if entry else ABSENT)
+            cells.append(_estimate(entry.gap_to_predictor) if entry else ABSENT)
+        rows.append(cells)
+    return header, rows
 
 
 def to_text(table: ResultTable, width: int = WIDTH) -> str:
@@ -155,6 +179,11 @@ def _parts(table: ResultTable) -> list[tuple[str, tuple[list[str], list[list[str
         about = f"faithfulness: coverage of {share:.0%} diameter intervals, mean judge probability"
         about += ", in brackets minus the ideal sampler's" if table.simulated else ""
         parts.append((about + (" (simulated)" if table.simulated else ""), faithful))
+    shares = share_cells(table)
+    if shares[1]:
+        about = "share of the ideal sampler's gain, and AUROC minus the ideal predictor's, by the "
+        about += "number of draws averaged"
+        parts.append((about + (" (simulated)" if table.simulated else ""), shares))
     return parts
 
 

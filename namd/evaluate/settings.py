@@ -6,6 +6,7 @@ from typing import Literal
 from namd.config.parsing import LATER
 
 BASELINE, FOLLOWUP, IDEAL = "real_baseline", "real_followup", "ideal_sampler"
+PREDICTOR = "ideal_predictor"
 """Rows of the result table that other rows are read against."""
 
 MAXIMUM_DRAWS = 1000

@@ -16,9 +16,10 @@ from namd.evaluate.calibration import (
     diameter_calibration,
     quintile_means,
 )
+from namd.evaluate.ideal_share import ShareOfIdeal, share_of_ideal
 from namd.evaluate.ranking import METRICS, Ranked, Ranking, rank
 from namd.evaluate.scores import SetMetrics
-from namd.evaluate.settings import BASELINE, FOLLOWUP, IDEAL, EvaluateSettings
+from namd.evaluate.settings import BASELINE, FOLLOWUP, IDEAL, PREDICTOR, EvaluateSettings
 from namd.statistics.intervals import PATIENT_BOOTSTRAP, PATIENTS_X_JUDGES
 from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
 
@@ -28,7 +29,7 @@ TITLES = {
     "copied_baseline": "baseline copied as follow-up",
     "longest_diameter": "longest diameter alone",
     "ehr_logistic_regression": "EHR logistic regression",
-    "ideal_predictor": "ideal predictor (p itself)",
+    PREDICTOR: "ideal predictor (p itself)",
     IDEAL: "ideal sampler",
     "reconstruction": "reconstructed follow-up",
 }
@@ -68,15 +69,6 @@ class Spread:
     std_population: float | None
     low: float | None
     high: float | None
-
-
-@dataclass(frozen=True)
-class ShareOfIdeal:
-    """(row - real baseline) / (ideal sampler - real baseline), AUROCs of the mean over draws."""
-
-    value: float | None
-    numerator: dict[str, float | None]
-    denominator: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -174,6 +166,8 @@ class ResultTable:
         plain["notes"] = list(plain["notes"])
         for row in plain["rows"]:
             row["quintiles"] = None if row["quintiles"] is None else list(row["quintiles"])
+            if (share := row["share_of_ideal"]) is not None:
+                share["by_draws"] = list(share["by_draws"])
         return plain
 
 
@@ -320,8 +314,15 @@ def _with_references(found: Row, own: Ranked, ranking: Ranking) -> Row:
             gap_recovered_per_draw=_ratio(differences["auroc_per_draw"].value, gap),
         )
     if ideal is not None:
-        whole = ideal.difference(baseline, "auroc", level)
-        share = ShareOfIdeal(_ratio(gain.value, whole.value), gain.to_mapping(), whole.to_mapping())
+        predictor = ranking.rows.get(PREDICTOR)
+        share = share_of_ideal(
+            own.at_draws,
+            ideal.at_draws,
+            baseline.at_draws[1],
+            None if predictor is None else predictor.at_draws[1],
+            level,
+            own.num_patients,
+        )
         found = replace(found, share_of_ideal=share)
     return found
 

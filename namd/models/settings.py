@@ -1,7 +1,12 @@
 """Shapes of the networks as values. Torch-free, so that plans and searches can read them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from namd.config.parsing import LATER
+
+LOGVAR_RANGE = (-30.0, 20.0)
+"""To which diffusers clamps a posterior's log-variance."""
 
 TextProjection = Literal["none", "text_proj"]
 
@@ -24,6 +29,8 @@ class VAEArchitecture:
         norm_num_groups: Groups of the group norms.
         mid_block_attention: Self-attention at the lowest resolution.
         dropout: In the residual blocks, in training only (NAMD's released code: 0.2).
+        posterior_logvar_init: Log-variance of every posterior before the first step [ours]; null:
+            whatever random weights give, about 0. Random weights only.
     """
 
     weights: str | None = None
@@ -35,6 +42,7 @@ class VAEArchitecture:
     norm_num_groups: int = 8
     mid_block_attention: bool = True
     dropout: float = 0.2
+    posterior_logvar_init: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Reject shapes that diffusers would refuse later, or build without a word."""
@@ -50,6 +58,19 @@ class VAEArchitecture:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout lies in [0, 1), not {self.dropout}")
+        self._check_logvar()
+
+    def _check_logvar(self) -> None:
+        value = self.posterior_logvar_init
+        if value is None:
+            return
+        if self.weights is not None:
+            raise ValueError(
+                f"posterior_logvar_init {value} would overwrite what the pretrained weights know; "
+                "set it to null, or weights to null"
+            )
+        if not LOGVAR_RANGE[0] <= value <= LOGVAR_RANGE[1]:
+            raise ValueError(f"posterior_logvar_init lies in {list(LOGVAR_RANGE)}, not {value}")
 
     @property
     def downsampling(self) -> int:

@@ -81,6 +81,8 @@ def build_vae(architecture: VAEArchitecture) -> GreyAutoencoder:
     """
     if architecture.weights is None:
         autoencoder = AutoencoderKL(**_diffusers_arguments(architecture))
+        if architecture.posterior_logvar_init is not None:
+            _start_logvar_at(autoencoder, architecture.posterior_logvar_init)
     else:
         autoencoder = load_diffusers(
             AutoencoderKL, require("sd15-vae", architecture.weights), "vae"
@@ -124,6 +126,15 @@ def load_diffusers(model_class: type[Model], folder: Path, part: str) -> Model:
     # next artifact.
     model.register_to_config(_name_or_path="")
     return model
+
+
+@torch.no_grad()
+def _start_logvar_at(autoencoder: AutoencoderKL, logvar: float) -> None:
+    """Make every posterior's log-variance this number, whatever the image; means stay as drawn."""
+    moments = autoencoder.quant_conv
+    channels = autoencoder.config.latent_channels
+    moments.weight[channels:] = 0
+    moments.bias[channels:] = logvar
 
 
 def _diffusers_arguments(architecture: VAEArchitecture) -> dict[str, object]:

@@ -127,6 +127,9 @@ def test_gap_and_share_of_ideal_are_the_stated_ratios(table):
     assert row.share_of_ideal.value == pytest.approx(numerator / whole)
     assert ideal.share_of_ideal.value == pytest.approx(1.0)
     assert row.share_of_ideal.numerator["low"] < numerator < row.share_of_ideal.numerator["high"]
+    for name in ("namd", "ideal_sampler", "real_followup"):
+        found = table.row(name)
+        assert found.share_of_ideal.numerator == found.difference_to_baseline["auroc"]
 
 
 def test_faithfulness_tells_a_calibrated_row_from_a_narrow_one(rows, cases):
@@ -162,6 +165,32 @@ def test_a_case_that_one_draw_has_not_scored_is_left_out(rows, cases):
     table = build_table({**rows, "namd": RowScores(holed)}, cases, SETTINGS, simulated=True)
     assert table.cases == len(cases) - 1
     assert np.isfinite(table.row("namd").auroc_per_draw.mean)
+
+
+def test_small_nodules_that_vanish_or_widen_are_distinguished_from_those_that_do_not(rows, cases):
+    few = cases.assign(SCT_LONG_DIA=np.where(np.arange(len(cases)) % 4 == 0, 5.0, 9.0))
+    small = few["case_id"][few["SCT_LONG_DIA"] < 6]
+    wide = rows["ideal_sampler"].frame.copy()
+    wide.loc[wide["case_id"].isin(small), "diameter_mm"] += 1.0
+    large = rows["ideal_sampler"].frame.copy()
+    large.loc[~large["case_id"].isin(small), "diameter_mm"] += 1.0
+    gone = rows["ideal_sampler"].frame.copy()
+    gone.loc[gone["case_id"].isin(small) & (gone["k"] == 0), "diameter_mm"] = np.nan
+    truth = rows["real_followup"].frame.copy()
+    truth["diameter_mm"] = truth["case_id"].map(few.set_index("case_id")["followup_SCT_LONG_DIA"])
+    frames = {"wide": wide, "large": large, "gone": gone, "real_followup": truth}
+    everything = {**rows, **{name: RowScores(found) for name, found in frames.items()}}
+    table = build_table(everything, few, SETTINGS, simulated=True)
+    plain = table.row("ideal_sampler").diameter.small
+    assert (plain.below_mm, plain.cases, plain.unmeasured) == (6.0, len(small), 0.0)
+    assert plain.bias_mm["low"] < 0 < plain.bias_mm["high"]
+    found = {name: table.row(name).diameter.small for name in ("wide", "large", "gone")}
+    assert found["wide"].bias_mm["value"] == pytest.approx(plain.bias_mm["value"] + 1)
+    assert found["large"].bias_mm["value"] == plain.bias_mm["value"]
+    assert found["gone"].unmeasured == pytest.approx(1 / 5)
+    assert "bias mm, baseline < 6 mm" in to_markdown(table)
+    unknown = build_table(everything, few.drop(columns="SCT_LONG_DIA"), SETTINGS, simulated=True)
+    assert unknown.row("wide").diameter.small is None
 
 
 def test_missing_weights_give_none_and_a_note(table):
@@ -243,6 +272,10 @@ def test_values_are_means_over_judges_and_judges_widen_the_intervals(rows, table
         return of.row(name).auroc.high - of.row(name).auroc.low
 
     assert width(found) > 1.5 * width(table)
+    share = found.row("namd").share_of_ideal
+    assert share.numerator == found.row("namd").difference_to_baseline["auroc"]
+    assert share.denominator == found.row("ideal_sampler").difference_to_baseline["auroc"]
+    assert share.by_draws[-1].auroc == pytest.approx(found.row("namd").auroc.mean)
     # What no judge scores has the value it had, and the same judges score every other row.
     assert found.row("ideal_predictor").auroc.mean == pytest.approx(
         table.row("ideal_predictor").auroc.mean

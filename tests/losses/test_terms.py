@@ -82,6 +82,15 @@ def test_noise_prediction_is_the_mean_squared_error():
     torch.testing.assert_close(noise_prediction_loss(a, b), literal)
 
 
+def test_weights_multiply_each_cases_own_error():
+    a, b = normal(2, 4, 2, 2), normal(2, 4, 2, 2, seed=1)
+    each = [noise_prediction_loss(a[i : i + 1], b[i : i + 1]) for i in range(2)]
+    weights = torch.tensor([0.25, 2.0]).double()
+    literal = (0.25 * each[0] + 2.0 * each[1]) / 2
+    torch.testing.assert_close(noise_prediction_loss(a, b, weights), literal)
+    assert abs(noise_prediction_loss(a, b, weights.flip(0)) - literal) > 1e-3
+
+
 def test_perceptual_distance_sees_directions_and_not_lengths():
     maps, others = [normal(2, 5, 4, 4)], [normal(2, 5, 4, 4, seed=1)]
     assert perceptual_distance(maps, [3 * maps[0]]).item() == pytest.approx(0, abs=1e-9)

@@ -68,6 +68,38 @@ REFUSED = [
         "draws.ddim.num_inference_steps 1001 is more than the 1000 steps that noise_schedule",
         ["draws.ddim.num_inference_steps=1000"],
     ),
+    (["latents.fold=3"], "latents.fold 3 does not divide the 8", ["latents.fold=4"]),
+    (["latents.fold=0"], "latents: fold is 1 or more, not 0", ["latents.fold=1"]),
+    (
+        ["draws.guidance_interval=[3,0.3]"],
+        "draws: guidance_interval: 0 <= low < high, not [3.0, 0.3]",
+        ["draws.guidance_interval=[0.3,3]"],
+    ),
+    (
+        ["finetune.target=residual", "finetune.baseline_latent=sample"],
+        "finetune: target residual is added to the baseline's posterior mean",
+        ["finetune.baseline_latent=mean"],
+    ),
+    (
+        ["finetune.min_snr_gamma=0"],
+        "finetune: min_snr_gamma is above 0 or null, not 0",
+        ["finetune.min_snr_gamma=null"],
+    ),
+    (
+        ["pretrain.timesteps.log_sigma_std=0"],
+        "pretrain.timesteps: log_sigma_std is above 0, not 0",
+        ["pretrain.timesteps.log_sigma_std=1"],
+    ),
+    (
+        ["noise_schedule.log_snr_shift=11"],
+        "noise_schedule: log_snr_shift lies in [-10, 10], not 11",
+        ["noise_schedule.log_snr_shift=10"],
+    ),
+    (
+        ["vae.architecture.posterior_logvar_init=21"],
+        "vae.architecture: posterior_logvar_init lies in [-30.0, 20.0], not 21",
+        ["vae.architecture.posterior_logvar_init=20"],
+    ),
     (
         [LEADING, "draws.ddim.num_inference_steps=1000"],
         "draws.ddim.num_inference_steps 1000 is more than the 999",

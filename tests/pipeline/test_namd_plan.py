@@ -3,12 +3,14 @@
 import pytest
 
 from namd.config.errors import InputError
+from namd.config.fingerprint import canonical_json
 from namd.pipeline.graph import make_plan
 from namd.pipeline.run_configuration import resolve
 
 DRAWN = {"draws-test", "scores-test"}
 DENOISED = {"finetune", *DRAWN}
-FROM_VAE = {"vae", "latents", "probe", "pretrain", "reconstruction-test", *DENOISED}
+FROM_LATENTS = {"latents", "probe", "pretrain", *DENOISED}
+FROM_VAE = {"vae", "reconstruction-test", *FROM_LATENTS}
 
 
 def keys(*overrides):
@@ -32,12 +34,45 @@ def keys(*overrides):
         ("draws.ddim.num_inference_steps=3", DRAWN),
         ("evaluate.num_bootstrap=99", set()),
         ("evaluate.interval=0.9", set()),
+        ("vae.architecture.posterior_logvar_init=-6", FROM_VAE),
+        ("latents.scaling=per_channel", FROM_LATENTS),
+        ("latents.fold=2", FROM_LATENTS),
+        ("pretrain.min_snr_gamma=5", {"pretrain", *DENOISED}),
+        ("noise_schedule.log_snr_shift=1", {"pretrain", *DENOISED}),
+        ("finetune.timesteps.kind=log_normal", DENOISED),
+        ("finetune.min_snr_gamma=5", DENOISED),
+        ("finetune.target=residual", DENOISED),
+        ("draws.guidance_interval=[0.3,3]", DRAWN),
     ],
 )
 def test_a_change_retrains_its_stage_and_what_follows(override, expected):
     before, after = keys(), keys(override)
     found = {name.partition("[")[0] for name in before if before[name] != after[name]}
     assert found == expected
+
+
+ADDED = {
+    "posterior_logvar_init": "vae.architecture.posterior_logvar_init=-6",
+    "latents": "latents.scaling=per_channel",
+    "min_snr_gamma": "finetune.min_snr_gamma=5",
+    "timesteps": "finetune.timesteps.kind=log_normal",
+    "log_snr_shift": "noise_schedule.log_snr_shift=1",
+    "target": "finetune.target=residual",
+    "guidance_interval": "draws.guidance_interval=[0.3,3]",
+}
+
+
+@pytest.mark.parametrize(("name", "override"), ADDED.items())
+def test_values_that_earlier_versions_lacked_are_in_no_identity_until_they_change(name, override):
+    def named(*overrides):
+        configuration = resolve("tiny", None, overrides)
+        plan = make_plan(
+            configuration.stages(), configuration.config, cohort_digest=lambda cohort: "cohort"
+        )
+        return any(f'"{name}":' in canonical_json(node.identity["slice"]) for node in plan.nodes)
+
+    assert not named()
+    assert named(override)
 
 
 def test_more_draws_leave_every_earlier_key_alone():

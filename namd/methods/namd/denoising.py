@@ -1,7 +1,7 @@
 """What stages `pretrain` and `finetune` share: the U-Net with its context, batches, validation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,9 +12,17 @@ from torch import Tensor, nn
 from namd.config.seeding import generator
 from namd.diffusion.conditioning import conditioned_input
 from namd.diffusion.noise import training_noise
-from namd.diffusion.schedule import NoiseSchedule, add_noise, prediction_target
+from namd.diffusion.schedule import (
+    NoiseSchedule,
+    add_noise,
+    min_snr_weights,
+    prediction_target,
+    training_timesteps,
+)
+from namd.diffusion.settings import TimestepSettings
 from namd.losses.noise_prediction import noise_prediction_loss
 from namd.losses.total import StepOutput
+from namd.methods.namd.target import FollowupTarget, Target
 from namd.methods.shared.latents import PairedLatents
 from namd.models.vae import Posterior
 from namd.train.loop import autocast
@@ -52,15 +60,23 @@ class DenoisingBatch:
 
 
 class DenoisingObjective(nn.Module):
-    """Squared error of the predicted noise, or v (Eq 9 without a condition, Eq 10 with one)."""
+    """Squared error of the predicted noise, or v (Eq 9 without a condition, Eq 10 with one).
+
+    With `min_snr_gamma` errors are weighed while it trains, and never in eval mode.
+    """
 
     def __init__(
-        self, unet: UNet2DConditionModel, context: nn.Module, schedule: NoiseSchedule
+        self,
+        unet: UNet2DConditionModel,
+        context: nn.Module,
+        schedule: NoiseSchedule,
+        min_snr_gamma: float | None = None,
     ) -> None:
         super().__init__()
         self.unet = unet
         self.context = context
         self.schedule = schedule
+        self.min_snr_gamma = min_snr_gamma
 
     def forward(self, batch: DenoisingBatch) -> StepOutput:
         """Return the mean squared error of the prediction."""
@@ -72,7 +88,10 @@ class DenoisingObjective(nn.Module):
             noisy, batch.timesteps, encoder_hidden_states=states, return_dict=False
         )[0]
         target = prediction_target(batch.latents, batch.noise, batch.timesteps, self.schedule)
-        loss = noise_prediction_loss(predicted.float(), target)
+        weights = None
+        if self.training and self.min_snr_gamma is not None:
+            weights = min_snr_weights(batch.timesteps, self.schedule, self.min_snr_gamma)
+        loss = noise_prediction_loss(predicted.float(), target, weights)
         return StepOutput(loss, {"mse": loss.detach()})
 
 
@@ -90,6 +109,8 @@ class BatchSource:
         copies: One pass holds every pair at every rotation angle; else every pair once, at an
             angle that is drawn.
         sampled_condition: The baseline's latents are a posterior sample; else its mean.
+        timesteps: How training timesteps are drawn.
+        target: What is denoised of a pair.
     """
 
     name: str
@@ -102,6 +123,8 @@ class BatchSource:
     drop_rate: float = 0.0
     copies: bool = False
     sampled_condition: bool = False
+    timesteps: TimestepSettings = field(default_factory=TimestepSettings)
+    target: Target = field(default_factory=FollowupTarget)
 
     @property
     def num_items(self) -> int:
@@ -115,7 +138,7 @@ class BatchSource:
         items = CaseOrder(self.name, self.seed, self.num_items, self.batch_size).at(step)
         rng = generator("denoising", self.name, self.seed, step)
         turns = rng.integers(self.latents.num_angles, size=self.batch_size)
-        timesteps = rng.integers(self.schedule.settings.num_train_timesteps, size=self.batch_size)
+        timesteps = training_timesteps(rng, self.batch_size, self.timesteps, self.schedule)
         drop = (rng.random(self.batch_size) < self.drop_rate).astype(np.float32)
         shape = self.latents.baseline.mean.shape[2:]
         posterior_noise = training_noise(
@@ -178,7 +201,11 @@ class BatchSource:
         later = self.latents.followup.at(turns, cases).sample(posterior_noise)
         condition = None
         if self.paired:
-            target = later
+            target = self.target.of(
+                later,
+                self.latents.followup.mean[turns, cases],
+                self.latents.baseline.mean[turns, cases],
+            )
             condition = condition_of(self.latents.baseline.at(turns, cases), baseline_noise)
             condition = condition.to(self.world.device)
         else:

@@ -27,7 +27,9 @@ from namd.methods.namd.denoising import (
 from namd.methods.namd.pretrain import language_folder, load_denoiser, save_denoiser
 from namd.methods.namd.quick_draws import DRAW_SEED, QuickDraws
 from namd.methods.namd.settings import ReportSettings
+from namd.methods.namd.target import Target, measured_target
 from namd.methods.shared.crop_set import read_split
+from namd.methods.shared.latent_space import copy_latent_space, load_latent_space
 from namd.methods.shared.latents import PairedLatents, load_latents
 from namd.models.initialisation import initialised_from
 from namd.models.language import SoftPromptContext, build_context
@@ -95,11 +97,12 @@ def run(context: StageContext) -> Iterator[Step]:
     condition_on_latents(unet, unet.config.in_channels)
     record = RecordContext(soft_prompt, null)
     objective = DenoisingObjective(
-        unet, record, noise_schedule(context.settings.noise_schedule)
+        unet, record, noise_schedule(context.settings.noise_schedule), settings.min_snr_gamma
     ).to(device)
     splits = ("train", "validation")
     reports = {split: reports_of(_paired(context, split), settings.report) for split in splits}
-    sources = {split: _source(context, objective, split) for split in splits}
+    target = measured_target(settings.target, load_latents(context.inputs["latents"], "train"))
+    sources = {split: _source(context, objective, split, target) for split in splits}
     state = TrainState(
         NAME,
         objective,
@@ -113,7 +116,7 @@ def run(context: StageContext) -> Iterator[Step]:
         objective, sources["validation"].validation(), context.settings.precision, device
     )
 
-    quick_draws = _quick_draws(context, objective, record, sources["validation"].latents)
+    quick_draws = _quick_draws(context, objective, record, sources["validation"].latents, target)
 
     def validate() -> dict[str, float]:
         record.reports = reports["validation"]
@@ -125,13 +128,17 @@ def run(context: StageContext) -> Iterator[Step]:
     for step in fit(state, sources["train"].at, validate, context.checkpoints):
         yield Step(step.index, step.total, step.metrics)
     save_denoiser(unet, null, context.out)
+    target.save(context.out)
+    copy_latent_space(context.inputs["latents"], context.out)
     adapter = {
         name: value.cpu().contiguous() for name, value in soft_prompt.adapter_state().items()
     }
     save_file(adapter, context.out / "adapter.safetensors")
 
 
-def _source(context: StageContext, objective: DenoisingObjective, split: str) -> BatchSource:
+def _source(
+    context: StageContext, objective: DenoisingObjective, split: str, target: Target
+) -> BatchSource:
     settings = context.settings.finetune
     return BatchSource(
         NAME,
@@ -144,6 +151,8 @@ def _source(context: StageContext, objective: DenoisingObjective, split: str) ->
         drop_rate=settings.condition_dropout,
         copies=settings.epoch == "copies",
         sampled_condition=settings.baseline_latent == "sample",
+        timesteps=settings.timesteps,
+        target=target,
     )
 
 
@@ -157,11 +166,12 @@ def _quick_draws(
     objective: DenoisingObjective,
     record: RecordContext,
     latents: PairedLatents,
+    target: Target | None = None,
 ) -> QuickDraws:
     cohort = _paired(context, "validation")
     device = context.world.device
     vae, scale = load_vae(context.inputs["vae"])
-    vae = vae.to(device)
+    vae, space = vae.to(device), load_latent_space(context.inputs["latents"], scale)
     size = context.settings.image.size
     cases = cohort.table["case_id"].tolist()
     baseline = latents.baseline.at(np.array(0))
@@ -171,7 +181,7 @@ def _quick_draws(
     return QuickDraws(
         objective.unet,
         lambda cases: record(cases, torch.zeros(len(cases), device=device)),
-        lambda latents: vae.decode(latents / scale),
+        lambda latents: vae.decode(space.unscaled(latents)),
         objective.schedule,
         condition=condition_of(baseline, noise),
         followup=to_unit(centre_cut(np.asarray(cohort.followup), size)),
@@ -179,4 +189,5 @@ def _quick_draws(
         case_ids=cases,
         precision=context.settings.precision,
         device=device,
+        target=target,
     )

@@ -15,11 +15,13 @@ from namd.data.rotation import rotated_crops
 from namd.data.schema import EHR_FEATURES
 from namd.diffusion.ddim import ddim_sample, inference_timesteps
 from namd.diffusion.noise import draw_noise
-from namd.diffusion.schedule import noise_schedule
+from namd.diffusion.schedule import noise_schedule, sigmas
 from namd.methods.base import StageContext
 from namd.methods.namd.denoising import condition_of
 from namd.methods.namd.finetune import report_texts, reports_of
 from namd.methods.namd.pretrain import language_folder, load_denoiser
+from namd.methods.namd.target import load_target
+from namd.methods.shared.latent_space import load_latent_space
 from namd.methods.shared.latents import encode_crops
 from namd.models.language import load_context
 from namd.models.vae import load_vae
@@ -42,7 +44,10 @@ class LatentDiffusionDrawer:
         self.draw_seed = settings.draw_seed
         self.case_ids = cohort.table["case_id"].tolist()
         self.schedule = noise_schedule(settings.noise_schedule)
-        self.vae, self.scale = load_vae(context.inputs["vae"])
+        self.sigmas = sigmas(self.schedule)
+        self.vae, scale = load_vae(context.inputs["vae"])
+        self.space = load_latent_space(context.inputs["finetune"], scale)
+        self.target = load_target(context.inputs["finetune"])
         self.unet, self.null = load_denoiser(context.inputs["finetune"])
         for module in (self.vae, self.unet, self.null):
             module.requires_grad_(False).eval().to(self.device)
@@ -52,7 +57,7 @@ class LatentDiffusionDrawer:
         )
         self.prepared = PreparedUNet(self.unet, steps, self.precision)
         hu = rotated_crops(cohort.baseline, 0, settings.image.size)
-        self.baseline = encode_crops(self.vae, hu, context)
+        self.baseline = self.space.posterior(encode_crops(self.vae, hu, context))
         self.samples_baseline = settings.finetune.baseline_latent == "sample"
         self.states = self._read_records(context, cohort)
 
@@ -70,8 +75,7 @@ class LatentDiffusionDrawer:
         own = None
         if self.samples_baseline:
             own = draw_noise(self.draw_seed, ids, index, shape, purpose="draw-baseline")
-        baseline = condition_of(self.baseline.at(cases), own)
-        condition = (baseline * self.scale).to(self.device)
+        condition = condition_of(self.baseline.at(cases), own).to(self.device)
         states = self.states[cases].to(self.device)
 
         predict_noise = self.prepared.bind(condition, states)
@@ -80,18 +84,27 @@ class LatentDiffusionDrawer:
             unguided = self.prepared.bind(condition, self.null(len(cases)))
 
             def guided(latents: Tensor, timestep: int) -> Tensor:
+                if not self._is_guided(timestep):
+                    return predict_noise(latents, timestep)
                 without = unguided(latents, timestep)
                 return without + scale * (predict_noise(latents, timestep) - without)
 
-        latents = ddim_sample(guided, noise(), self.schedule, self.settings.ddim, noise)
+        diffused = ddim_sample(guided, noise(), self.schedule, self.settings.ddim, noise)
+        latents = self.target.followup(diffused, condition)
         with autocast(self.precision, self.device):
-            images = self.vae.decode(latents / self.scale)
+            images = self.vae.decode(self.space.unscaled(latents))
         return images.float().clamp(-1, 1)
 
     def report(self, values: Mapping[str, Any]) -> str:
         """Return the report that is read of a record's values."""
         table = pd.DataFrame([dict(values)], columns=list(EHR_FEATURES))
         return report_texts(table, self.reported)[0]
+
+    def _is_guided(self, timestep: int) -> bool:
+        if self.settings.guidance_interval is None:
+            return True
+        low, high = self.settings.guidance_interval
+        return bool(low <= self.sigmas[timestep] <= high)
 
     @torch.no_grad()
     def _read_records(self, context: StageContext, cohort: Cohort) -> Tensor:

@@ -53,7 +53,9 @@ def run(context: StageContext) -> Iterator[Step]:
     with initialised_from(NAME, seed):
         unet = build_unet(architecture, channels, channels, width, size)
         null = NullContext(width, states)
-        objective = DenoisingObjective(unet, NullRecord(null), _schedule(context))
+        objective = DenoisingObjective(
+            unet, NullRecord(null), _schedule(context), settings.min_snr_gamma
+        )
     objective.to(context.world.device)
     source = BatchSource(
         NAME,
@@ -63,6 +65,7 @@ def run(context: StageContext) -> Iterator[Step]:
         context.world,
         paired=False,
         batch_size=settings.batch_size,
+        timesteps=settings.timesteps,
     )
     held_out = BatchSource(
         NAME,

@@ -18,6 +18,7 @@ from namd.diffusion.noise import draw_noise
 from namd.diffusion.schedule import NoiseSchedule
 from namd.diffusion.settings import DDIMSettings
 from namd.evaluate.diameter import longest_diameter
+from namd.methods.namd.target import FollowupTarget, Target
 from namd.statistics.ensembles import crps
 from namd.train.loop import autocast
 
@@ -39,6 +40,7 @@ class QuickDraws:
         followup: Their real follow-ups in [-1, 1], (N, H, W).
         spacing_mm: Of each.
         case_ids: Of each; the noise of a draw depends on them.
+        target: What the U-Net was trained to denoise.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class QuickDraws:
         case_ids: Sequence[Identifier],
         precision: str,
         device: str,
+        target: Target | None = None,
     ) -> None:
+        self.target = target or FollowupTarget()
         self.unet, self.states_of, self.decode, self.schedule = unet, states_of, decode, schedule
         self.precision, self.device = precision, device
         spread = np.unique(np.linspace(0, len(followup) - 1, CASES).astype(int))
@@ -87,6 +91,6 @@ class QuickDraws:
             return self.unet(joined, timestep, encoder_hidden_states=states).sample
 
         noise = draw_noise(DRAW_SEED, self.case_ids, k, self.condition.shape[1:]).to(self.device)
-        latents = ddim_sample(predict, noise, self.schedule, settings)
-        images = self.decode(latents)
+        diffused = ddim_sample(predict, noise, self.schedule, settings)
+        images = self.decode(self.target.followup(diffused, self.condition))
         return images.float().clamp(-1, 1)[:, 0].cpu().numpy()

@@ -5,8 +5,13 @@ from typing import Literal
 
 from namd.config.parsing import LATER
 from namd.data.report import FEATURES
-from namd.diffusion.settings import DDIMSettings, NoiseScheduleSettings
-from namd.methods.shared.settings import FeatureSettings, MethodConfig, VAESettings
+from namd.diffusion.settings import DDIMSettings, NoiseScheduleSettings, TimestepSettings
+from namd.methods.shared.settings import (
+    FeatureSettings,
+    LatentSettings,
+    MethodConfig,
+    VAESettings,
+)
 from namd.models.language_settings import (
     LanguageSettings,
     LoRASettings,
@@ -18,7 +23,27 @@ from namd.train.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
-class PretrainSettings(TrainingSettings):
+class DenoisingSettings(TrainingSettings):
+    """What both U-Net stages have: at which noise levels they learn, and the weight of each.
+
+    Attributes:
+        timesteps: Of training batches.
+        min_snr_gamma: Weighs errors by min(SNR, gamma) of the clean latents in training (Hang et
+            al. 2023: 5), never in validation; null: all squared errors alike, as in the paper.
+    """
+
+    timesteps: TimestepSettings = field(default_factory=TimestepSettings, metadata=LATER)
+    min_snr_gamma: float | None = field(default=None, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        """Reject weights that are not above 0."""
+        super().__post_init__()
+        if self.min_snr_gamma is not None and self.min_snr_gamma <= 0:
+            raise ValueError(f"min_snr_gamma is above 0 or null, not {self.min_snr_gamma}")
+
+
+@dataclass(frozen=True)
+class PretrainSettings(DenoisingSettings):
     """Stage `pretrain` (Eq 9): the U-Net learns single crops, both time points.
 
     Attributes:
@@ -53,7 +78,7 @@ class ReportSettings:
 
 
 @dataclass(frozen=True)
-class FinetuneSettings(TrainingSettings):
+class FinetuneSettings(DenoisingSettings):
     """Stage `finetune` (Eq 10): the U-Net and the prompts learn the follow-up.
 
     Attributes:
@@ -67,6 +92,10 @@ class FinetuneSettings(TrainingSettings):
             drawn, or all their rotated `copies`, as the released code counts.
         baseline_latent: What conditions the U-Net, in training and in every draw: the
             posterior's `mean`, or a `sample` of it (released code).
+        target: What is diffused: a posterior sample of the `followup` (the paper), or the
+            `residual` [ours]: posterior mean of the follow-up minus that of the baseline, over the
+            deviation that this has on the train split; the drawer adds the baseline again, so
+            it needs `baseline_latent` mean.
     """
 
     report: ReportSettings = field(default_factory=ReportSettings)
@@ -76,12 +105,18 @@ class FinetuneSettings(TrainingSettings):
     condition_dropout: float = 0.0
     epoch: Literal["pairs", "copies"] = field(default="pairs", metadata=LATER)
     baseline_latent: Literal["mean", "sample"] = field(default="mean", metadata=LATER)
+    target: Literal["followup", "residual"] = field(default="followup", metadata=LATER)
 
     def __post_init__(self) -> None:
-        """Reject impossible shares."""
+        """Reject impossible shares, and a residual of something else than the condition."""
         super().__post_init__()
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(f"condition_dropout lies in [0, 1), not {self.condition_dropout}")
+        if self.target == "residual" and self.baseline_latent != "mean":
+            raise ValueError(
+                "target residual is added to the baseline's posterior mean: it needs "
+                f"baseline_latent mean, not {self.baseline_latent}"
+            )
 
 
 @dataclass(frozen=True)
@@ -91,6 +126,8 @@ class DrawSettings:
     Attributes:
         ddim: Steps and eta.
         guidance_scale: 1: none (the paper); above 1 needs `finetune.condition_dropout`.
+        guidance_interval: Lowest and highest sigma = sqrt((1 - abar_t) / abar_t) at which guidance
+            applies (Kynkaanniemi et al. 2024); null: at every noise level.
         record: Whose record conditions a case: its `own`, or another's (`shuffled`, a control
             that must do worse).
     """
@@ -98,6 +135,14 @@ class DrawSettings:
     ddim: DDIMSettings = field(default_factory=DDIMSettings)
     guidance_scale: float = 1.0
     record: Literal["own", "shuffled"] = "own"
+    guidance_interval: tuple[float, float] | None = field(default=None, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        """Reject an interval that holds nothing."""
+        if self.guidance_interval is not None:
+            low, high = self.guidance_interval
+            if not 0 <= low < high:
+                raise ValueError(f"guidance_interval: 0 <= low < high, not {[low, high]}")
 
 
 @dataclass(frozen=True)
@@ -108,6 +153,7 @@ class NAMDConfig(MethodConfig):
     features: FeatureSettings = field(default_factory=FeatureSettings)
     perceptual: PerceptualSettings = field(default_factory=PerceptualSettings)
     vae: VAESettings = field(default_factory=VAESettings)
+    latents: LatentSettings = field(default_factory=LatentSettings, metadata=LATER)
     language: LanguageSettings = field(default_factory=LanguageSettings)
     unet: UNetArchitecture = field(default_factory=UNetArchitecture)
     noise_schedule: NoiseScheduleSettings = field(default_factory=NoiseScheduleSettings)
@@ -122,6 +168,12 @@ class NAMDConfig(MethodConfig):
             raise ValueError(
                 f"image.size {self.image.size} is not a multiple of the VAE's factor "
                 f"{self.vae.architecture.downsampling}"
+            )
+        if self.image.size % (self.vae.architecture.downsampling * self.latents.fold):
+            raise ValueError(
+                f"latents.fold {self.latents.fold} does not divide the "
+                f"{self.image.size // self.vae.architecture.downsampling} latent positions of a "
+                "side"
             )
         steps, most = self.draws.ddim.num_inference_steps, self.noise_schedule.max_inference_steps
         if steps > most:

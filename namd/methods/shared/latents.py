@@ -13,6 +13,7 @@ from namd.data.intensity import to_unit
 from namd.data.rotation import angles_for, rotated_crops
 from namd.methods.base import StageContext, Step
 from namd.methods.shared.crop_set import read_split
+from namd.methods.shared.latent_space import LatentSpace, measured_space
 from namd.models.vae import GreyAutoencoder, Posterior, load_vae
 from namd.train.loop import autocast
 
@@ -50,37 +51,54 @@ def load_latents(folder: Path, split: str) -> PairedLatents:
 
 
 def run(context: StageContext) -> Iterator[Step]:
-    """Encode baselines and follow-ups; the scaling factor is applied here, once.
+    """Encode baselines and follow-ups; latents are scaled here, once.
 
-    Writes `<split>.safetensors` (means and log-variances of scaled latents) and `<split>.txt`
-    (case ids in the same order).
+    Writes `<split>.safetensors` (means and log-variances of scaled latents), `<split>.txt`
+    (case ids in the same order) and, unless one factor does, how they were scaled.
     """
     vae, scale = load_vae(context.inputs["vae"])
     vae.to(context.world.device)
+    space: LatentSpace | None = None
     for number, split in enumerate(SPLITS):
         cohort = read_split(context.cohort, split)
         cohort = cohort.select(np.flatnonzero(np.asarray(cohort.has_followup)))
-        tensors = _encode_split(context, vae, scale, cohort, split)
+        posteriors = _encode_split(context, vae, cohort, split)
+        # The first split is train: it decides the scaling of both.
+        space = space or measured_space(
+            context.settings.latents, scale, [turned[0] for turned in posteriors.values()]
+        )
+        tensors = _scaled(posteriors, space)
         save_file(tensors, context.out / f"{split}.safetensors")
         (context.out / f"{split}.txt").write_text("\n".join(cohort.table["case_id"]))
+        space.save(context.out)
         yield Step(number + 1, len(SPLITS), {f"{split}_cases": float(len(cohort))})
 
 
 def _encode_split(
-    context: StageContext, vae: GreyAutoencoder, scale: float, cohort: Cohort, split: str
-) -> dict[str, Tensor]:
+    context: StageContext, vae: GreyAutoencoder, cohort: Cohort, split: str
+) -> dict[str, list[Posterior]]:
+    """Return the unscaled posteriors of both time points, one for each angle."""
     image = context.settings.image
     angles = angles_for(cohort.baseline.shape[-1], image.size, image.rotations)
     if split != "train":
         angles = angles[:1]
-    tensors = {}
-    for name, stored in (("baseline", cohort.baseline), ("followup", np.asarray(cohort.followup))):
-        turned = [
+    return {
+        name: [
             encode_crops(vae, rotated_crops(stored, angle, image.size), context) for angle in angles
         ]
-        shift = 2 * float(np.log(scale))
-        tensors[f"{name}_mean"] = torch.stack([p.mean * scale for p in turned]).contiguous()
-        tensors[f"{name}_logvar"] = torch.stack([p.logvar + shift for p in turned]).contiguous()
+        for name, stored in (
+            ("baseline", cohort.baseline),
+            ("followup", np.asarray(cohort.followup)),
+        )
+    }
+
+
+def _scaled(posteriors: dict[str, list[Posterior]], space: LatentSpace) -> dict[str, Tensor]:
+    tensors = {}
+    for name, turned in posteriors.items():
+        scaled = [space.posterior(posterior) for posterior in turned]
+        tensors[f"{name}_mean"] = torch.stack([p.mean for p in scaled]).contiguous()
+        tensors[f"{name}_logvar"] = torch.stack([p.logvar for p in scaled]).contiguous()
     return tensors
 
 

@@ -110,6 +110,27 @@ class VAESettings(TrainingSettings):
 
 
 @dataclass(frozen=True)
+class LatentSettings:
+    """Stage `latents`: how the autoencoder's latents are presented to the diffusion model.
+
+    Attributes:
+        scaling: `global` multiplies all channels by the autoencoder's one factor (the paper's);
+            `per_channel` shifts and scales each to mean 0 and deviation 1 over the train
+            pairs [ours].
+        fold: Side of the squares of positions that are folded into channels [ours]; 1: none. An f4
+            autoencoder of 4 channels then gives the U-Net an f8 grid of 16.
+    """
+
+    scaling: Literal["global", "per_channel"] = field(default="global", metadata=LATER)
+    fold: int = field(default=1, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        """Reject squares without a position."""
+        if self.fold < 1:
+            raise ValueError(f"fold is 1 or more, not {self.fold}")
+
+
+@dataclass(frozen=True)
 class MethodConfig:
     """What the shared stages read; a method's configuration adds its own sections.
 

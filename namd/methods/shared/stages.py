@@ -57,7 +57,7 @@ def trunk_paths(evaluate: EvaluateSettings) -> tuple[str, ...]:
 def autoencoder_stages(config: Any) -> list[Stage]:  # noqa: ANN401 - any method's configuration
     """Return the autoencoder with all that it needs, and the latents of every training pair.
 
-    The configuration has sections `vae`, `features`, `image`, `perceptual` and `trunks`.
+    The configuration has sections `vae`, `features`, `image`, `latents`, `perceptual` and `trunks`.
     """
     perceptual = bool(config.vae.perceptual.weight) and config.perceptual.source != "lpips"
     lpips = bool(config.vae.perceptual.weight) and not perceptual
@@ -87,7 +87,7 @@ def autoencoder_stages(config: Any) -> list[Stage]:  # noqa: ANN401 - any method
         code_version=1,
         role="map",
         body=f"{BODIES}.latents:run",
-        reads=("image", "precision"),
+        reads=("image", "precision", "latents"),
         upstream=("vae",),
         cohort=CohortSlice(CROPS, ("train", "validation")),
     )
