@@ -26,6 +26,7 @@ from analysis.study_scores import (
 )
 from namd.ledger.schema import CONFIRM
 from namd.ledger.view import StudyView, TrialView, read_view
+from namd.statistics.ensembles import Ensemble
 from namd.statistics.intervals import PATIENTS_X_SEEDS, PATIENTS_X_SEEDS_X_JUDGES, patients_x_seeds
 from namd.statistics.seeds import arm_weights, class_patients, seed_mean
 from namd.statistics.testing import sign_flip_floor
@@ -228,7 +229,7 @@ def _basis(
 
 
 def _stored_scores(
-    storage: Storage, arms: Mapping[str, Mapping[int, TrialView]], split: str, ensemble: str
+    storage: Storage, arms: Mapping[str, Mapping[int, TrialView]], split: str, ensemble: Ensemble
 ) -> tuple[dict[str, list[TrialScores]], int]:
     """Return the scores of each arm's trials, and how many trials have none in the store."""
     read = {
