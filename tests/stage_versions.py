@@ -1,8 +1,8 @@
 """Hold every stage to its code_version: changed source needs a new version or equal outputs.
 
 `check` compares the source that each stage body can reach with tests/stage_versions.json;
-`accept` records it, after showing on the tiny preset that the outputs of bodies with an unchanged
-code_version are byte for byte those of the source recorded before.
+`accept` records it, after showing on every method's tiny preset that the outputs of bodies
+with an unchanged code_version are byte for byte those of the source recorded before.
 """
 
 import argparse
@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RECORD = REPOSITORY / "tests" / "stage_versions.json"
 PRESET = "tiny"
 Record = dict[str, dict[str, object]]
+Outputs = dict[tuple[str, str], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ def accept(record: Path = RECORD) -> int:
     current = current_record(registered())
     changed = compare(read(record), current).changed
     if changed:
-        differing = differing_outputs(base_commit(record))
-        lines = verdict(changed, current, differing)
+        differing = differing_outputs(base_commit(record), read(record), current)
+        lines = verdict(changed, differing)
         if lines:
             sys.stderr.writelines(f"{line}\n" for line in lines)
             return 1
@@ -122,26 +123,24 @@ def accept(record: Path = RECORD) -> int:
     return 0
 
 
-def verdict(changed: list[str], current: Record, differing: Mapping[str, bool]) -> list[str]:
+def verdict(changed: list[str], differing: Mapping[str, bool]) -> list[str]:
     """Return why changed bodies cannot be accepted.
 
     Args:
         changed: Bodies whose source changed under the same code_version.
-        current: The record of the source at hand.
-        differing: For every stage that the tiny runs had in common, whether its output differs.
+        differing: For every body that the tiny runs had in common, whether its output differs.
     """
     lines = []
     for body in changed:
-        names = [name for name in current[body]["stages"] if name in differing]  # type: ignore[attr-defined]
-        if not names:
+        if body not in differing:
             lines.append(f"{body}: preset {PRESET} does not run it; bump its code_version")
-        elif any(differing[name] for name in names):
+        elif differing[body]:
             lines.append(f"{body}: its tiny output changed; bump its code_version")
     return lines
 
 
-def differing_outputs(commit: str) -> dict[str, bool]:
-    """Run the tiny preset with the source of a commit and with the source at hand.
+def differing_outputs(commit: str, recorded: Record, current: Record) -> dict[str, bool]:
+    """Run every method's tiny preset with the source of a commit and with the source at hand.
 
     Both run here and now, on one cohort and with one thread: floating point sums differ between
     machines, so digests stored in the repository could not be compared.
@@ -153,40 +152,52 @@ def differing_outputs(commit: str) -> dict[str, bool]:
         try:
             cohort = folder / "cohort"
             namd(REPOSITORY, "cohort", "build", "phantom", *TINY_COHORT, "--out", str(cohort))
-            outputs = [
-                tiny_outputs(source, cohort, folder / store)
-                for source, store in ((before, "before"), (REPOSITORY, "after"))
-            ]
+            old, new = (
+                tiny_outputs(before, recorded, cohort, folder / "before"),
+                tiny_outputs(REPOSITORY, current, cohort, folder / "after"),
+            )
         finally:
             git("worktree", "remove", "--force", str(before))
-    old, new = outputs
     result: dict[str, bool] = {}
-    for label in old.keys() & new.keys():
-        stage = label.partition("[")[0]
-        result[stage] = result.get(stage, False) or old[label] != new[label]
+    for body, label in old.keys() & new.keys():
+        differs = old[body, label] != new[body, label]
+        result[body] = result.get(body, False) or differs
     return result
 
 
 TINY_COHORT = ("--cases", "200", "--seed", "23")
 
 
-def tiny_outputs(source: Path, cohort: Path, store: Path) -> dict[str, dict[str, str]]:
-    """Run the tiny preset with a source tree; see `payload_digests`."""
-    namd(
-        source, "run", "--preset", PRESET, "--cohort", str(cohort), "--store", str(store), "--json"
-    )
-    return payload_digests(store)
+def tiny_outputs(source: Path, record: Record, cohort: Path, store: Path) -> Outputs:
+    """Run every method of a source tree at the tiny preset; see `payload_digests`.
+
+    Args:
+        source: The tree.
+        record: What its stage bodies are.
+        cohort: The cohort of the runs.
+        store: Their store.
+    """
+    listed = python(source, "from namd.methods.registry import METHODS; print(*METHODS)")
+    for method in listed.split():
+        chosen = ("--preset", PRESET, "--method", method)
+        namd(source, "run", *chosen, "--cohort", str(cohort), "--store", str(store), "--json")
+    return payload_digests(store, {str(entry["source"]): body for body, entry in record.items()})
 
 
-def payload_digests(store: Path) -> dict[str, dict[str, str]]:
-    """Return the digests of every payload file in a store, by stage label."""
+def payload_digests(store: Path, bodies: Mapping[str, str]) -> Outputs:
+    """Return the digests of every payload file in a store, by stage body and label.
+
+    Args:
+        store: A store that one source tree filled.
+        bodies: That tree's stage bodies by the hash of their source.
+    """
     outputs = {}
     for commit in sorted(store.glob("*/*/COMMIT")):
         published = json.loads(commit.read_text(encoding="utf-8"))
         manifest = json.loads(
             (commit.parent / "attempts" / published["attempt"] / "manifest.json").read_text()
         )
-        outputs[manifest["label"]] = {
+        outputs[bodies[manifest["source_hash"]], manifest["label"]] = {
             place: entry["sha256"]
             for place, entry in published["files"].items()
             if place.startswith("payload/")
@@ -195,12 +206,22 @@ def payload_digests(store: Path) -> dict[str, dict[str, str]]:
 
 
 def namd(source: Path, *arguments: str) -> None:
-    """Run the command line of a source tree, which stands before the installed one."""
+    """Run the command line of a source tree; what it prints is dropped."""
+    python(source, "import sys; from namd.cli.main import main; sys.exit(main())", *arguments)
+
+
+def python(source: Path, program: str, *arguments: str) -> str:
+    """Run a program on a source tree, which stands before the installed one; return its stdout."""
     environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-    program = "import sys; from namd.cli.main import main; sys.exit(main())"
-    subprocess.run(
-        [sys.executable, "-c", program, *arguments], cwd=source, env=environment, check=True
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=source,
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
+    return done.stdout
 
 
 def base_commit(record: Path) -> str:

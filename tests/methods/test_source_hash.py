@@ -176,9 +176,9 @@ def test_a_record_that_no_longer_holds_is_a_problem(stage_versions, current, wor
 
 
 def test_only_equal_outputs_are_accepted(stage_versions):
-    assert stage_versions.verdict(["m:run"], record(), {"m": False}) == []
-    assert "changed" in stage_versions.verdict(["m:run"], record(), {"m": True})[0]
-    assert "does not run" in stage_versions.verdict(["m:run"], record(), {"other": False})[0]
+    assert stage_versions.verdict(["m:run"], {"m:run": False}) == []
+    assert "changed" in stage_versions.verdict(["m:run"], {"m:run": True})[0]
+    assert "does not run" in stage_versions.verdict(["m:run"], {"other:run": False})[0]
 
 
 def test_stages_that_share_a_body_share_its_version(stage_versions):
