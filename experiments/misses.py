@@ -4,7 +4,8 @@ Builds what the store lacks in this process, one trial after the other and seed 
 keys that `namd study run` would give them; of a study that has run it only forms the table. No
 trial is started after `--until`; those that are missing are named.
 
-    python -m experiments.misses experiments/misses.yaml --cohort C --store S [--arms full residual]
+    python -m experiments.misses experiments/base-misses.yaml --cohort C --store S
+        [--arms full residual]
 """
 
 import argparse

@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from namd.data.settings import room_to_turn
+from namd.data.settings import STATED_ANGLES, room_to_turn
 
 Rotations = Literal["all", "quarter", "none", "to_180", "to_135"]
 QUARTERS = (0, 90, 180, 270)
 EIGHTHS = (0, 45, 90, 135, 180, 225, 270, 315)
-STATED = {"to_180": (0, 45, 90, 135, 180), "to_135": (0, 45, 90, 135)}
-"""Angles that a configuration states: they are kept to, or refused."""
 
 
 def angles_for(stored_size: int, image_size: int, rotations: Rotations = "all") -> tuple[int, ...]:
@@ -33,13 +31,13 @@ def angles_for(stored_size: int, image_size: int, rotations: Rotations = "all") 
     if rotations == "none":
         return (0,)
     roomy = stored_size >= room_to_turn(image_size)
-    if rotations in STATED:
+    if rotations in STATED_ANGLES:
         if not roomy:
             raise ValueError(
                 f"rotations {rotations}: an image of {image_size} pixels needs stored crops of "
                 f"{room_to_turn(image_size)}, not {stored_size}"
             )
-        return STATED[rotations]
+        return STATED_ANGLES[rotations]
     return EIGHTHS if rotations == "all" and roomy else QUARTERS
 
 

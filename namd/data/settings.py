@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass, field
 
 MAX_SIZE_PX = 4096
+STATED_ANGLES = {"to_180": (0, 45, 90, 135, 180), "to_135": (0, 45, 90, 135)}
+"""Rotations that a configuration states: they are kept to, or refused."""
 
 
 @dataclass(frozen=True)

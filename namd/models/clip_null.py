@@ -11,6 +11,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from namd.config.errors import InputError
 from namd.models.language import without_progress_bars
 from namd.models.weights import require
+from namd.models.weights_settings import WEIGHTS
 
 NAME = "clip-text"
 
@@ -24,7 +25,7 @@ def empty_prompt_states(configured: str) -> Float[Tensor, "1 L D"]:
 
     Raises InputError if there is no such encoder with its tokenizer.
     """
-    folder = require(NAME, configured)
+    folder, place = require(NAME, configured), WEIGHTS[NAME].config_path
     beside = folder.parent / "tokenizer"
     try:
         with without_progress_bars():
@@ -37,8 +38,8 @@ def empty_prompt_states(configured: str) -> Float[Tensor, "1 L D"]:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
-            f"pretrain.clip_weights={configured}: no CLIP text encoder with tokenizer can be read "
-            f"there ({reason}); see `namd weights`, or set pretrain.clip_weights to null"
+            f"{place}={configured}: no CLIP text encoder with tokenizer can be read there "
+            f"({reason}); see `namd weights`, or set {place} to null"
         ) from error
     length = model.config.max_position_embeddings
     ids = tokenizer("", padding="max_length", max_length=length, return_tensors="pt").input_ids

@@ -212,5 +212,5 @@ def test_building_a_cohort_that_cannot_be_used_warns(crops, tmp_path, capsys):
     assert "warning: split train" in shown.err
     simulate = ["--simulate-followup", "--replicates", "2", "--settings", "prevalence=0.5"]
     out = ["--seed", "23", "--out", str(tmp_path / "S"), "--json"]
-    assert command("build", "crops", *crops, *simulate, *out) == 0
+    assert command("build", "crops", *crops, *simulate, "--size", "64", *out) == 0
     assert last_line(capsys)["warnings"] == []

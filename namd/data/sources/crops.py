@@ -120,15 +120,9 @@ def build(
     unused_crops = len(arrays["hu"]) - len(words["row"])
     has = followed_lines(words, arrays, files)
     _require_arrays(words, arrays, files, has)
-    excluded: dict[str, list[str]] = {}
-    spared = has if keep_followups and has is not None else np.zeros(len(words["row"]), dtype=bool)
-    if select and not spared.all():
-        words, excluded = _select(words, arrays, settings, files, spared)
-        has = followed_lines(words, arrays, files)
-    if settings.leave_out_short:
-        words, left_out = _leave_out_short(words, arrays, settings, files, has)
-        excluded |= left_out
-        has = followed_lines(words, arrays, files)
+    kept = has if keep_followups else None
+    words, excluded = _chosen(words, arrays, settings, files, kept, select)
+    has = followed_lines(words, arrays, files)
     size, remarks = stored_size(settings, words, arrays, files, has)
     settings = replace(settings, size=size)
     require_finite(arrays, words, files.images, "hu")
@@ -150,6 +144,35 @@ def build(
         "crops": unused_crops,
     }
     return cohort
+
+
+def _chosen(
+    words: dict[str, pd.Series],
+    arrays: Arrays,
+    settings: CropSettings,
+    files: CropFiles,
+    kept: npt.NDArray[np.bool_] | None,
+    select: bool,
+) -> tuple[dict[str, pd.Series], dict[str, list[str]]]:
+    """Return the lines that enter, and the cases that do not by the reason.
+
+    Args:
+        words: The lines, by column.
+        arrays: The archive.
+        settings: What may enter.
+        files: What is read.
+        kept: Lines whose own follow-up spares them the selection; None if nothing does.
+        select: Whether to select at all.
+    """
+    excluded: dict[str, list[str]] = {}
+    spared = np.zeros(len(words["row"]), dtype=bool) if kept is None else kept
+    if select and not spared.all():
+        words, excluded = _select(words, arrays, settings, files, spared)
+    if settings.leave_out_short:
+        has = followed_lines(words, arrays, files)
+        words, left_out = _leave_out_short(words, arrays, settings, files, has)
+        excluded |= left_out
+    return words, excluded
 
 
 def _require_arrays(

@@ -8,9 +8,8 @@ is listed in docs/reproducing.md.
 from dataclasses import replace
 from pathlib import Path
 
-from namd.data.rotation import STATED
 from namd.data.schema import NODULE_FEATURES, PATIENT_FEATURES
-from namd.data.settings import CohortDemands
+from namd.data.settings import STATED_ANGLES, CohortDemands
 from namd.methods.base import CohortSlice, DrawerCode, Method, Stage
 from namd.methods.namd.settings import NAMDConfig
 from namd.methods.shared.stages import (
@@ -57,7 +56,7 @@ def demands(config: NAMDConfig) -> CohortDemands:
     return CohortDemands(
         config.image.size,
         diameters=config.features.normalisation == "standardised",
-        turned=config.image.rotations in STATED,
+        turned=config.image.rotations in STATED_ANGLES,
     )
 
 
