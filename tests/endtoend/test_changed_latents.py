@@ -5,8 +5,8 @@ import json
 import pytest
 
 from namd.cli.main import main
-from namd.methods.namd.target import FILE as TARGET
 from namd.methods.shared.latent_space import FILE as SPACE
+from namd.methods.shared.target import FILE as TARGET
 from namd.pipeline.run import run
 from namd.pipeline.run_configuration import resolve
 from namd.pipeline.store import open_store

@@ -12,7 +12,7 @@ from namd.diffusion.noise import training_noise
 from namd.diffusion.schedule import noise_schedule
 from namd.diffusion.settings import NoiseScheduleSettings
 from namd.losses.total import StepOutput
-from namd.methods.namd.denoising import BatchSource, DenoisingBatch, DenoisingObjective, validator
+from namd.methods.shared.denoising import BatchSource, DenoisingBatch, DenoisingObjective, validator
 from namd.methods.shared.latents import PairedLatents
 from namd.train.world import LocalWorld
 

@@ -9,12 +9,15 @@ from namd.data.cohort import Cohort
 from namd.data.intensity import to_unit
 from namd.diffusion.schedule import noise_schedule
 from namd.methods.namd import finetune, pretrain
-from namd.methods.namd.denoising import DenoisingObjective
-from namd.methods.namd.finetune import RecordContext, reports_of
-from namd.methods.namd.quick_draws import METRIC, QuickDraws
-from namd.methods.namd.settings import ReportSettings
+from namd.methods.namd.finetune import RecordContext
+from namd.methods.shared import denoiser_files, quick_draws
 from namd.methods.shared import latents as latents_stage
+from namd.methods.shared.crop_set import read_pairs
+from namd.methods.shared.denoising import DenoisingObjective
+from namd.methods.shared.diffusion_settings import ReportSettings
 from namd.methods.shared.latents import PairedLatents, load_latents
+from namd.methods.shared.quick_draws import METRIC, QuickDraws
+from namd.methods.shared.reports import reports_of
 from tests.methods import made
 
 SCALE, NULL = 4.0, -7.0
@@ -41,7 +44,7 @@ def finetuned(monkeypatch, tmp_path):
         )
         monkeypatch.setattr(finetune, "condition_on_latents", lambda _unet, _added: None)
         monkeypatch.setattr(finetune, "build_context", lambda *_arguments: made.AgeReader())
-        monkeypatch.setattr(finetune, "load_vae", lambda _folder: (made.FoldingVAE(), SCALE))
+        monkeypatch.setattr(quick_draws, "load_vae", lambda _folder: (made.FoldingVAE(), SCALE))
         monkeypatch.setattr(finetune, "save_denoiser", lambda *_parts: None)
         noted = made.noted_fit(monkeypatch, finetune)
         phases = []
@@ -110,8 +113,8 @@ def test_quick_draws_decode_scaled_latents_beside_the_real_followups(monkeypatch
         given.update(named, positional=positional)
         return object.__new__(QuickDraws)
 
-    monkeypatch.setattr(finetune, "QuickDraws", noted)
-    monkeypatch.setattr(finetune, "load_vae", lambda _folder: (made.FoldingVAE(), SCALE))
+    monkeypatch.setattr(quick_draws, "QuickDraws", noted)
+    monkeypatch.setattr(quick_draws, "load_vae", lambda _folder: (made.FoldingVAE(), SCALE))
     record = RecordContext(made.AgeReader(), made.null_context(NULL))
     context = made.context(tmp_path, *made.FINETUNE, inputs=inputs)
     held_out = load_latents(inputs["latents"], "validation")
@@ -188,10 +191,10 @@ def test_the_null_token_survives_its_file(tmp_path):
         def save_pretrained(self, folder, **_options):
             folder.mkdir()
 
-    pretrain.save_denoiser(Folder(), made.null_context(NULL), tmp_path)
+    denoiser_files.save_denoiser(Folder(), made.null_context(NULL), tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain, "load_diffusers", lambda *_arguments: made.NotingUNet())
-        _, null = pretrain.load_denoiser(tmp_path)
+        patch.setattr(denoiser_files, "load_diffusers", lambda *_arguments: made.NotingUNet())
+        _, null = denoiser_files.load_denoiser(tmp_path)
     assert torch.equal(null(2), torch.full((2, 1, WIDTH), NULL))
 
 
@@ -246,6 +249,6 @@ def test_paired_latents_keep_their_time_points_apart():
 
 def test_a_cohort_without_followups_in_a_split_pairs_nothing(tmp_path):
     context = made.context(tmp_path)
-    held = finetune._paired(context, "validation")
+    held = read_pairs(context.cohort, "validation")
     assert isinstance(held, Cohort)
     assert held.table["case_id"].tolist() == [f"c{n:02d}" for n in made.FOLLOWED["validation"]]

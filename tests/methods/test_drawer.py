@@ -14,6 +14,7 @@ from namd.diffusion.noise import draw_noise
 from namd.methods.namd import latent_diffusion
 from namd.methods.namd.latent_diffusion import LatentDiffusionDrawer
 from namd.methods.shared import draws as draws_stage
+from namd.methods.shared import latent_draws
 from tests.methods import made
 
 SCALE, NULL = 4.0, 10.0
@@ -40,21 +41,19 @@ def drawer_of(monkeypatch, tmp_path):
 
     def drawer(*overrides, sample=lambda predict, noise: predict(noise, 1)):
         null = made.null_context(NULL)
+        monkeypatch.setattr(latent_draws, "load_vae", lambda _folder: (made.FoldingVAE(), SCALE))
         monkeypatch.setattr(
-            latent_diffusion, "load_vae", lambda _folder: (made.FoldingVAE(), SCALE)
-        )
-        monkeypatch.setattr(
-            latent_diffusion, "load_denoiser", lambda _folder: (made.NotingUNet(), null)
+            latent_draws, "load_denoiser", lambda _folder: (made.NotingUNet(), null)
         )
         monkeypatch.setattr(latent_diffusion, "load_context", lambda *_arguments: made.AgeReader())
-        monkeypatch.setattr(latent_diffusion, "PreparedUNet", Prepared)
+        monkeypatch.setattr(latent_draws, "PreparedUNet", Prepared)
         calls = []
 
         def ddim(predict, noise, schedule, settings, step_noise=None):
             calls.append((noise, step_noise))
             return sample(predict, noise)
 
-        monkeypatch.setattr(latent_diffusion, "ddim_sample", ddim)
+        monkeypatch.setattr(latent_draws, "ddim_sample", ddim)
         context = made.context(tmp_path, *overrides)
         cohort = made.cohort().select(made.SPLITS["test"])
         made_drawer = LatentDiffusionDrawer(context, cohort)

@@ -9,7 +9,7 @@ import torch
 from namd.diffusion.schedule import noise_schedule
 from namd.diffusion.settings import NoiseScheduleSettings
 from namd.evaluate.diameter import longest_diameter
-from namd.methods.namd.quick_draws import CASES, METRIC, QuickDraws
+from namd.methods.shared.quick_draws import CASES, METRIC, QuickDraws
 
 SIZE, SPACING = 64, 0.7
 

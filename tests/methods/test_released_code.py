@@ -8,8 +8,8 @@ import torch
 
 from namd.diffusion.schedule import noise_schedule
 from namd.diffusion.settings import NoiseScheduleSettings
-from namd.methods.namd.denoising import BatchSource, condition_of
 from namd.methods.namd.settings import FinetuneSettings
+from namd.methods.shared.denoising import BatchSource, condition_of
 from namd.methods.shared.latents import PairedLatents
 from namd.models.vae import Posterior
 from namd.train.world import LocalWorld

@@ -10,18 +10,18 @@ from namd.config.seeding import generator
 from namd.diffusion.conditioning import condition_on_latents
 from namd.diffusion.schedule import noise_schedule, sigmas
 from namd.diffusion.settings import DDIMSettings, NoiseScheduleSettings, TimestepSettings
-from namd.methods.namd.denoising import BatchSource, DenoisingObjective
 from namd.methods.namd.latent_diffusion import LatentDiffusionDrawer
-from namd.methods.namd.settings import DrawSettings
-from namd.methods.namd.target import (
+from namd.methods.shared.denoising import BatchSource, DenoisingObjective
+from namd.methods.shared.diffusion_settings import DrawSettings
+from namd.methods.shared.latent_space import LatentSpace
+from namd.methods.shared.latents import PairedLatents
+from namd.methods.shared.target import (
     FILE,
     FollowupTarget,
     ResidualTarget,
     load_target,
     measured_target,
 )
-from namd.methods.shared.latent_space import LatentSpace
-from namd.methods.shared.latents import PairedLatents
 from namd.models.initialisation import initialised_from
 from namd.models.settings import UNetArchitecture
 from namd.models.unet import build_unet

@@ -3,38 +3,31 @@
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from namd.data.cohort import Cohort
-from namd.data.intensity import to_unit
-from namd.data.missing import filled_as_released
-from namd.data.report import report_text
-from namd.data.rotation import centre_cut
-from namd.data.schema import EHR_FEATURES
 from namd.diffusion.conditioning import condition_on_latents
 from namd.diffusion.noise import draw_noise
 from namd.diffusion.schedule import noise_schedule
 from namd.methods.base import StageContext, Step
-from namd.methods.namd.denoising import (
+from namd.methods.namd.pretrain import language_folder
+from namd.methods.shared.crop_set import read_pairs
+from namd.methods.shared.denoiser_files import load_denoiser, save_denoiser
+from namd.methods.shared.denoising import (
     BatchSource,
     DenoisingObjective,
     condition_of,
     validator,
 )
-from namd.methods.namd.pretrain import language_folder, load_denoiser, save_denoiser
-from namd.methods.namd.quick_draws import DRAW_SEED, QuickDraws
-from namd.methods.namd.settings import ReportSettings
-from namd.methods.namd.target import Target, measured_target
-from namd.methods.shared.crop_set import read_split
-from namd.methods.shared.latent_space import copy_latent_space, load_latent_space
+from namd.methods.shared.latent_space import copy_latent_space
 from namd.methods.shared.latents import PairedLatents, load_latents
+from namd.methods.shared.quick_draws import DRAW_SEED, QuickDraws, held_out_draws
+from namd.methods.shared.reports import reports_of
+from namd.methods.shared.target import Target, measured_target
 from namd.models.initialisation import initialised_from
 from namd.models.language import SoftPromptContext, build_context
 from namd.models.unet import NullContext, reading, width_read
-from namd.models.vae import load_vae
 from namd.train.fit import fit
 from namd.train.loop import TrainState
 
@@ -63,18 +56,6 @@ class RecordContext(nn.Module):
         return keep * states + (1 - keep) * self.null(len(cases))
 
 
-def reports_of(cohort: Cohort, settings: ReportSettings) -> list[str]:
-    """Return the report of every case."""
-    return report_texts(cohort.table[list(EHR_FEATURES)], settings)
-
-
-def report_texts(table: pd.DataFrame, settings: ReportSettings) -> list[str]:
-    """Return the report of every record, one a row, with NaN for what is missing."""
-    filled = filled_as_released(table) if settings.missing == "filled" else table
-    records = filled.to_dict("records")
-    return [report_text(record, settings.include, settings.perpendicular) for record in records]
-
-
 def run(context: StageContext) -> Iterator[Step]:
     """Train U-Net and prompts on train pairs; the language model stays frozen."""
     settings = context.settings.finetune
@@ -100,7 +81,9 @@ def run(context: StageContext) -> Iterator[Step]:
         unet, record, noise_schedule(context.settings.noise_schedule), settings.min_snr_gamma
     ).to(device)
     splits = ("train", "validation")
-    reports = {split: reports_of(_paired(context, split), settings.report) for split in splits}
+    reports = {
+        split: reports_of(read_pairs(context.cohort, split), settings.report) for split in splits
+    }
     target = measured_target(settings.target, load_latents(context.inputs["latents"], "train"))
     sources = {split: _source(context, objective, split, target) for split in splits}
     state = TrainState(
@@ -156,11 +139,6 @@ def _source(
     )
 
 
-def _paired(context: StageContext, split: str) -> Cohort:
-    cohort = read_split(context.cohort, split)
-    return cohort.select(np.flatnonzero(np.asarray(cohort.has_followup)))
-
-
 def _quick_draws(
     context: StageContext,
     objective: DenoisingObjective,
@@ -168,26 +146,19 @@ def _quick_draws(
     latents: PairedLatents,
     target: Target | None = None,
 ) -> QuickDraws:
-    cohort = _paired(context, "validation")
+    cohort = read_pairs(context.cohort, "validation")
     device = context.world.device
-    vae, scale = load_vae(context.inputs["vae"])
-    vae, space = vae.to(device), load_latent_space(context.inputs["latents"], scale)
-    size = context.settings.image.size
     cases = cohort.table["case_id"].tolist()
     baseline = latents.baseline.at(np.array(0))
     noise = None
     if context.settings.finetune.baseline_latent == "sample":
         noise = draw_noise(DRAW_SEED, cases, 0, baseline.mean.shape[1:], purpose="quick-baseline")
-    return QuickDraws(
+    return held_out_draws(
+        context,
+        cohort,
         objective.unet,
         lambda cases: record(cases, torch.zeros(len(cases), device=device)),
-        lambda latents: vae.decode(space.unscaled(latents)),
         objective.schedule,
-        condition=condition_of(baseline, noise),
-        followup=to_unit(centre_cut(np.asarray(cohort.followup), size)),
-        spacing_mm=cohort.table["spacing_mm"].to_numpy(float),
-        case_ids=cases,
-        precision=context.settings.precision,
-        device=device,
-        target=target,
+        condition_of(baseline, noise),
+        target,
     )

@@ -5,19 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from diffusers import UNet2DConditionModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from namd.diffusion.schedule import NoiseSchedule, noise_schedule
 from namd.methods.base import StageContext, Step
-from namd.methods.namd.denoising import BatchSource, DenoisingObjective, validator
+from namd.methods.shared.denoiser_files import save_denoiser
+from namd.methods.shared.denoising import BatchSource, DenoisingObjective, validator
 from namd.methods.shared.latents import load_latents
 from namd.models.clip_null import empty_prompt_states
 from namd.models.initialisation import initialised_from
 from namd.models.language import context_width
 from namd.models.unet import NullContext, build_unet
-from namd.models.vae import load_diffusers
 from namd.train.fit import fit
 from namd.train.loop import TrainState
 
@@ -91,20 +89,6 @@ def run(context: StageContext) -> Iterator[Step]:
     for step in fit(state, source.at, validate, context.checkpoints):
         yield Step(step.index, step.total, step.metrics)
     save_denoiser(unet, null, context.out)
-
-
-def save_denoiser(unet: UNet2DConditionModel, null: NullContext, folder: Path) -> None:
-    """Write the U-Net in diffusers' format and the null token."""
-    unet.save_pretrained(folder / "unet", safe_serialization=True)
-    save_file({"token": null.token.detach().cpu().contiguous()}, folder / "null_token.safetensors")
-
-
-def load_denoiser(folder: Path) -> tuple[UNet2DConditionModel, NullContext]:
-    """Undo `save_denoiser`."""
-    token = load_file(folder / "null_token.safetensors")["token"]
-    null = NullContext(token.shape[-1])
-    null.token.data = token
-    return load_diffusers(UNet2DConditionModel, folder, "unet"), null
 
 
 def language_folder(context: StageContext) -> Path | None:

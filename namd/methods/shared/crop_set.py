@@ -123,3 +123,9 @@ def read_split(cohort: DeclaredCohort, split: str) -> Cohort:
     if not len(cases):
         raise InputError(f"{cohort}: no case in split {split}; build the cohort with more patients")
     return cases
+
+
+def read_pairs(cohort: DeclaredCohort, split: str) -> Cohort:
+    """Return the cases of one split that have a follow-up, as `read_split` does."""
+    cases = read_split(cohort, split)
+    return cases.select(np.flatnonzero(np.asarray(cases.has_followup)))

@@ -22,8 +22,8 @@ from namd.diffusion.schedule import (
 from namd.diffusion.settings import TimestepSettings
 from namd.losses.noise_prediction import noise_prediction_loss
 from namd.losses.total import StepOutput
-from namd.methods.namd.target import FollowupTarget, Target
 from namd.methods.shared.latents import PairedLatents
+from namd.methods.shared.target import FollowupTarget, Target
 from namd.models.vae import Posterior
 from namd.train.loop import autocast
 from namd.train.order import CaseOrder

@@ -12,13 +12,19 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from namd.config.seeding import Identifier
+from namd.data.cohort import Cohort
+from namd.data.intensity import to_unit
+from namd.data.rotation import centre_cut
 from namd.diffusion.conditioning import conditioned_input
 from namd.diffusion.ddim import ddim_sample
 from namd.diffusion.noise import draw_noise
 from namd.diffusion.schedule import NoiseSchedule
 from namd.diffusion.settings import DDIMSettings
 from namd.evaluate.diameter import longest_diameter
-from namd.methods.namd.target import FollowupTarget, Target
+from namd.methods.base import StageContext
+from namd.methods.shared.latent_space import load_latent_space
+from namd.methods.shared.target import FollowupTarget, Target
+from namd.models.vae import load_vae
 from namd.statistics.ensembles import crps
 from namd.train.loop import autocast
 
@@ -94,3 +100,34 @@ class QuickDraws:
         diffused = ddim_sample(predict, noise, self.schedule, settings)
         images = self.decode(self.target.followup(diffused, self.condition))
         return images.float().clamp(-1, 1)[:, 0].cpu().numpy()
+
+
+def held_out_draws(
+    context: StageContext,
+    cohort: Cohort,
+    unet: nn.Module,
+    states_of: Callable[[np.ndarray], Tensor],
+    schedule: NoiseSchedule,
+    condition: Float[Tensor, "N C h w"],
+    target: Target | None = None,
+) -> QuickDraws:
+    """Return the quick draws of a stage whose inputs are `vae` and `latents`.
+
+    `cohort` holds the validation cases with a follow-up, `condition` their baseline latents.
+    """
+    device = context.world.device
+    vae, scale = load_vae(context.inputs["vae"])
+    vae, space = vae.to(device), load_latent_space(context.inputs["latents"], scale)
+    return QuickDraws(
+        unet,
+        states_of,
+        lambda latents: vae.decode(space.unscaled(latents)),
+        schedule,
+        condition=condition,
+        followup=to_unit(centre_cut(np.asarray(cohort.followup), context.settings.image.size)),
+        spacing_mm=cohort.table["spacing_mm"].to_numpy(float),
+        case_ids=cohort.table["case_id"].tolist(),
+        precision=context.settings.precision,
+        device=device,
+        target=target,
+    )
