@@ -13,17 +13,15 @@ from namd.diffusion.noise import training_noise
 from namd.losses.alignment import alignment_loss, pool_latents
 from namd.losses.gather import gather_rows
 from namd.losses.kl import kl_loss
-from namd.losses.perceptual import perceptual_distance
 from namd.losses.prediction import prediction_loss
 from namd.losses.reconstruction import reconstruction_loss
 from namd.losses.settings import MINIMUM_CASES
 from namd.losses.total import LossTerm, StepOutput, weighted_sum
 from namd.methods.base import StageContext, Step
 from namd.methods.shared.crop_set import CropBatch, CropSet, read_split
+from namd.methods.shared.perceptual_distance import Distance, distance_of
 from namd.methods.shared.settings import AlignmentSettings, VAESettings
 from namd.models.initialisation import initialised_from
-from namd.models.perceptual import load_encoder
-from namd.models.trunks import load_lpips
 from namd.models.vae import GreyAutoencoder, Posterior, build_vae, save_vae
 from namd.train.fit import fit
 from namd.train.loop import TrainState, autocast
@@ -32,7 +30,6 @@ from namd.train.world import share_of
 
 NAME = "vae"
 BATCH = 64
-Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 class VAEObjective(nn.Module):
@@ -171,23 +168,7 @@ def _build(context: StageContext) -> VAEObjective:
         probe = nn.Linear(vae.latent_channels * positions, 1)
     # On a CPU convolutions over channels-last tensors take two thirds of the time.
     vae.to(memory_format=torch.channels_last)
-    return VAEObjective(vae, probe, settings, _perceptual_distance(context))
-
-
-def _perceptual_distance(context: StageContext) -> Distance:
-    """Return LPIPS, or the distance between features of the `perceptual` artifact's encoder."""
-    settings, device = context.settings.perceptual, context.world.device
-    if not context.settings.vae.perceptual.weight:
-        return reconstruction_loss  # never called: a term of weight 0 is not computed
-    if settings.source == "lpips":
-        network = load_lpips("vgg", context.settings.trunks.lpips_vgg).to(device)
-        return lambda ours, theirs: network(
-            ours.expand(-1, 3, -1, -1), theirs.expand(-1, 3, -1, -1)
-        ).mean()
-    encoder = load_encoder(context.inputs["perceptual"], settings.channels).to(device)
-    return lambda ours, theirs: perceptual_distance(
-        encoder.features(ours), encoder.features(theirs)
-    )
+    return VAEObjective(vae, probe, settings, distance_of(context, settings.perceptual.weight))
 
 
 def _batches(
