@@ -108,8 +108,8 @@ def test_a_method_s_own_stages_and_metrics_are_named_in_its_folder_alone():
             assert named(tree, names) == [], name
 
 
-NOT_ONLY_A_STAGE = {"language", "pretrain"}
-"""Also sections of settings in which `namd.models` looks for folders of weights."""
+NOT_ONLY_A_STAGE = {"language", "pretrain", "drawn_diameter_crps_mm"}
+"""Also sections in which `namd.models` looks for weights, and what shared quick draws measure."""
 
 
 @pytest.mark.parametrize(

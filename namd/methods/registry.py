@@ -9,11 +9,13 @@ from namd.methods.base import Method
 from namd.methods.copy_noise.method import METHOD as COPY_NOISE
 from namd.methods.namd.method import METHOD as NAMD
 from namd.methods.regression.method import METHOD as REGRESSION
+from namd.methods.sd15.method import METHOD as SD15
 
 METHODS: MappingProxyType[str, Method] = MappingProxyType(
     {
         "namd": NAMD,
         "copy_noise": COPY_NOISE,
         "regression": REGRESSION,
+        "sd15": SD15,
     }
 )

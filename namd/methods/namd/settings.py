@@ -9,6 +9,8 @@ from namd.methods.shared.diffusion_settings import (
     DenoisingSettings,
     DrawSettings,
     ReportSettings,
+    require_fitting_latents,
+    require_samplable,
 )
 from namd.methods.shared.settings import (
     FeatureSettings,
@@ -99,22 +101,7 @@ class NAMDConfig(MethodConfig):
     def __post_init__(self) -> None:
         """Reject combinations that no stage could honour."""
         super().__post_init__()
-        if self.image.size % self.vae.architecture.downsampling:
-            raise ValueError(
-                f"image.size {self.image.size} is not a multiple of the VAE's factor "
-                f"{self.vae.architecture.downsampling}"
-            )
-        if self.image.size % (self.vae.architecture.downsampling * self.latents.fold):
-            raise ValueError(
-                f"latents.fold {self.latents.fold} does not divide the "
-                f"{self.image.size // self.vae.architecture.downsampling} latent positions of a "
-                "side"
-            )
-        steps, most = self.draws.ddim.num_inference_steps, self.noise_schedule.max_inference_steps
-        if steps > most:
-            raise ValueError(
-                f"draws.ddim.num_inference_steps {steps} is more than the {most} steps that "
-                "noise_schedule allows"
-            )
+        require_fitting_latents(self.image.size, self.vae.architecture, self.latents)
+        require_samplable(self.draws, self.noise_schedule)
         if self.draws.guidance_scale != 1.0 and not self.finetune.condition_dropout:
             raise ValueError("draws.guidance_scale other than 1 needs finetune.condition_dropout")

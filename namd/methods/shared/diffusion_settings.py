@@ -5,7 +5,9 @@ from typing import Literal
 
 from namd.config.parsing import LATER
 from namd.data.report import FEATURES
-from namd.diffusion.settings import DDIMSettings, TimestepSettings
+from namd.diffusion.settings import DDIMSettings, NoiseScheduleSettings, TimestepSettings
+from namd.methods.shared.settings import LatentSettings
+from namd.models.settings import VAEArchitecture
 from namd.train.settings import TrainingSettings
 
 
@@ -75,3 +77,26 @@ class DrawSettings:
             low, high = self.guidance_interval
             if not 0 <= low < high:
                 raise ValueError(f"guidance_interval: 0 <= low < high, not {[low, high]}")
+
+
+def require_fitting_latents(size: int, vae: VAEArchitecture, latents: LatentSettings) -> None:
+    """Raise ValueError unless images of that side give whole latent positions, folded or not."""
+    if size % vae.downsampling:
+        raise ValueError(
+            f"image.size {size} is not a multiple of the VAE's factor {vae.downsampling}"
+        )
+    if size % (vae.downsampling * latents.fold):
+        raise ValueError(
+            f"latents.fold {latents.fold} does not divide the "
+            f"{size // vae.downsampling} latent positions of a side"
+        )
+
+
+def require_samplable(draws: DrawSettings, noise_schedule: NoiseScheduleSettings) -> None:
+    """Raise ValueError unless the schedule has as many timesteps as the sampler takes."""
+    steps, most = draws.ddim.num_inference_steps, noise_schedule.max_inference_steps
+    if steps > most:
+        raise ValueError(
+            f"draws.ddim.num_inference_steps {steps} is more than the {most} steps that "
+            "noise_schedule allows"
+        )
