@@ -248,7 +248,8 @@ class Method:
         name: The word used in configuration files.
         title: The row's title in tables.
         paper: Short citation.
-        stochastic: Whether K matters; deterministic rows report no spread.
+        stochastic: Whether K matters; deterministic rows report no spread. A function, if that
+            depends on the configuration.
         config_class: Frozen dataclass that its configuration is parsed into.
         stages: From a configuration to its stages, upstream first.
         presets: Names of its presets, the smallest first; each a YAML file in `preset_folder`.
@@ -265,7 +266,7 @@ class Method:
     name: str
     title: str
     paper: str
-    stochastic: bool
+    stochastic: bool | Callable[[Any], bool]
     config_class: type
     stages: Callable[[Any], tuple[Stage, ...]]
     presets: tuple[str, ...] = ()
@@ -274,6 +275,10 @@ class Method:
     demands: Callable[[Any], CohortDemands] | None = None
     rung_metrics: Mapping[str, Mapping[str, str]] | None = None
     default_rungs: Mapping[str, str] = field(default_factory=dict)
+
+    def draws_differ(self, config: object) -> bool:
+        """Return whether another draw index is another image under this configuration."""
+        return self.stochastic if isinstance(self.stochastic, bool) else self.stochastic(config)
 
     def preset(self, name: str) -> dict[str, Any]:
         """Return the configuration that a preset states. Raises ConfigError for another's name."""

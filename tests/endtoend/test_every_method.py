@@ -84,10 +84,10 @@ def stored(result: RunResult, index: int) -> torch.Tensor:
 
 @every_method
 def test_a_run_ends_with_a_row_beside_shared_references(bench, name):
-    _, result = bench.run(name)
+    configuration, result = bench.run(name)
     rows = {row["row"]: row for row in result.rows}
     assert 0 <= rows[name]["auroc"]["mean"] <= 1
-    assert rows[name]["num_draws"] == (2 if METHODS[name].stochastic else 1)
+    assert rows[name]["num_draws"] == (2 if METHODS[name].draws_differ(configuration.config) else 1)
     others = {row["row"]: row for row in bench.run("namd")[1].rows}
     for row in ("real_baseline", "real_followup", "copied_baseline", "ideal_sampler"):
         assert rows[row] == others[row]
@@ -127,7 +127,8 @@ def test_a_draw_depends_on_its_case_and_index_alone(bench, name):
 def test_another_index_is_another_draw_exactly_if_the_method_is_stochastic(bench, name):
     drawer = bench.drawer(name, bench.cases())
     same = torch.equal(draw(drawer, 0, FEW), draw(drawer, 1, FEW))
-    assert same is not METHODS[name].stochastic
+    configuration, _ = bench.run(name)
+    assert same is not METHODS[name].draws_differ(configuration.config)
 
 
 @every_method
