@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from namd.methods.base import Method
 from namd.methods.copy_noise.method import METHOD as COPY_NOISE
+from namd.methods.corrflownet.method import METHOD as CORRFLOWNET
 from namd.methods.namd.method import METHOD as NAMD
 from namd.methods.regression.method import METHOD as REGRESSION
 from namd.methods.sd15.method import METHOD as SD15
@@ -15,6 +16,7 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
     {
         "namd": NAMD,
         "copy_noise": COPY_NOISE,
+        "corrflownet": CORRFLOWNET,
         "regression": REGRESSION,
         "sd15": SD15,
     }
