@@ -8,8 +8,8 @@ from types import MappingProxyType
 from namd.methods.base import Method
 from namd.methods.copy_noise.method import METHOD as COPY_NOISE
 from namd.methods.corrflownet.method import METHOD as CORRFLOWNET
-from namd.methods.mcwgan.method import METHOD as MCWGAN
 from namd.methods.imageflownet.method import METHOD as IMAGEFLOWNET
+from namd.methods.mcwgan.method import METHOD as MCWGAN
 from namd.methods.namd.method import METHOD as NAMD
 from namd.methods.regression.method import METHOD as REGRESSION
 from namd.methods.sd15.method import METHOD as SD15

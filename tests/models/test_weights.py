@@ -295,15 +295,19 @@ def test_a_preset_lists_only_weights_that_a_stage_of_it_reads(preset):
     paths = {WEIGHTS[status.name].config_path for status in listed}
     assert paths <= read_by_stages(preset)
     every = {status.name for status in describe()}
-    unread = {"flux"} if preset == "paper-authors-code" else {"flux", "clip-text"}
+    unread = {"flux", "sd15-clip"} | (set() if preset == "paper-authors-code" else {"clip-text"})
     assert unread <= every - {status.name for status in listed}
+
+
+OF_OTHERS = {"paper": {"clip-text", "sd15-clip"}, "paper-authors-code": {"sd15-clip"}}
+"""What these presets of NAMD do not read: another preset or another method does."""
 
 
 def test_presets_name_the_folder_that_the_fetch_command_fills(bare):
     for preset in ("paper", "paper-authors-code"):
         config = METHOD.preset(preset)
         for weight in WEIGHTS.values():
-            if preset == "paper" and weight.name == "clip-text":
+            if weight.name in OF_OTHERS.get(preset, ()):
                 assert weights.configured_value(config, weight) is None
             elif weight.config_path and weight.folder:
                 assert weights.configured_value(config, weight) == weight.preset_folder
@@ -375,9 +379,9 @@ def test_checkpoint_names_are_those_of_the_libraries():
 def test_a_preset_lists_what_it_wants(bare):
     paper = {status.name for status in describe(whole("paper"))}
     small = {status.name for status in describe(whole("small"))}
-    assert paper == set(WEIGHTS) - {"clip-text", "flux"}
+    assert paper == set(WEIGHTS) - {"clip-text", "sd15-clip", "flux"}
     authors = {status.name for status in describe(whole("paper-authors-code"))}
-    assert authors == set(WEIGHTS) - {"flux"}
+    assert authors == set(WEIGHTS) - {"sd15-clip", "flux"}
     assert small == {"lpips-vgg", "lpips-alex", "inception"}
     place = f"vae.architecture.weights={bare}"
     configured = whole("small", place, "vae.architecture.pixel_unshuffle=1")

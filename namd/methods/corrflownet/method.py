@@ -17,8 +17,7 @@ rectified flow in its latents, followed as an ODE or as an SDE. Ours, all the re
 from dataclasses import replace
 from pathlib import Path
 
-from namd.data.rotation import STATED
-from namd.data.settings import CohortDemands
+from namd.data.settings import STATED_ANGLES, CohortDemands
 from namd.methods.base import CohortSlice, DrawerCode, Method, Stage
 from namd.methods.corrflownet.settings import CorrFlowNetConfig
 from namd.methods.shared.stages import (
@@ -47,7 +46,7 @@ def resolve(config: CorrFlowNetConfig) -> CorrFlowNetConfig:
 
 def demands(config: CorrFlowNetConfig) -> CohortDemands:
     """Return what the stages need of a cohort: crops to cut images from."""
-    return CohortDemands(config.image.size, turned=config.image.rotations in STATED)
+    return CohortDemands(config.image.size, turned=config.image.rotations in STATED_ANGLES)
 
 
 def is_stochastic(config: CorrFlowNetConfig) -> bool:

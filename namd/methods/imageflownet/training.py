@@ -61,6 +61,7 @@ class ImageFlowNet(nn.Module):
         super().__init__()
         self.network = network
         self.settings = settings
+        self.frozen: Tensor
         self.register_buffer("frozen", torch.zeros((), dtype=torch.uint8))
 
     def forward(self, batch: FlowBatch) -> StepOutput:
@@ -188,7 +189,7 @@ def _validator(
     def validate() -> dict[str, float]:
         starts = range(0, len(pairs), VALIDATION_BATCH)
         parts = [np.arange(n, min(n + VALIDATION_BATCH, len(pairs))) for n in starts]
-        predicted, rebuilt = sum(errors(index) for index in parts) / len(pairs)
+        predicted, rebuilt = np.sum([errors(index) for index in parts], axis=0) / len(pairs)
         objective.note_reconstruction(psnr(rebuilt))
         return {
             "validation_loss": float(predicted),

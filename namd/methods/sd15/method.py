@@ -13,9 +13,8 @@ small CLIP text model with random, frozen weights reads the report.
 from dataclasses import replace
 from pathlib import Path
 
-from namd.data.rotation import STATED
 from namd.data.schema import EHR_FEATURES, NODULE_FEATURES, PATIENT_FEATURES
-from namd.data.settings import CohortDemands
+from namd.data.settings import STATED_ANGLES, CohortDemands
 from namd.methods.base import CohortSlice, DrawerCode, Method, Stage
 from namd.methods.sd15.settings import SD15Config
 from namd.methods.shared.stages import (
@@ -48,7 +47,7 @@ def demands(config: SD15Config) -> CohortDemands:
     return CohortDemands(
         config.image.size,
         diameters=config.features.normalisation == "standardised",
-        turned=config.image.rotations in STATED,
+        turned=config.image.rotations in STATED_ANGLES,
     )
 
 

@@ -1,28 +1,21 @@
-"""The frozen CLIP text model that reads reports, and stage `clip_text`, which builds the small one.
+"""Which CLIP text model reads the reports, and stage `clip_text`, which builds the small one."""
 
-Stable Diffusion pads every prompt to CLIP's whole length and masks nothing; so does this.
-"""
-
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
 from tokenizers.processors import TemplateProcessing
-from torch import Tensor
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
-    CLIPTokenizer,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
-from namd.config.errors import InputError
 from namd.config.seeding import generator
 from namd.data.records import RandomRecords
 from namd.methods.base import StageContext, Step
-from namd.methods.sd15.settings import EmbeddedTextSettings
+from namd.methods.sd15.settings import EMBEDDED, EmbeddedTextSettings
+from namd.models.clip_text import ReportReader, load_clip_text
 from namd.models.embedded_language import BOS, EOS, number_tokens, smooth_rows, train_tokenizer
 from namd.models.initialisation import initialised_from
 from namd.models.language import MODEL_FOLDER, without_progress_bars
@@ -31,49 +24,6 @@ from namd.models.weights import require
 NAME = "clip_text"
 WEIGHT = "sd15-clip"
 TOKENIZER_REPORTS = 2000
-
-
-class ReportReader:
-    """Texts to the last hidden states of a frozen CLIP text model, (B, L, D), L its whole length.
-
-    Args:
-        model: A CLIPTextModel.
-        tokenizer: Its tokenizer; adds begin and end itself.
-        device: Where it runs.
-    """
-
-    def __init__(
-        self, model: CLIPTextModel, tokenizer: PreTrainedTokenizerBase, device: str = "cpu"
-    ) -> None:
-        self.model = model.requires_grad_(False).eval().to(device)
-        self.tokenizer, self.device = tokenizer, device
-
-    @property
-    def width(self) -> int:
-        """Numbers of a token's state."""
-        return int(self.model.config.hidden_size)
-
-    @property
-    def length(self) -> int:
-        """Tokens of every text, padding included."""
-        return int(self.model.config.max_position_embeddings)
-
-    @torch.no_grad()
-    def __call__(self, texts: Sequence[str]) -> Float[Tensor, "B L D"]:
-        """Return the states; a text of more tokens is cut."""
-        ids = self.tokenizer(
-            list(texts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.length,
-            return_tensors="pt",
-        ).input_ids
-        return self.model(ids.to(self.device)).last_hidden_state
-
-    def num_cut(self, texts: Sequence[str]) -> int:
-        """Return how many of these texts lose their end."""
-        rows = self.tokenizer(list(dict.fromkeys(texts)), truncation=False)["input_ids"]
-        return sum(len(row) > self.length for row in rows)
 
 
 def build_embedded(
@@ -126,33 +76,10 @@ def run(context: StageContext) -> Iterator[Step]:
 
 
 def load_reader(context: StageContext) -> ReportReader:
-    """Return the text model of a stage that declares `text` and, if embedded, reads `clip_text`.
-
-    Raises InputError if the configured folder holds no CLIP text encoder with its tokenizer.
-    """
-    settings = context.settings.text
-    if settings.is_embedded:
-        folder = context.inputs[NAME] / MODEL_FOLDER
-    else:
-        folder = require(WEIGHT, settings.source)
-    try:
-        with without_progress_bars():
-            tokenizer = _tokenizer(folder)
-            model = CLIPTextModel.from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
-            )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"text.source={settings.source}: no CLIP text encoder with tokenizer can be read "
-            f"there ({reason}); see `namd weights`, or set text.source to embedded"
-        ) from error
-    return ReportReader(model, tokenizer, context.world.device)
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    if (folder / "tokenizer.json").is_file():
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    own = (folder / "vocab.json").is_file()
-    place = folder if own else folder.parent / "tokenizer"
-    return CLIPTokenizer.from_pretrained(place, local_files_only=True)
+    """Return the text model of a stage that declares `text` and, if embedded, reads `clip_text`."""
+    source = context.settings.text.source
+    embedded = source == EMBEDDED
+    folder = context.inputs[NAME] / MODEL_FOLDER if embedded else require(WEIGHT, source)
+    return load_clip_text(
+        folder, f"text.source={source}", "text.source to embedded", context.world.device
+    )

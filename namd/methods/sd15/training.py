@@ -14,7 +14,7 @@ from namd.diffusion.conditioning import condition_on_latents
 from namd.diffusion.noise import draw_noise
 from namd.diffusion.schedule import noise_schedule
 from namd.methods.base import StageContext, Step
-from namd.methods.sd15.text import ReportReader, load_reader
+from namd.methods.sd15.text import load_reader
 from namd.methods.shared.crop_set import read_pairs
 from namd.methods.shared.denoiser_files import save_denoiser
 from namd.methods.shared.denoising import BatchSource, DenoisingObjective, condition_of, validator
@@ -24,6 +24,7 @@ from namd.methods.shared.latents import load_latents
 from namd.methods.shared.quick_draws import DRAW_SEED, QuickDraws, held_out_draws
 from namd.methods.shared.reports import report_texts, reports_of
 from namd.methods.shared.target import Target, measured_target
+from namd.models.clip_text import ReportReader
 from namd.models.initialisation import initialised_from
 from namd.models.unet import NullContext, build_unet
 from namd.train.fit import fit
