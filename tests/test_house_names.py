@@ -68,12 +68,16 @@ def test_brackets_of_other_kinds_are_let_through():
 
 
 def own_names() -> set[str]:
-    """Return the stages and metrics that belong to a method alone, by what it declares."""
-    names = set()
+    """Return the stages and metrics that belong to a method alone, by what it declares.
+
+    A name under which shared bodies make something too, such as `vae`, belongs to no method.
+    """
+    names, shared = set(), set()
     for method in METHODS.values():
         folder = f"{METHODS_FOLDER.replace('/', '.')}{method.name}."
         stages = resolve("tiny", None, [f"method={method.name}"]).stages()
         own = {stage.family for stage in stages if stage.body.startswith(folder)}
+        shared |= {stage.family for stage in stages} - own
         metrics = {
             metric
             for stage, measured in (method.rung_metrics or {}).items()
@@ -81,7 +85,7 @@ def own_names() -> set[str]:
             for metric in measured
         }
         names |= own | metrics
-    return names
+    return names - shared
 
 
 def named(tree: ast.AST, names: set[str]) -> list[str]:

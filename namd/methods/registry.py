@@ -8,6 +8,7 @@ from types import MappingProxyType
 from namd.methods.base import Method
 from namd.methods.copy_noise.method import METHOD as COPY_NOISE
 from namd.methods.corrflownet.method import METHOD as CORRFLOWNET
+from namd.methods.ddl_cxr.method import METHOD as DDL_CXR
 from namd.methods.imageflownet.method import METHOD as IMAGEFLOWNET
 from namd.methods.mcwgan.method import METHOD as MCWGAN
 from namd.methods.namd.method import METHOD as NAMD
@@ -19,8 +20,9 @@ METHODS: MappingProxyType[str, Method] = MappingProxyType(
         "namd": NAMD,
         "copy_noise": COPY_NOISE,
         "corrflownet": CORRFLOWNET,
-        "mcwgan": MCWGAN,
+        "ddl_cxr": DDL_CXR,
         "imageflownet": IMAGEFLOWNET,
+        "mcwgan": MCWGAN,
         "regression": REGRESSION,
         "sd15": SD15,
     }

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from namd.models.clip_text import load_clip_text
 from namd.models.weights import require
-from namd.models.weights_settings import WEIGHTS
 
 NAME = "clip-text"
 
@@ -21,5 +20,8 @@ def empty_prompt_states(configured: str) -> Float[Tensor, "1 L D"]:
 
     Raises InputError if there is no such encoder with its tokenizer.
     """
-    folder, place = require(NAME, configured), WEIGHTS[NAME].config_path
-    return load_clip_text(folder, f"{place}={configured}", f"{place} to null")([""])
+    folder = require(NAME, configured)
+    reader = load_clip_text(
+        folder, f"pretrain.clip_weights={configured}", "pretrain.clip_weights to null"
+    )
+    return reader([""])

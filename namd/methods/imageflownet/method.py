@@ -2,9 +2,9 @@
 
 Liu, Xu, Shen, Huguet, Wang, Tong, Bzdok, Stewart, Wang, Del Priore, Krishnaswamy: "ImageFlowNet:
 Forecasting Multiscale Image-Level Trajectories of Disease Progression with Irregularly-Sampled
-Longitudinal Medical Images", ICASSP 2025, arXiv 2406.14794; the variant with stochastic
-differential equations. Written from its equations: the licence of its own code
-forbids commercial use, and that code was not read.
+Longitudinal Medical Images", ICASSP 2025; the variant with stochastic differential equations.
+Written from its equations: the licence of its own code forbids commercial use, and that code was
+not read.
 
 Ours, because the publication is silent or our data differ: one tau for every pair, because all are
 a year apart; the bottleneck is what the middle block returns; the U-Net's timestep is 0; the
@@ -27,7 +27,7 @@ BODIES = "namd.methods.imageflownet"
 def stages(config: ImageFlowNetConfig) -> tuple[Stage, ...]:
     """Return the training, then what every method has."""
     training = Stage(
-        family="imageflownet",
+        family="latent_sde",
         code_version=1,
         role="train",
         body=f"{BODIES}.training:run",
@@ -39,7 +39,7 @@ def stages(config: ImageFlowNetConfig) -> tuple[Stage, ...]:
         config.evaluate,
         drawer=DrawerCode(f"{BODIES}.drawer:ImageFlowNetDrawer", code_version=1),
         reads=("imageflownet.architecture", "imageflownet.sde", "image.size", "precision"),
-        upstream=("imageflownet",),
+        upstream=("latent_sde",),
         columns=CROPS,
         stochastic=config.imageflownet.sde.stochastic,
     )
@@ -57,6 +57,6 @@ METHOD = Method(
     preset_folder=Path(__file__).parent / "presets",
     resolve=resolved,
     demands=lambda config: CohortDemands(config.image.size),
-    rung_metrics={"imageflownet": {"validation_psnr": "max", "reconstruction_psnr": "max"}},
-    default_rungs={"imageflownet": "validation_psnr"},
+    rung_metrics={"latent_sde": {"validation_psnr": "max", "reconstruction_psnr": "max"}},
+    default_rungs={"latent_sde": "validation_psnr"},
 )

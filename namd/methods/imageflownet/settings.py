@@ -91,7 +91,7 @@ class SDESettings:
 
 @dataclass(frozen=True)
 class ImageFlowNetSettings(TrainingSettings):
-    """Stage `imageflownet`: the networks, their two losses and their training.
+    """Stage `latent_sde`: the networks, their two losses and their training.
 
     Attributes:
         warmup_share: Part of the training that is a linear warm-up; takes the place of

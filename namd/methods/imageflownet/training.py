@@ -1,4 +1,4 @@
-"""Stage `imageflownet`: reconstruction at tau 0 and prediction at tau, in one step."""
+"""Stage `latent_sde`: reconstruction at tau 0 and prediction at tau, in one step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from namd.train.loop import TrainState, autocast
 from namd.train.order import CaseOrder
 from namd.train.world import share_of
 
-NAME = "imageflownet"
+NAME = "latent_sde"
 FILE = "network.safetensors"
 VALIDATION_BATCH = 32
 VALIDATION_SEED = 0
@@ -56,6 +56,8 @@ class ImageFlowNet(nn.Module):
     Attributes:
         frozen: 1 once the prediction trains the SDEs alone. A buffer: checkpoints hold it.
     """
+
+    frozen: Tensor
 
     def __init__(self, network: EvolvingUNet, settings: ImageFlowNetSettings) -> None:
         super().__init__()

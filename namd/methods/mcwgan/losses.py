@@ -43,8 +43,8 @@ def structural_loss(
 ) -> Float[Tensor, ""]:
     """Return 1 - SSIM(x2^, x2), mean over images: 0 for equal images, at most 2.
 
-    torchmetrics' SSIM: Gaussian window of 11 pixels and deviation 1.5, K1 0.01, K2 0.03
-    (Wang et al. 2004), data range 2.
+    torchmetrics' SSIM: Gaussian window of 11 pixels and deviation 1.5, images reflected at their
+    borders, K1 0.01, K2 0.03 (Wang et al. 2004), data range 2.
     """
     similarity = structural_similarity_index_measure(drawn, real, data_range=DATA_RANGE)
     assert isinstance(similarity, Tensor)

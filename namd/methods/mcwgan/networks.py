@@ -1,6 +1,7 @@
 """McWGAN's generator, critic and the ResNet whose features its loss compares."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +22,9 @@ def build_generator(settings: WganSettings, size: int) -> UNet2DModel:
     """Return the U-Net: residual blocks and group norm, no attention, zero output at first."""
     levels = len(settings.block_out_channels)
     network = UNet2DModel(
-        sample_size=size,
-        in_channels=1,
-        out_channels=1,
+        sample_size=size // settings.pixel_unshuffle,
+        in_channels=settings.pixel_unshuffle**2,
+        out_channels=settings.pixel_unshuffle**2,
         down_block_types=("DownBlock2D",) * levels,
         up_block_types=("UpBlock2D",) * levels,
         block_out_channels=tuple(settings.block_out_channels),
@@ -40,9 +41,11 @@ def predict(network: UNet2DModel, baseline: Float[Tensor, "B 1 H W"]) -> Float[T
     """Return x2^ = G(x1) = x1 + U(x1); values may leave [-1, 1]. No noise enters [ours].
 
     The U-Net is diffusers', at a constant timestep. As its last convolution starts at zero, an
-    untrained generator copies the baseline.
+    untrained generator copies the baseline. A network of n^2 channels sees squares of n x n pixels.
     """
-    return baseline + network(baseline, timestep=0).sample
+    side = math.isqrt(network.config["in_channels"])
+    change = network(nn.functional.pixel_unshuffle(baseline, side), timestep=0).sample
+    return baseline + nn.functional.pixel_shuffle(change, side)
 
 
 class ConvolutionalCritic(nn.Module):

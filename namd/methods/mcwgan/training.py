@@ -211,7 +211,7 @@ def _validator(
             batch = pairs.batch(index, device=context.world.device)
             with autocast(context.settings.precision, context.world.device):
                 drawn = predict(objective.generator, batch.baseline)
-            drawn = drawn.float()
+            drawn = drawn.float().detach()
             loss += float(objective.likeness(batch.followup, drawn)) * len(index)
             squared += float((drawn - batch.followup).square().mean()) * len(index)
             structure += float(1 - structural_loss(drawn, batch.followup)) * len(index)

@@ -1,7 +1,8 @@
 """What stages `pretrain` and `finetune` share: the U-Net with its context, batches, validation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,6 +37,15 @@ VALIDATION_BATCH = 64
 
 ContextFor = Callable[[np.ndarray, bool], Tensor]
 """From case numbers (and whether training) to encoder_hidden_states (B, m, D)."""
+
+
+@runtime_checkable
+class CasesBatch(Protocol):
+    """A batch that knows the numbers of its cases."""
+
+    @property
+    def cases(self) -> np.ndarray:
+        """Return one number a case."""
 
 
 @dataclass(frozen=True)
@@ -231,9 +241,9 @@ def condition_of(
 
 
 def validator(
-    objective: DenoisingObjective, batches: list[DenoisingBatch], precision: str, device: str
+    objective: nn.Module, batches: Sequence[CasesBatch], precision: str, device: str
 ) -> Callable[[], dict[str, float]]:
-    """Return a function that measures the mean error over fixed batches."""
+    """Return a function that measures an objective's mean loss over fixed batches."""
 
     def validate() -> dict[str, float]:
         with autocast(precision, device):

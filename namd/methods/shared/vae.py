@@ -131,13 +131,15 @@ def run(context: StageContext) -> Iterator[Step]:
     )
     validate = _validator(context, objective, held_out)
     said: set[str] = set()
-    for step in fit(state, _batches(context, crops, objective.vae), validate, context.checkpoints):
+    for step in fit(
+        state, crop_batches(context, crops, objective.vae), validate, context.checkpoints
+    ):
         for reason, line in _alignment_doubts(step.metrics, settings.alignment):
             if reason not in said:
                 said.add(reason)
                 context.warn(line)
         yield Step(step.index, step.total, step.metrics)
-    save_vae(objective.vae, context.out, _scaling_factor(context, objective.vae, crops))
+    save_vae(objective.vae, context.out, scaling_factor(context, objective.vae, crops))
     (context.out / "features.json").write_text(json.dumps(features.to_mapping()))
 
 
@@ -171,9 +173,10 @@ def _build(context: StageContext) -> VAEObjective:
     return VAEObjective(vae, probe, settings, distance_of(context, settings.perceptual.weight))
 
 
-def _batches(
+def crop_batches(
     context: StageContext, crops: CropSet, vae: GreyAutoencoder
 ) -> Callable[[int], tuple[CropBatch, Tensor]]:
+    """Return the batches of section `vae` by number: crops and the noise of their samples."""
     settings, seed = context.settings.vae, context.settings.train_seed
     order = CaseOrder(NAME, seed, len(crops), settings.batch_size)
     part = share_of(settings.batch_size, context.world.rank, context.world.size)
@@ -213,7 +216,7 @@ def _validator(
 
 
 @torch.no_grad()
-def _scaling_factor(context: StageContext, vae: GreyAutoencoder, crops: CropSet) -> float:
+def scaling_factor(context: StageContext, vae: GreyAutoencoder, crops: CropSet) -> float:
     """Return 1 / std of sampled latents over the train split (NAMD's code; not SD's 0.18215)."""
     total = squares = 0.0
     count = 0

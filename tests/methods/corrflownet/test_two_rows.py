@@ -59,7 +59,7 @@ def test_a_study_of_both_trains_once():
             },
         }
     )
-    plan = make_study_plan(study, Configurator(study), Cluster(cpus=2))
+    plan = make_study_plan(study, Configurator(study), Cluster(cpus=2), cohort_digest=repr)
     distinct = {stage.stage: stage.distinct for stage in plan.stages}
     assert plan.trials == 4
     assert (distinct["vae"], distinct["flow_latents"], distinct["flow"]) == (2, 2, 2)

@@ -13,10 +13,16 @@ from namd.config.errors import InputError
 from namd.diffusion.conditioning import condition_on_latents
 from namd.diffusion.schedule import noise_schedule
 from namd.diffusion.settings import NoiseScheduleSettings
+from namd.methods.declared import DeclaredSettings
 from namd.methods.namd.settings import NAMDConfig
 from namd.methods.registry import METHODS
 from namd.methods.sd15 import text
-from namd.methods.sd15.settings import EmbeddedTextSettings, SD15Config, SD15Settings
+from namd.methods.sd15.settings import (
+    EmbeddedTextSettings,
+    SD15Config,
+    SD15Settings,
+    TextSettings,
+)
 from namd.methods.sd15.training import ReportContext
 from namd.methods.shared.denoising import BatchSource, DenoisingObjective
 from namd.methods.shared.latents import PairedLatents
@@ -26,15 +32,18 @@ from namd.models.settings import UNetArchitecture
 from namd.models.unet import NullContext, build_unet
 from namd.pipeline.run_configuration import resolve
 from namd.train.world import LocalWorld
+from tests.methods import made
 from tests.paper_folders import put_clip
 
 REPORTS = [
     f"a {age} years old male. A soft tissue nodule, {age} mm in size." for age in range(40, 72)
 ]
 SMALL = EmbeddedTextSettings(
-    hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, length=32
+    hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, length=20
 )
-UNET = UNetArchitecture(block_out_channels=(16, 16), norm_num_groups=4, num_attention_heads=2)
+UNET = UNetArchitecture(
+    block_out_channels=(16, 16), norm_num_groups=4, num_attention_heads=2, layers_per_block=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +55,14 @@ def reader() -> ReportReader:
 
 def unet(width: int) -> UNet2DConditionModel:
     with initialised_from("test", 1):
-        made = build_unet(dataclasses.replace(UNET, layers_per_block=1), 4, 4, width, 4)
-    condition_on_latents(made, 4)
-    return made
+        network = build_unet(UNET, 4, 4, width, 4)
+    condition_on_latents(network, 4)
+    return network
 
 
 def test_states_are_of_whole_texts_and_do_not_depend_on_the_batch(reader):
     states = reader(REPORTS)
-    assert states.shape == (32, 32, 16)
+    assert states.shape == (32, 20, 16)
     torch.testing.assert_close(reader(REPORTS[3:4]), states[3:4])
     assert len({tuple(row.flatten().tolist()) for row in states}) == len(REPORTS)
     assert reader.num_cut(REPORTS) == 0
@@ -86,15 +95,18 @@ def learned(reader) -> SimpleNamespace:
         },
         np.array(REPORTS),
     )
-    record = ReportContext(reader, NullContext(16, reader([""])))
+    known = dict(zip(REPORTS, reader(REPORTS), strict=True))
+    record = ReportContext(
+        lambda texts: torch.stack([known[told] for told in texts]), NullContext(16, reader([""]))
+    )
     record.reports = list(REPORTS)
     schedule = noise_schedule(NoiseScheduleSettings(prediction_type="v_prediction"))
     objective = DenoisingObjective(unet(16), record, schedule)
     source = BatchSource("test", 0, latents, schedule, LocalWorld(), paired=True, batch_size=32)
     held = source.validation()
     first = error(objective, held)
-    optimiser = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=4e-3)
-    for step in range(150):
+    optimiser = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=6e-3)
+    for step in range(60):
         optimiser.zero_grad()
         objective(source.at(step)).loss.backward()
         optimiser.step()
@@ -135,7 +147,7 @@ def test_a_text_model_that_reads_nothing_would_be_seen(learned, reader):
 def sd_folder(place):
     torch.manual_seed(0)
     put_clip(place, 24)
-    made = UNet2DConditionModel(
+    network = UNet2DConditionModel(
         sample_size=64,
         block_out_channels=(16, 16),
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -145,8 +157,8 @@ def sd_folder(place):
         norm_num_groups=4,
         cross_attention_dim=24,
     )
-    made.save_pretrained(place / "unet")
-    return made
+    network.save_pretrained(place / "unet")
+    return network
 
 
 def test_sd15_s_folder_is_read_whole_and_widened_to_8_channels(tmp_path):
@@ -163,10 +175,9 @@ def test_sd15_s_folder_is_read_whole_and_widened_to_8_channels(tmp_path):
 
 def test_clip_is_read_from_sd15_s_folder_or_refused_with_the_way_out(tmp_path):
     sd_folder(tmp_path / "sd")
-    context = SimpleNamespace(
-        settings=SimpleNamespace(text=SimpleNamespace(source=str(tmp_path / "sd"))),
-        world=LocalWorld(),
-    )
+    context = made.context(tmp_path)
+    settings = SimpleNamespace(text=TextSettings(source=str(tmp_path / "sd")))
+    context.settings = DeclaredSettings("test", settings)
     reader = text.load_reader(context)
     assert (reader.length, reader.width) == (77, 24)
     assert reader(["a", ""]).shape == (2, 77, 24)
