@@ -11,6 +11,7 @@ from namd.data.intensity import to_unit
 from namd.diffusion.noise import training_noise
 from namd.losses.alignment import alignment_loss
 from namd.losses.kl import kl_loss
+from namd.methods.shared import perceptual_distance as perceptual
 from namd.methods.shared import vae as stage
 from namd.methods.shared.crop_set import CropBatch, CropSet
 from namd.methods.shared.settings import (
@@ -246,9 +247,9 @@ def test_without_real_lpips_images_are_compared_by_the_embedded_encoder(trained,
         def features(self, images):
             return [images.mean((2, 3), keepdim=True)]
 
-    monkeypatch.setattr(stage, "load_encoder", lambda _folder, _channels: Encoder())
+    monkeypatch.setattr(perceptual, "load_encoder", lambda _folder, _channels: Encoder())
     monkeypatch.setattr(
-        stage, "perceptual_distance", lambda ours, theirs: (ours[0] - theirs[0]).abs().mean()
+        perceptual, "perceptual_distance", lambda ours, theirs: (ours[0] - theirs[0]).abs().mean()
     )
     found, _ = trained("vae.perceptual.weight=1")
     distance = found["state"].objective.distance

@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 import pytest
+import yaml
 
 from tests.mutants import __main__ as runner
 from tests.mutants.faults import (
@@ -24,20 +25,23 @@ FAULT = Fault("n", "namd/a.py", "x + y", "x - y", "a difference", ("tests/test_h
 FAST = fast_options((REPOSITORY / "Makefile").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_fault_fits_its_file_once_and_is_code(room):
+@pytest.mark.parametrize("room", sorted({fault.room for fault in TABLE}))
+def test_every_fault_fits_its_file_once_and_can_be_read(room):
     own = [fault for fault in TABLE if fault.room == room]
-    assert len(own) >= 8
     for fault in own:
         source = (REPOSITORY / fault.file).read_text(encoding="utf-8")
-        compile(fault.planted(source), fault.file, "exec")
+        if fault.file.endswith(".yaml"):
+            assert yaml.safe_load(fault.planted(source)) != yaml.safe_load(source)
+        else:
+            compile(fault.planted(source), fault.file, "exec")
         require_fast(fault, FAST)
         assert fault.means.endswith(".")
 
 
-def test_enough_faults_are_planted_and_no_room_is_another():
+def test_enough_faults_are_planted_in_the_rooms_that_compose():
     assert len(TABLE) >= 60
-    assert {fault.room for fault in TABLE} == set(ROOMS)
+    planted_in = [fault.room for fault in TABLE]
+    assert {room: planted_in.count(room) for room in ROOMS if planted_in.count(room) < 8} == {}
 
 
 @pytest.mark.parametrize(

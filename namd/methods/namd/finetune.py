@@ -1,6 +1,7 @@
 """Stage `finetune`: the U-Net learns the follow-up beside its baseline and record (NAMD Eq 10)."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -113,10 +114,14 @@ def run(context: StageContext) -> Iterator[Step]:
     save_denoiser(unet, null, context.out)
     target.save(context.out)
     copy_latent_space(context.inputs["latents"], context.out)
+    _save_adapter(soft_prompt, context.out)
+
+
+def _save_adapter(soft_prompt: SoftPromptContext, folder: Path) -> None:
     adapter = {
         name: value.cpu().contiguous() for name, value in soft_prompt.adapter_state().items()
     }
-    save_file(adapter, context.out / "adapter.safetensors")
+    save_file(adapter, folder / "adapter.safetensors")
 
 
 def _source(

@@ -146,15 +146,18 @@ def trained(folder, *overrides, until=None) -> dict[str, torch.Tensor]:
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one_and_stays_frozen(tmp_path):
-    frozen, never = "imageflownet.freeze_psnr=-50.0", "imageflownet.freeze_psnr=null"
-    whole = trained(tmp_path / "whole", frozen)
-    trained(tmp_path / "parts", frozen, until=2)
+    frozen, never = (
+        (f"imageflownet.freeze_psnr={decibel}", "imageflownet.keep=last")
+        for decibel in ("-50.0", "null")
+    )
+    whole = trained(tmp_path / "whole", *frozen)
+    trained(tmp_path / "parts", *frozen, until=2)
     saved = torch.load(tmp_path / "parts" / "checkpoints" / "shared-2.pt", weights_only=True)
     assert int(saved["weights"]["frozen"]) == 1
-    again = trained(tmp_path / "parts", frozen)
+    again = trained(tmp_path / "parts", *frozen)
     assert all(torch.equal(again[name], value) for name, value in whole.items())
     # Twin: a U-Net that the prediction goes on training is another.
-    other = trained(tmp_path / "never", never)
+    other = trained(tmp_path / "never", *never)
     assert not all(torch.equal(other[name], value) for name, value in whole.items())
 
 
