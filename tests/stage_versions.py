@@ -23,7 +23,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RECORD = REPOSITORY / "tests" / "stage_versions.json"
 PRESET = "tiny"
 Record = dict[str, dict[str, object]]
-Outputs = dict[tuple[str, str], dict[str, str]]
+Outputs = dict[tuple[str, str, str], dict[str, str]]
+"""Digests of payload files, by method, stage body and label."""
 
 
 @dataclass(frozen=True)
@@ -152,15 +153,17 @@ def differing_outputs(commit: str, recorded: Record, current: Record) -> dict[st
         try:
             cohort = folder / "cohort"
             namd(REPOSITORY, "cohort", "build", "phantom", *TINY_COHORT, "--out", str(cohort))
+            methods = [name for name in methods_of(before) if name in methods_of(REPOSITORY)]
             old, new = (
-                tiny_outputs(before, recorded, cohort, folder / "before"),
-                tiny_outputs(REPOSITORY, current, cohort, folder / "after"),
+                tiny_outputs(before, methods, recorded, cohort, folder / "before"),
+                tiny_outputs(REPOSITORY, methods, current, cohort, folder / "after"),
             )
         finally:
             git("worktree", "remove", "--force", str(before))
     result: dict[str, bool] = {}
-    for body, label in old.keys() & new.keys():
-        differs = old[body, label] != new[body, label]
+    for place in old.keys() & new.keys():
+        _, body, _ = place
+        differs = old[place] != new[place]
         result[body] = result.get(body, False) or differs
     return result
 
@@ -168,46 +171,53 @@ def differing_outputs(commit: str, recorded: Record, current: Record) -> dict[st
 TINY_COHORT = ("--cases", "200", "--seed", "23")
 
 
-def tiny_outputs(source: Path, record: Record, cohort: Path, store: Path) -> Outputs:
-    """Run every method of a source tree at the tiny preset; see `payload_digests`.
+def methods_of(source: Path) -> list[str]:
+    """Return the methods that a source tree registers."""
+    return python(source, "from namd.methods.registry import METHODS; print(*METHODS)").split()
+
+
+def tiny_outputs(
+    source: Path, methods: Iterable[str], record: Record, cohort: Path, store: Path
+) -> Outputs:
+    """Run methods of a source tree at the tiny preset, and return what their stages made.
 
     Args:
         source: The tree.
-        record: What its stage bodies are.
+        methods: Those to run.
+        record: What the tree's stage bodies are.
         cohort: The cohort of the runs.
         store: Their store.
     """
-    listed = python(source, "from namd.methods.registry import METHODS; print(*METHODS)")
-    for method in listed.split():
+    bodies = {str(entry["source"]): body for body, entry in record.items()}
+    outputs: Outputs = {}
+    for method in methods:
         chosen = ("--preset", PRESET, "--method", method)
-        namd(source, "run", *chosen, "--cohort", str(cohort), "--store", str(store), "--json")
-    return payload_digests(store, {str(entry["source"]): body for body, entry in record.items()})
-
-
-def payload_digests(store: Path, bodies: Mapping[str, str]) -> Outputs:
-    """Return the digests of every payload file in a store, by stage body and label.
-
-    Args:
-        store: A store that one source tree filled.
-        bodies: That tree's stage bodies by the hash of their source.
-    """
-    outputs = {}
-    for commit in sorted(store.glob("*/*/COMMIT")):
-        published = json.loads(commit.read_text(encoding="utf-8"))
-        manifest = json.loads(
-            (commit.parent / "attempts" / published["attempt"] / "manifest.json").read_text()
-        )
-        outputs[bodies[manifest["source_hash"]], manifest["label"]] = {
-            place: entry["sha256"]
-            for place, entry in published["files"].items()
-            if place.startswith("payload/")
-        }
+        ran = namd(source, "run", *chosen, "--cohort", str(cohort), "--store", str(store), "--json")
+        for stage in json.loads(ran)["stages"]:
+            (commit,) = store.glob(f"*/{stage['key']}/COMMIT")
+            digests, source_of = payload_digests(commit)
+            outputs[method, bodies[source_of], stage["label"]] = digests
     return outputs
 
 
-def namd(source: Path, *arguments: str) -> None:
-    """Run the command line of a source tree; what it prints is dropped."""
-    python(source, "import sys; from namd.cli.main import main; sys.exit(main())", *arguments)
+def payload_digests(commit: Path) -> tuple[dict[str, str], str]:
+    """Return the digests of an artifact's payload files, and the hash of the source it is of."""
+    published = json.loads(commit.read_text(encoding="utf-8"))
+    attempt = commit.parent / "attempts" / published["attempt"]
+    manifest = json.loads((attempt / "manifest.json").read_text(encoding="utf-8"))
+    digests = {
+        place: entry["sha256"]
+        for place, entry in published["files"].items()
+        if place.startswith("payload/")
+    }
+    return digests, manifest["source_hash"]
+
+
+def namd(source: Path, *arguments: str) -> str:
+    """Run the command line of a source tree and return its stdout."""
+    return python(
+        source, "import sys; from namd.cli.main import main; sys.exit(main())", *arguments
+    )
 
 
 def python(source: Path, program: str, *arguments: str) -> str:
