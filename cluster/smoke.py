@@ -57,7 +57,7 @@ def main() -> int:
         code = 0
     except SmokeError as error:
         say(began, f"FAILED: {error}")
-        tell_logs(folder)
+        print_logs(folder)
     finally:
         left = end_processes(environment[MARK])
         if not keep:
@@ -107,7 +107,7 @@ def status(store: Path, environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def compare(shared: Mapping[str, Any], alone: Mapping[str, Any]) -> None:
-    """Check that two statuses tell the same trials and the same numbers. Raises SmokeError."""
+    """Check that two statuses show the same trials and the same numbers. Raises SmokeError."""
     expect(shared["trials"] == alone["trials"], f"{shared['trials']} and {alone['trials']}")
     expect(shared["trials"]["completed"] == 2, f"completed: {shared['trials']}")
     one, other = flat(shared["arms"]), flat(alone["arms"])
@@ -320,7 +320,7 @@ def with_patience(end: Callable[[], None]) -> None:
         end()
 
 
-def tell_logs(folder: Path) -> None:
+def print_logs(folder: Path) -> None:
     """Show the end of each log of a failed check."""
     for log in sorted(folder.glob("*.log")):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
@@ -334,7 +334,7 @@ def expect(holds: bool, otherwise: str) -> None:
 
 
 def say(began: float, line: str) -> None:
-    """Tell what was reached, and when."""
+    """Print what was reached, and when."""
     sys.stderr.write(f"[{time.monotonic() - began:5.0f} s] {line}\n")
     sys.stderr.flush()
 

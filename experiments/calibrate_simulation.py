@@ -1,4 +1,4 @@
-"""Measure whether a simulated cohort can tell methods apart, on seeds that nobody reports.
+"""Measure whether a simulated cohort separates methods, on seeds that are never reported.
 
     python experiments/calibrate_simulation.py --phantom --seeds 101 102
     python experiments/calibrate_simulation.py --cohort FOLDER --law nlst
@@ -8,7 +8,7 @@ First what the law's truth rests on: the record's share of the logit, odds ratio
 sign, of the diameter and of p, all over every case. Then, unless `--no-judge`, a small
 convolutional judge is trained on both time points of the train split, stopped by the validation
 split, and scores test baselines, test follow-ups and the ideal sampler's redraws. A cohort that is
-to tell methods apart has the real baseline at 0.62-0.74, the real follow-up at least 0.10 above it,
+to separate methods has the real baseline at 0.62-0.74, the real follow-up at least 0.10 above it,
 and the mean of 20 ideal draws at least 0.05 above it. This judge is not the project's: it is quick,
 and it must not be tuned together with it.
 """

@@ -158,7 +158,7 @@ class Peak:
 
     @property
     def best(self) -> float:
-        """The higher of the two, so that a share of it flatters nobody."""
+        """The higher of the two, so that a share of it flatters neither."""
         return max(self.matmul, self.convolution)
 
 

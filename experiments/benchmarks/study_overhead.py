@@ -69,7 +69,7 @@ def ours(trials: int, concurrency: int) -> float:
 
 
 class BareSearcher(Searcher):
-    """Optuna's random sampler, asked and told, and nothing written down."""
+    """Optuna's random sampler through ask and tell, with nothing written down."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class BareSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, float] | None = None, error: bool = False
     ) -> None:
-        """Tell."""
+        """Hand the value to Optuna."""
         del error
         self._study.tell(self._trials[trial_id], (result or {})["auroc"])
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from namd.pipeline.store import Artifact, Store
     from namd.storage.stage_names import StageName
     from namd.tracking.protocol import Tracker
-    from namd.tracking.wandb_tracker import Told
+    from namd.tracking.wandb_tracker import TrackedEvent
 
 MAX_CASES = 8
 """Drawn crops shown of a study that asks for images."""
@@ -93,8 +93,8 @@ def publish_study(
     found = _Stages(store_url)
     writer = WandbWriter(folder, chosen)
     tracker = WandbTracker(writer, images_of_key=found.images)
-    told = ledger_records(store_url, study)
-    count = publish(told, found.steps, table.rows, tracker, table.effects)
+    records = ledger_records(store_url, study)
+    count = publish(records, found.steps, table.rows, tracker, table.effects)
     return {
         "study": study,
         "records": count,
@@ -113,8 +113,8 @@ def tracking_folder(store_url: str, study: str) -> Path:
     return local_path(path) / "studies" / study
 
 
-def ledger_records(store_url: str, study: str) -> "Iterator[Told]":
-    """Yield a study's records as trackers are told them. Raises OSError, LedgerDamaged."""
+def ledger_records(store_url: str, study: str) -> "Iterator[TrackedEvent]":
+    """Yield a study's records as trackers receive them. Raises OSError, LedgerDamaged."""
     from namd.ledger.reading import read_events
     from namd.storage.opening import open_storage
 
@@ -161,7 +161,7 @@ class _Stages:
 
 
 def _pictures(payload: Path) -> list[tuple[str, bytes]]:
-    """Return (caption, PNG) of the first cases by a hash of their ids, which are not told."""
+    """Return (caption, PNG) of the first cases by a hash of their ids, which stay here."""
     import io
 
     import numpy as np

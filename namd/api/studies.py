@@ -243,8 +243,8 @@ class Study:
                 "proposal": winner["proposal"],
                 **{f"search.{metric}": value for metric, value in winner["search"].items()},
                 **{
-                    f"confirmed.{metric}": told["mean"]
-                    for metric, told in (winner["confirmed"] or {}).items()
+                    f"confirmed.{metric}": estimate["mean"]
+                    for metric, estimate in (winner["confirmed"] or {}).items()
                 },
                 **{f"params.{path}": value for path, value in winner["overrides"].items()},
             }
@@ -296,10 +296,10 @@ class Study:
         return card_html(title, self.banner, facts, found._repr_html_())
 
 
-def _estimate(name: str, told: Mapping[str, Any] | None) -> dict[str, Any]:
+def _estimate(name: str, estimate: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return an estimate's mean, interval and p as columns; None if there is none."""
-    row = {name: (told or {}).get("mean")}
-    row |= {f"{name}_{end}": (told or {}).get(end) for end in INTERVAL}
-    if told is not None and "p_holm" in told:
-        row[f"{name}_p"] = told["p_holm"]
+    row = {name: (estimate or {}).get("mean")}
+    row |= {f"{name}_{end}": (estimate or {}).get(end) for end in INTERVAL}
+    if estimate is not None and "p_holm" in estimate:
+        row[f"{name}_p"] = estimate["p_holm"]
     return row

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from namd.cli.cohort_summary import origin_lines, summarise, summary_text
-from namd.cli.output import add_json_option, answer, require_writable, tell
+from namd.cli.output import add_json_option, answer, echo, require_writable
 from namd.config.errors import plain_text
 from namd.config.places import local_path
 
@@ -110,9 +110,9 @@ def check_cohort(arguments: argparse.Namespace) -> int:
         "warnings": warnings,
     }
     for problem in problems:
-        tell(f"problem: {problem}")
+        echo(f"problem: {problem}")
     for warning in warnings:
-        tell(f"warning: {warning}")
+        echo(f"warning: {warning}")
     verdict = "sound" if not problems else f"refused; problems: {len(problems)}"
     answer(arguments, summary, f"{arguments.folder}: {verdict}\n{summary_text(summary)}")
     return REFUSED if problems else 0
@@ -251,12 +251,12 @@ def _finish(cohort: "Cohort", arguments: argparse.Namespace) -> int:
         findings = finish(cohort, arguments.seed)
     except RefusedCohortError as error:
         for problem in error.problems[1:]:
-            tell(f"problem: {problem}")
+            echo(f"problem: {problem}")
         raise
     for warning in findings.unusable:
-        tell(f"warning: {warning}; `namd cohort check` refuses this cohort")
+        echo(f"warning: {warning}; `namd cohort check` refuses this cohort")
     for warning in findings.warnings:
-        tell(f"warning: {warning}")
+        echo(f"warning: {warning}")
     cohort.write(arguments.out)
     summary = {
         "out": str(arguments.out),
@@ -297,13 +297,13 @@ def build_progress() -> "Iterator[Stages]":
 
 def _plain_stage(name: str) -> "Progress":
     """Return a callback that writes a line at every tenth of the work."""
-    told = -1
+    printed = -1
 
     def report(done: int, total: int) -> None:
-        nonlocal told
+        nonlocal printed
         tenth = 10 * done // max(total, 1)
-        if tenth > told:
-            told = tenth
-            tell(f"{name}: {done} of {total}")
+        if tenth > printed:
+            printed = tenth
+            echo(f"{name}: {done} of {total}")
 
     return report

@@ -19,8 +19,8 @@ def origin_lines(card: Mapping[str, Any]) -> list[str]:
         lines.append(f"split: column {card['split_column']} of the table, not --seed")
     lines += [f"not used: {line}" for line in unused_lines(card)]
     excluded = card.get("excluded") or {}
-    told = ", ".join(f"{number} {reason}" for reason, number in excluded.items())
-    return [*lines, *([f"left out of the table: {told}"] if told else [])]
+    listed = ", ".join(f"{number} {reason}" for reason, number in excluded.items())
+    return [*lines, *([f"left out of the table: {listed}"] if listed else [])]
 
 
 def summarise(cohort: "Cohort | None") -> dict[str, Any]:
@@ -46,12 +46,12 @@ def summary_text(summary: dict[str, Any]) -> str:
 
     lines = [f"{summary['cases']} cases of {summary['patients']} patients"]
     for split, counts in summary["splits"].items():
-        told = ", ".join(f"{number} {name}" for name, number in counts.items())
-        lines.append(f"  {split:<11}{told}")
+        listed = ", ".join(f"{number} {name}" for name, number in counts.items())
+        lines.append(f"  {split:<11}{listed}")
     if summary["simulated"]:
         ceilings = summary["ideal_auroc"] or {}
-        told = ", ".join(f"{s} {'-' if v is None else f'{v:.3f}'}" for s, v in ceilings.items())
+        ideal = ", ".join(f"{s} {'-' if v is None else f'{v:.3f}'}" for s, v in ceilings.items())
         law = f" (law {summary['law']})" if summary["law"] else ""
         lines.append(f"SIMULATED: {', '.join(summary['simulated'])}{law}")
-        lines.append(f"ideal predictor's AUROC: {told or UNKNOWN_CEILING}")
+        lines.append(f"ideal predictor's AUROC: {ideal or UNKNOWN_CEILING}")
     return "\n".join(lines)

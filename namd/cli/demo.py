@@ -12,7 +12,7 @@ from namd.cli.output import (
     add_json_option,
     answer,
     duration,
-    tell,
+    echo,
     terminal_width,
     wrapped,
 )
@@ -63,16 +63,16 @@ def demo(arguments: argparse.Namespace) -> int:
     spec = demo_study()
     store = str(out / "store")
     open_store(store)
-    tell(wrapped(f"namd demo: everything here is simulated. {WARNING}"))
+    echo(wrapped(f"namd demo: everything here is simulated. {WARNING}"))
     if not (out / "store" / "studies").exists():
-        tell(first_estimate())
+        echo(first_estimate())
     cohort = find_cohort(spec.base.cohort or WORD, Path(store)).absolute()
-    view = run_demo(spec, cohort, store, study_reporter, tell)
+    view = run_demo(spec, cohort, store, study_reporter, echo)
     pictures = draw_arms(spec, view, cohort, store, out)
     page, report = write_study_report(
         store, spec.name, out / "report", cohort, pictures, (WARNING,)
     )
-    tell(f"done in {duration(time.monotonic() - began)}")
+    echo(f"done in {duration(time.monotonic() - began)}")
     value = {
         "study": spec.name,
         "trials": view.counts(),

@@ -1,6 +1,6 @@
 """How long the demo takes on this machine as it is now, from a second's measurement.
 
-Once stages are built, their own pace tells better: that is `namd.study.eta`'s.
+Once stages are built, `namd.study.eta` estimates better, from their own pace.
 """
 
 import threading

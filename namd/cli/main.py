@@ -50,7 +50,7 @@ SHOWING = {
     "cohort": ("check", "card"),
     "study": ("list", "status", "watch", "logs", "best"),
 }
-"""Commands, with their subcommands, that do nothing but show: they end if nobody reads it."""
+"""Commands, with their subcommands, that do nothing but show: they end once no one reads it."""
 
 
 class _Version(argparse.Action):
@@ -96,11 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        return _tell(str(error), BAD_INPUT, "--json" in words)
+        return _print_error(str(error), BAD_INPUT, "--json" in words)
     except StageError as error:
-        return _tell(str(error), FAILED, "--json" in words)
+        return _print_error(str(error), FAILED, "--json" in words)
     except PermissionError as error:
-        return _tell(f"{error.filename}: {error.strerror}", BAD_INPUT, "--json" in words)
+        return _print_error(f"{error.filename}: {error.strerror}", BAD_INPUT, "--json" in words)
     except SystemExit as stopped:
         if "--json" in words and stopped.code == STOPPED:
             from namd.pipeline.interruption import stop_reason
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_json({"error": stop_reason(), "exit": STOPPED})
         raise
     except KeyboardInterrupt:
-        return _tell("interrupted by Ctrl-C", INTERRUPTED, "--json" in words)
+        return _print_error("interrupted by Ctrl-C", INTERRUPTED, "--json" in words)
     except streams.UnreadError:
         return UNREAD
 
@@ -133,7 +133,7 @@ def _shows(words: Sequence[str]) -> bool:
     return not subcommands or any(word in subcommands for word in words[1:2])
 
 
-def _tell(message: str, code: int, as_json: bool) -> int:
+def _print_error(message: str, code: int, as_json: bool) -> int:
     line = one_line(message)
     sys.stderr.write(f"error: {line}\n")
     if as_json:

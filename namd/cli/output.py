@@ -45,7 +45,7 @@ def accept_negative_numbers(parser: argparse.ArgumentParser) -> None:
     parser._negative_number_matcher = NEGATIVE_NUMBER
 
 
-def tell(line: str) -> None:
+def echo(line: str) -> None:
     """Write a line that is not the result to stderr."""
     sys.stderr.write(escaped(line) + "\n")
     sys.stderr.flush()
@@ -95,9 +95,9 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows as text in aligned columns, with a rule under the header."""
     lines = [list(header), *[list(row) for row in rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    told = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)) for r in lines]
-    told.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(line.rstrip() for line in told)
+    text = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)) for r in lines]
+    text.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in text)
 
 
 def score_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from namd.api import predictions
 from namd.api.predictions import NUM_DRAWS
-from namd.cli.output import add_json_option, answer, require_writable, tell
+from namd.cli.output import add_json_option, answer, echo, require_writable
 from namd.cli.store import add_store_option, open_named_store
 from namd.config.errors import InputError
 from namd.config.places import local_path
@@ -68,7 +68,7 @@ def _series_folder(text: str) -> Path:
 def run(arguments: argparse.Namespace) -> int:
     """Predict. Raises InputError for a series, a record or a run that cannot be used.
 
-    What is told quickly is asked first: importing torch alone takes many seconds.
+    Cheap checks come first: importing torch alone takes many seconds.
     """
     centre = _centre(arguments.centre)
     if arguments.draws < 1:
@@ -94,8 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
         record,
         draws=arguments.draws,
         cohort=arguments.cohort,
-        warn=lambda line: tell(f"warning: {line}"),
-        progress=lambda done, total: tell(f"draw {done} of {total}"),
+        warn=lambda line: echo(f"warning: {line}"),
+        progress=lambda done, total: echo(f"draw {done} of {total}"),
     )
     value = prediction.to_mapping()
     value["files"] = prediction.write(arguments.out)

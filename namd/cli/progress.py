@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from namd.cli.output import duration, tell
+from namd.cli.output import duration, echo
 from namd.methods.base import Step
 from namd.pipeline.graph import Node
 from namd.storage.stage_names import StageName
@@ -37,13 +37,13 @@ class PlainReporter:
 
     def planned(self, nodes: Sequence[Node], missing: Sequence[Node]) -> None:
         """Say how much is there, how much is to do, and about how long that takes."""
-        tell(
+        echo(
             f"{len(nodes)} artifacts: {len(nodes) - len(missing)} in the store, "
             f"{len(missing)} to build"
         )
         if missing:
             stages = [node.stage.recorded for node in missing]
-            tell(forecast(stages, self.estimate(missing)))
+            echo(forecast(stages, self.estimate(missing)))
 
     def cached(self, node: Node) -> None:
         """A found artifact was counted in the plan already."""
@@ -52,7 +52,7 @@ class PlainReporter:
         """Say which body begins."""
         self._tenth, self._last = -1, time.monotonic()
         self._begin, self._first_index = self._last, None
-        tell(f"{title(nodes)}: started")
+        echo(f"{title(nodes)}: started")
 
     def stepped(self, nodes: Sequence[Node], step: Step) -> None:
         """Say how far the body is, at every tenth."""
@@ -63,21 +63,21 @@ class PlainReporter:
         if tenth <= self._tenth and now - self._last < QUIET_S:
             return
         self._tenth, self._last = max(tenth, self._tenth), now
-        tell(f"{title(nodes)}: {step.index} of {step.total}{self._left(step, now)}{metrics(step)}")
+        echo(f"{title(nodes)}: {step.index} of {step.total}{self._left(step, now)}{metrics(step)}")
 
     def finished(self, node: Node, seconds: float) -> None:
         """Say what was published."""
-        tell(f"{node.label}: done in {duration(seconds)}")
+        echo(f"{node.label}: done in {duration(seconds)}")
 
     def waiting(self, node: Node, holder: str) -> None:
         """Say once per node who builds it."""
         if node.label not in self._waiting:
             self._waiting.add(node.label)
-            tell(f"{node.label}: being built by {holder}; waiting")
+            echo(f"{node.label}: being built by {holder}; waiting")
 
     def warned(self, node: Node, line: str) -> None:
         """Say the warning."""
-        tell(f"{node.label}: warning: {line}")
+        echo(f"{node.label}: warning: {line}")
 
     def _left(self, step: Step, now: float) -> str:
         done = step.index - (self._first_index or 0)
@@ -133,8 +133,8 @@ def title(nodes: Sequence[Node]) -> str:
 def metrics(step: Step) -> str:
     """Return what a step measured, the losses first, as the end of a line."""
     named = sorted(step.metrics.items(), key=lambda item: "loss" not in item[0])
-    told = ", ".join(f"{name} {value:.4g}" for name, value in named[:3])
-    return f" ({told})" if told else ""
+    listed = ", ".join(f"{name} {value:.4g}" for name, value in named[:3])
+    return f" ({listed})" if listed else ""
 
 
 def forecast(missing: Sequence[StageName], estimates: Estimates) -> str:
@@ -148,10 +148,10 @@ def forecast(missing: Sequence[StageName], estimates: Estimates) -> str:
     unknown = dict.fromkeys(stage.name for stage in missing if estimates[stage.label] is None)
     if not known:
         return "no estimate: nothing like this was built in this store before"
-    told = f"{duration(sum(known))}, judged by earlier builds in this store"
+    expected = f"{duration(sum(known))}, judged by earlier builds in this store"
     if unknown:
-        return f"at least {told}; nothing like {', '.join(unknown)} was built in it before"
-    return f"about {told}"
+        return f"at least {expected}; nothing like {', '.join(unknown)} was built in it before"
+    return f"about {expected}"
 
 
 def is_terminal() -> bool:

@@ -10,9 +10,9 @@ from namd.cli.output import (
     add_json_option,
     answer,
     columns,
+    echo,
     require_writable,
     score_table,
-    tell,
 )
 from namd.cli.store import add_store_option, open_named_store, view_named_store
 from namd.config.errors import InputError
@@ -99,7 +99,7 @@ def _require_picture(path: Path) -> None:
     """Refuse a picture that could not be written once the run is over. Raises InputError."""
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise InputError(
-            f"--picture {path}: its name tells its kind, one of {', '.join(PICTURE_SUFFIXES)}"
+            f"--picture {path}: its suffix names its kind, one of {', '.join(PICTURE_SUFFIXES)}"
         )
     require_writable("--picture", path)
 
@@ -113,7 +113,7 @@ def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -
         try:
             return run(configuration, cohort, store, shown)
         except SystemExit:
-            tell(f"{stop_reason()}; the same command continues from the last checkpoint")
+            echo(f"{stop_reason()}; the same command continues from the last checkpoint")
             raise
 
 
@@ -127,7 +127,7 @@ def find_cohort(
     from namd.cli.cohort import build_progress
 
     with build_progress() as stages:
-        return named_cohort.find_cohort(word, store, demands, build, say=tell, stages=stages)
+        return named_cohort.find_cohort(word, store, demands, build, say=echo, stages=stages)
 
 
 def announce_weights(configuration: "RunConfiguration") -> None:
@@ -137,7 +137,7 @@ def announce_weights(configuration: "RunConfiguration") -> None:
 
     mapping: dict[str, Any] = to_mapping(configuration.config)
     for status in describe(mapping):
-        tell(status.announcement)
+        echo(status.announcement)
 
 
 @contextmanager
@@ -182,8 +182,8 @@ def _plan(
     text = columns(["stage", "key", "state"], rows)
     if plan.num_missing:
         missing = [stage.stage for stage in plan.stages if not stage.cached]
-        told = forecast(missing, plan.seconds)
-        text += f"\n{plan.num_missing} of {len(rows)} to build; {told}"
+        expected = forecast(missing, plan.seconds)
+        text += f"\n{plan.num_missing} of {len(rows)} to build; {expected}"
     for status in plan.missing_weights:
         text += f"\nmissing: {status.refusal}"
     if plan.missing_weights:

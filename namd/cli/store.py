@@ -6,7 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import add_json_option, answer, columns, duration, size, tell
+from namd.cli.output import add_json_option, answer, columns, duration, echo, size
 from namd.cli.store_owners import as_cell, as_value, store_owners
 from namd.config.errors import InputError
 from namd.config.places import place
@@ -78,7 +78,7 @@ def view_named_store(arguments: argparse.Namespace) -> "Store":
     require_place(arguments.store)
     store = view_store(arguments.store)
     if store.is_empty:
-        tell(f"store {arguments.store}: nothing is there yet; `namd run` makes it")
+        echo(f"store {arguments.store}: nothing is there yet; `namd run` makes it")
     return store
 
 
@@ -109,9 +109,9 @@ def list_artifacts(arguments: argparse.Namespace) -> int:
     text = columns(header, rows)
     recorded, damaged = ({}, {}) if arguments.what else readable_runs(store)
     for line in damaged.values():
-        tell(line)
+        echo(line)
     runs = [
-        {**_told(key, record), "studies": as_value(owners.of_run(record))}
+        {**_run_row(key, record), "studies": as_value(owners.of_run(record))}
         for key, record in recorded.items()
     ]
     runs.sort(key=lambda run: str(run["created"]))
@@ -129,9 +129,9 @@ def list_artifacts(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _told(key: str, record: dict[str, Any]) -> dict[str, Any]:
-    told = {"run": key, "train_seed": record.get("config", {}).get("train_seed")}
-    return told | {name: record.get(name) for name in ("method", "preset", "created")}
+def _run_row(key: str, record: dict[str, Any]) -> dict[str, Any]:
+    summary = {"run": key, "train_seed": record.get("config", {}).get("train_seed")}
+    return summary | {name: record.get(name) for name in ("method", "preset", "created")}
 
 
 def show_artifact(arguments: argparse.Namespace) -> int:
@@ -211,7 +211,7 @@ def verify_artifacts(arguments: argparse.Namespace) -> int:
         if problems:
             damaged.append({"stage": entry.stage, "key": entry.key, "problems": problems})
             for problem in problems:
-                tell(f"{entry.stage}/{entry.key[:12]}: {problem}")
+                echo(f"{entry.stage}/{entry.key[:12]}: {problem}")
     value = {"checked": len(published), "damaged": damaged}
     text = f"{len(published)} artifacts checked, {len(damaged)} damaged"
     answer(arguments, value, text)
@@ -239,7 +239,7 @@ def _describe(store: "Store", entry: "Entry") -> dict[str, Any]:
                 }
         except StoreError as error:
             state = "damaged"
-            tell(str(error))
+            echo(str(error))
     return {"stage": entry.stage, "key": entry.key, "state": state, **known}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import tell
+from namd.cli.output import echo
 from namd.config.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def store_owners(store: "Store") -> StoreOwners:
     try:
         storage, names = open_studies(url)
     except InputError as error:
-        tell(f"warning: {error}")
+        echo(f"warning: {error}")
         return owners
     for name in names:
         try:
@@ -75,7 +75,7 @@ def store_owners(store: "Store") -> StoreOwners:
                 for event in read_events(storage, name):
                     owners.apply(name, event)
         except InputError as error:
-            tell(f"warning: {error}")
+            echo(f"warning: {error}")
     return owners
 
 

@@ -1,4 +1,4 @@
-"""What becomes of stdout and stderr if nobody reads them any more.
+"""What becomes of stdout and stderr if they are no longer read.
 
 A study outlives its terminal: work goes on in silence. A command that only shows something ends.
 """
@@ -18,7 +18,7 @@ _STDOUT = 1
 
 
 class UnreadError(BrokenPipeError):
-    """Nobody reads what a command shows."""
+    """A command's output is no longer read."""
 
 
 class LastingFile(io.FileIO):
@@ -58,7 +58,7 @@ def install() -> None:
 
 
 def end_if_unread(shows: bool) -> None:
-    """Say whether a command that only shows something should end once nobody reads it."""
+    """Say whether a command that only shows something should end once its output is not read."""
     for stream in (sys.stdout, sys.stderr):
         raw = getattr(getattr(stream, "buffer", None), "raw", None)
         if isinstance(raw, LastingFile):

@@ -38,7 +38,7 @@ class Driver:
 
     Attributes:
         state: `running`; `finished` or `stopped` as the ledger says; `interrupted`: its process
-            is gone without a word.
+            is lost silently.
         holder: The process that last held the lease; None: the lease was released.
     """
 

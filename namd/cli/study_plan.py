@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from namd.cli.output import answer, columns, duration, tell
+from namd.cli.output import answer, columns, duration, echo
 from namd.cli.study_inputs import (
     find_study_cohort,
     read_spec,
@@ -44,7 +44,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
         url = store_url(arguments.store, spec)
         store = view_store(url)
         if store.is_empty:
-            tell(f"store {url}: nothing is there yet; `namd study run` makes it")
+            echo(f"store {url}: nothing is there yet; `namd study run` makes it")
         view = past(url, spec.name)
         recorded = view.about.get("cohort") if view is not None else None
         cohort = find_study_cohort(
@@ -58,13 +58,13 @@ def plan_command(arguments: argparse.Namespace) -> int:
             store=store,
             view=view,
             calibrated=arguments.calibration,
-            say=tell,
+            say=echo,
         )
     built = cohort.exists()
     text = as_text(plan, spec) if built else f"{as_text(plan, spec)}\n{not_built(cohort)}"
     answer(arguments, plan.to_mapping() | {"cohort_built": built}, text)
     if plan.refused is not None:
-        tell(f"refused: {source}: {plan.refused}")
+        echo(f"refused: {source}: {plan.refused}")
     return REFUSED if plan.refused is not None else 0
 
 
@@ -97,22 +97,22 @@ def _size(plan: "StudyPlan", spec: "StudySpec") -> str:
         seeds = len(spec.train_seeds)
         return f"{len(plan.arms)} arms x {seeds} training seeds = {plan.trials} trials"
     search = spec.search
-    told = f"{plan.trials} trials: {search.num_trials} proposals by {search.sampler}"
-    told += f" x {search.seeds} training seeds" if search.seeds > 1 else ""
-    return f"{told}, the best one again on {search.confirm_seeds} fresh seeds"
+    text = f"{plan.trials} trials: {search.num_trials} proposals by {search.sampler}"
+    text += f" x {search.seeds} training seeds" if search.seeds > 1 else ""
+    return f"{text}, the best one again on {search.confirm_seeds} fresh seeds"
 
 
 def _fraction_line(fraction: "Fraction") -> str:
     """Return how much of a design is run, its resolution, and what toggles stand for besides."""
-    told = fraction.to_mapping()
+    plan = fraction.to_mapping()
     toggles, base = len(fraction.factors), fraction.num_base
     if not fraction.words:
-        return f"fraction: all 2^{toggles} = {told['runs']} combinations, so nothing is confounded"
-    size = f"2^({toggles}-{toggles - base}) = {told['runs']} of {told['combinations']} combinations"
-    line = f"fraction: {size}, resolution {told['resolution']}"
+        return f"fraction: all 2^{toggles} = {plan['runs']} combinations, so nothing is confounded"
+    size = f"2^({toggles}-{toggles - base}) = {plan['runs']} of {plan['combinations']} combinations"
+    line = f"fraction: {size}, resolution {plan['resolution']}"
     pairs = [
         f"{name} = {' = '.join(' × '.join(pair) for pair in found)}"
-        for name, found in told["aliases"].items()
+        for name, found in plan["aliases"].items()
         if found
     ]
     if not pairs:
@@ -140,8 +140,8 @@ def _space_lines(spec: "StudySpec") -> list[str]:
     if spec.search is None:
         return []
     rows = []
-    for name, told in spec.search.space.items():
-        kept = dict(told) if isinstance(told, Mapping) else {"": told}
+    for name, values in spec.search.space.items():
+        kept = dict(values) if isinstance(values, Mapping) else {"": values}
         when = kept.pop("when", None)
         rows.append(
             [
@@ -150,8 +150,8 @@ def _space_lines(spec: "StudySpec") -> list[str]:
                 "" if when is None else str(when),
             ]
         )
-    told = [f"{o.metric} ({o.mode}, {o.split})" for o in spec.search.objectives]
-    return [*_filled(["parameter", "values", "when"], rows), f"for {', '.join(told)}"]
+    objectives = [f"{o.metric} ({o.mode}, {o.split})" for o in spec.search.objectives]
+    return [*_filled(["parameter", "values", "when"], rows), f"for {', '.join(objectives)}"]
 
 
 def _stage_lines(plan: "StudyPlan") -> list[str]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import cell, duration, tell
+from namd.cli.output import cell, duration, echo
 from namd.config.errors import escaped
 from namd.ledger import schema
 from namd.ledger.view import OVER, StudyView
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from namd.study.plan import StudyPlan
 
 QUIET_S = 30.0
-"""A log hears of stages that are being built at most so often."""
+"""Seconds between a log's lines about stages that are being built."""
 
 SHOWN_BUILDS = 8
 
@@ -94,26 +94,26 @@ class PlainStudyReporter:
     def line(self, text: str) -> None:
         """Write a line."""
         self._last = self._clock()
-        tell(text)
+        echo(text)
 
     def heartbeat(self) -> None:
         """Say what is being built, unless something was said lately."""
         if self._clock() - self._last < QUIET_S or not self.builds:
             return
-        told = [f"{b.stage.label} {b.index} of {b.total}" for b in list(self.builds.values())[:4]]
-        more = len(self.builds) - len(told)
+        shown = [f"{b.stage.label} {b.index} of {b.total}" for b in list(self.builds.values())[:4]]
+        more = len(self.builds) - len(shown)
         rest = f" and {more} more" if more > 0 else ""
-        self.line(f"building {', '.join(told)}{rest}; {self.summary()}")
+        self.line(f"building {', '.join(shown)}{rest}; {self.summary()}")
 
     def summary(self) -> str:
         """Return trials and stages done, and how long the rest takes."""
         over, total = self._trials_over()
-        told = f"{over} of {total} trials, {self.eta.built} of {self.eta.to_build} stages"
+        text = f"{over} of {total} trials, {self.eta.built} of {self.eta.to_build} stages"
         left = self.left()
-        return told if left is None else f"{told}, about {duration(left)} left"
+        return text if left is None else f"{text}, about {duration(left)} left"
 
     def left(self) -> float | None:
-        """Return seconds until the end, or None if nothing tells them."""
+        """Return seconds until the end, or None if they are unknown."""
         over, total = self._trials_over()
         return self.eta.left(self.builds, total - over)
 
@@ -127,7 +127,7 @@ class PlainStudyReporter:
             return (
                 "no estimate yet: this store holds nothing like "
                 f"{plan.unknown[0]}{' and others' if len(plan.unknown) > 1 else ''}; "
-                "the first stages will tell"
+                "the first stages will show"
             )
         return (
             f"about {duration(self.left() or 0.0)} with {plan.peak_concurrency} stages at once "
@@ -142,8 +142,8 @@ class PlainStudyReporter:
             attempt = f" (attempt {view.attempt})" if view.attempt > 1 else ""
             self.line(f"study {view.study} is open{attempt}")
         elif kind == schema.PROPOSED:
-            told = ", ".join(f"{p}={_value(v)}" for p, v in body["overrides"].items())
-            self.line(f"proposal {name}: {told or 'the base'}")
+            values = ", ".join(f"{p}={_value(v)}" for p, v in body["overrides"].items())
+            self.line(f"proposal {name}: {values or 'the base'}")
         elif kind == schema.MESSAGE:
             self.line(str(body.get("text", "")))
         elif kind == schema.STOPPED:
@@ -169,14 +169,14 @@ class PlainStudyReporter:
 
     def _ending(self, trial: str, kind: str, body: Mapping[str, Any], view: StudyView) -> None:
         self.eta.over(trial)
-        told = f"{_name(trial, view)}: {kind}"
+        text = f"{_name(trial, view)}: {kind}"
         if kind == schema.COMPLETED:
             values = body.get("values", {})
             known = [f"{m} {cell(values[m])}" for m in self._metrics if m in values]
-            told += f" ({', '.join(known)})" if known else ""
+            text += f" ({', '.join(known)})" if known else ""
         elif body.get("reason"):
-            told += f" ({body['reason']})"
-        self.line(f"{told}; {self.summary()}")
+            text += f" ({body['reason']})"
+        self.line(f"{text}; {self.summary()}")
 
 
 class RichStudyReporter(PlainStudyReporter):

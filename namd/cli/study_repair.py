@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from namd.cli.output import answer, tell
+from namd.cli.output import answer, echo
 from namd.cli.study_inputs import open_ledger, readable
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def repair_command(arguments: argparse.Namespace) -> int:
     with readable(ledger.url):
         damages, aside = survey(ledger.storage, ledger.name), None
         if damages and not arguments.dry_run:
-            tell("waiting at most a minute to see that nobody runs the study")
+            echo("waiting at most a minute to see that no driver runs the study")
             folder, damages = repair(ledger.storage, ledger.name)
             aside = f"{ledger.place}/{folder}"
     value = {

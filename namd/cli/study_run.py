@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import answer, cell, columns, tell
+from namd.cli.output import answer, cell, columns, echo
 from namd.cli.study_inputs import (
     Ledger,
     find_driver,
@@ -69,7 +69,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         recorded = None if begun is None else begun.about.get("cohort")
         base = configurator.base()
         cohort = find_study_cohort(arguments.cohort, spec, url, recorded, configurator.demands())
-    warm = take_over(earlier, spec, base, cohort, tell)
+    warm = take_over(earlier, spec, base, cohort, echo)
     announce_weights(base)
     with interruptible(), study_reporter() as reporter, _tracked(arguments, ledger) as trackers:
         reporter.line(_connecting(arguments.address))
@@ -101,16 +101,16 @@ def publish_command(arguments: argparse.Namespace) -> int:
 
     ledger = open_ledger(arguments)
     with readable(ledger.url):
-        told = publish_study(ledger.url, ledger.name, "online" if arguments.online else None)
-    way = "" if told["mode"] == "online" else f"; `wandb sync {told['folder']}/*` sends them"
-    text = f"{ledger.name}: {told['records']} records written to {told['folder']}{way}"
-    answer(arguments, told, text)
+        done = publish_study(ledger.url, ledger.name, "online" if arguments.online else None)
+    way = "" if done["mode"] == "online" else f"; `wandb sync {done['folder']}/*` sends them"
+    text = f"{ledger.name}: {done['records']} records written to {done['folder']}{way}"
+    answer(arguments, done, text)
     return 0
 
 
 def result_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
     """Return an ablation's arms as text: means with intervals, differences to the reference."""
-    told = [
+    cells = [
         [
             str(row["arm"]),
             f"{row['seeds']} of {row.get('seeds_planned', row['seeds'])}",
@@ -121,7 +121,7 @@ def result_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> s
         for row in rows
     ]
     header = ["arm", "seeds", *metrics, f"{metrics[0]} minus {rows[0]['arm']}", "p (Holm)"]
-    return columns(header, told)
+    return columns(header, cells)
 
 
 def effect_text(table: "StudyTable") -> str:
@@ -155,7 +155,7 @@ def _finish(arguments: argparse.Namespace, ledger: Ledger, table: "StudyTable") 
 
 _NOTE = (
     "Means over training seeds; 95% intervals and p over patients and seeds; Holm over the arms. "
-    "`namd report` tells more. Research use only."
+    "`namd report` shows more. Research use only."
 )
 
 
@@ -202,7 +202,7 @@ def _tracked(arguments: argparse.Namespace, ledger: Ledger) -> "Iterator[Sequenc
     """Yield what follows the study in W&B, and close it however the study ends."""
     from namd.api.publishing import live_trackers
 
-    trackers = live_trackers(arguments.wandb, ledger.url, ledger.name, tell)
+    trackers = live_trackers(arguments.wandb, ledger.url, ledger.name, echo)
     try:
         yield trackers
     finally:
@@ -217,11 +217,11 @@ def _table(ledger: Ledger, cohort: "Path | None") -> "StudyTable":
     return study_table(ledger.storage, read_whole(ledger), cohort)
 
 
-def _interval(told: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _interval(estimate: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Return mean and interval alone."""
-    if told is None:
+    if estimate is None:
         return None
-    return {name: told.get(name) for name in ("mean", "low", "high")}
+    return {name: estimate.get(name) for name in ("mean", "low", "high")}
 
 
 def _p(difference: Mapping[str, Any] | None) -> str:

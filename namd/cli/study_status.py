@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from namd.cli.output import answer, cell, columns, duration, tell
+from namd.cli.output import answer, cell, columns, duration, echo
 from namd.cli.study_inputs import (
     Driver,
     Ledger,
@@ -73,7 +73,7 @@ def _listed(ledger: Ledger) -> dict[str, Any]:
     try:
         return report_of(ledger) | {"problem": None}
     except InputError as error:
-        tell(str(error))
+        echo(str(error))
         unknown = dict.fromkeys(("attempt", "trials", "last_record", "question"))
         named = {"study": ledger.name, "kind": "-", "state": "unreadable"}
         return named | unknown | {"problem": str(error)}
@@ -172,21 +172,21 @@ def _about(ledger: Ledger, driver: Driver, stopped: str, trials: Mapping[str, in
 
 def _watch_lines(ledger: Ledger, arguments: argparse.Namespace) -> dict[str, Any]:
     """Write a line to stderr whenever a trial starts or ends."""
-    view, told = StudyView(ledger.name, detailed=False), ""
+    view, last = StudyView(ledger.name, detailed=False), ""
     while True:
         read_on(ledger, view)
         report = _report(ledger, view)
         line = f"{_counted(report['trials'])}; {report['stages_built']} stages built"
-        if line != told:
-            told = line
-            tell(line)
+        if line != last:
+            last = line
+            echo(line)
         if report["state"] != "running":
             return report
         time.sleep(arguments.interval)
 
 
 def _watch_screen(ledger: Ledger, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Redraw the status on the terminal until nobody runs the study."""
+    """Redraw the status on the terminal until the study has no driver."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -234,12 +234,12 @@ def best_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> lis
     """Return the best proposals with what they set."""
     lines = []
     for row in rows:
-        told = ", ".join(f"{metric} {cell(row[metric])}" for metric in metrics)
+        values = ", ".join(f"{metric} {cell(row[metric])}" for metric in metrics)
         seeds = "1 seed" if row["seeds"] == 1 else f"{row['seeds']} seeds"
-        lines.append(f"best    proposal {row['proposal']} ({seeds}): {told}")
+        lines.append(f"best    proposal {row['proposal']} ({seeds}): {values}")
         if row["confirmed"] is not None:
-            told = ", ".join(f"{metric} {cell(row['confirmed'][metric])}" for metric in metrics)
-            lines.append(f"        on fresh seeds ({row['confirmed']['seeds']}): {told}")
+            values = ", ".join(f"{metric} {cell(row['confirmed'][metric])}" for metric in metrics)
+            lines.append(f"        on fresh seeds ({row['confirmed']['seeds']}): {values}")
         lines += [f"        {path} = {_value(value)}" for path, value in row["overrides"].items()]
     return lines
 
@@ -265,19 +265,19 @@ def _logs_line(report: Mapping[str, Any]) -> list[str]:
     one = trial_name(chosen["of"], chosen["seed"])
     what = "ARM/SEED" if report["kind"] == "ablation" else "pPROPOSAL/SEED"
     seeds = sorted({trial["seed"] for trial in trials})
-    told = ", ".join(map(str, seeds[:SHOWN])) + (", ..." if len(seeds) > SHOWN else "")
+    listed = ", ".join(map(str, seeds[:SHOWN])) + (", ..." if len(seeds) > SHOWN else "")
     return [
-        f"logs    `namd study logs {report['study']} {one}`: any trial, as {what}; seeds {told}"
+        f"logs    `namd study logs {report['study']} {one}`: any trial, as {what}; seeds {listed}"
     ]
 
 
 def _trials(report: Mapping[str, Any]) -> str:
-    """Return counts in words; nothing runs where nobody runs the study."""
-    told = _counted(report["trials"])
+    """Return counts in words; no trial runs while the study has no driver."""
+    counts = _counted(report["trials"])
     if report["state"] != "running":
-        told = told.replace(" running", " left unfinished")
+        counts = counts.replace(" running", " left unfinished")
     made = report.get("proposals")
-    return f"{told}; {made['made']} of {made['wanted']} proposals made" if made else told
+    return f"{counts}; {made['made']} of {made['wanted']} proposals made" if made else counts
 
 
 def _running(trial: Mapping[str, Any]) -> str:
@@ -288,8 +288,8 @@ def _running(trial: Mapping[str, Any]) -> str:
 def _counted(trials: Mapping[str, int]) -> str:
     """Return counts in words: `18: 12 completed, 1 failed, 5 pending`."""
     order = ("completed", "pruned", "failed", "diverged", "running", "pending")
-    told = ", ".join(f"{trials[state]} {state}" for state in order if trials[state])
-    return f"{sum(trials.values())}{f': {told}' if told else ''}"
+    counts = ", ".join(f"{trials[state]} {state}" for state in order if trials[state])
+    return f"{sum(trials.values())}{f': {counts}' if counts else ''}"
 
 
 def _ago(seconds: float) -> str:

@@ -5,14 +5,14 @@ import getpass
 import socket
 import time
 
-from namd.cli.output import answer, tell
+from namd.cli.output import answer, echo
 from namd.cli.study_inputs import Ledger, find_driver, open_ledger, read_status
 from namd.cli.study_status import report_of
 from namd.config.errors import InputError
 
 FAILED = 1
 POLL_S = 0.5
-TOLD_S = 10.0
+REMINDER_S = 10.0
 """Seconds between two lines while a study is stopping."""
 
 
@@ -30,9 +30,9 @@ def stop_command(arguments: argparse.Namespace) -> int:
         raise InputError(f"study {ledger.name}: not running ({driver.state}); nothing to stop")
     reason = f"namd study stop, by {_person()}"
     asked = request_stop(ledger.storage, ledger.name, status.attempt, reason)
-    tell(f"{'asked' if asked else 'a request already asks'} {driver.named} to stop")
+    echo(f"{'asked' if asked else 'a request already asks'} {driver.named} to stop")
     if arguments.timeout and not _wait(ledger, arguments.timeout):
-        tell(
+        echo(
             f"{ledger.name} still runs after {arguments.timeout:g} s; it stops at its next "
             f"checkpoint. If {driver.named} hangs, end that process: the study can be resumed"
         )
@@ -76,13 +76,13 @@ def retry_command(arguments: argparse.Namespace) -> int:
 
 def _wait(ledger: Ledger, timeout_s: float) -> bool:
     """Return whether the driver released the lease in time."""
-    began = told = time.monotonic()
+    began = last = time.monotonic()
     while time.monotonic() - began < timeout_s:
         if find_driver(ledger, "").state != "running":
             return True
-        if time.monotonic() - told >= TOLD_S:
-            told = time.monotonic()
-            tell(f"waiting: what is being built writes a checkpoint first ({told - began:.0f} s)")
+        if time.monotonic() - last >= REMINDER_S:
+            last = time.monotonic()
+            echo(f"waiting: what is being built writes a checkpoint first ({last - began:.0f} s)")
         time.sleep(POLL_S)
     return False
 

@@ -128,7 +128,7 @@ def trial_report(ledger: Ledger, trial: str, lines: int) -> dict[str, Any]:
         "reason": view.reason,
         "overrides": dict(view.overrides),
         "values": dict(view.values),
-        "rungs": {name: told.encode() for name, told in view.rungs.items()},
+        "rungs": {name: value.encode() for name, value in view.rungs.items()},
         "stages": stages,
         "last_metrics": last,
         "events": events,
@@ -186,10 +186,10 @@ def _chosen_proposal(
         number = rows[0]["proposal"]
     if number not in view.proposals:
         raise InputError(f"--proposal {number}: the study has {len(view.proposals)}, from 0")
-    told = [row for row in rows if row["proposal"] == number]
+    chosen = [row for row in rows if row["proposal"] == number]
     seed = _seed(view, f"p{number}", arguments.seed)
     about = f"proposal {number}, training seed {seed}"
-    return view.proposals[number].overrides, seed, about + _measured(view, told)
+    return view.proposals[number].overrides, seed, about + _measured(view, chosen)
 
 
 def _chosen_arm(
@@ -233,8 +233,8 @@ def _measured(view: "StudyView", rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     metrics = shown_metrics(view.specification)
-    told = ", ".join(f"{metric} {cell(rows[0][metric])}" for metric in metrics)
-    return f"; {told} (mean over training seeds: {rows[0]['seeds']})"
+    values = ", ".join(f"{metric} {cell(rows[0][metric])}" for metric in metrics)
+    return f"; {values} (mean over training seeds: {rows[0]['seeds']})"
 
 
 def _event(event: "Event") -> dict[str, Any]:
@@ -276,10 +276,10 @@ def _log_text(report: Mapping[str, Any]) -> str:
     ]
     lines += ["", *_stage_table(report)]
     lines += ["", "events"]
-    lines += [f"  {_when(e['time'])}  {e['attempt']}  {_told(e)}" for e in report["events"]]
+    lines += [f"  {_when(e['time'])}  {e['attempt']}  {_event_line(e)}" for e in report["events"]]
     if report["values"]:
-        told = ", ".join(f"{name} {cell(value)}" for name, value in report["values"].items())
-        lines += ["", f"values  {told}"]
+        values = ", ".join(f"{name} {cell(value)}" for name, value in report["values"].items())
+        lines += ["", f"values  {values}"]
     if report["last_metrics"]:
         lines += ["", f"last metrics of {report['last_metrics'][0]['stage']}"]
         lines += [f"  {_metric_line(line)}" for line in report["last_metrics"]]
@@ -306,7 +306,7 @@ def _metric_line(line: Mapping[str, Any]) -> str:
     return ", ".join(f"{n} {cell(v)}" for n, v in line.items() if n != "stage")
 
 
-def _told(event: Mapping[str, Any]) -> str:
+def _event_line(event: Mapping[str, Any]) -> str:
     body = event["body"]
     words = [str(body[name]) for name in ("decision", "reason") if body.get(name)]
     if "metric" in body:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import add_json_option, answer, size, tell
+from namd.cli.output import add_json_option, answer, echo, size
 from namd.config.errors import InputError, about
 from namd.config.places import local_path, place
 from namd.data.named_cohort import phantom_named
@@ -126,7 +126,7 @@ def submit_command(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _list_files(arguments, request, upload, list(missing))
     for path in sorted(upload.included):
-        tell(f"included: {path}, {size(upload.files[path])}")
+        echo(f"included: {path}, {size(upload.files[path])}")
     return _send(arguments, request, upload, request.store or spec.base.given("store"))
 
 
@@ -148,7 +148,7 @@ def _send(
             recorded=recorded_attempts(store, request.study),
             again=arguments.again,
         )
-    tell(_what_happened(decision, upload))
+    echo(_what_happened(decision, upload))
     return _finish(arguments, client, request.study, decision, upload)
 
 
@@ -193,7 +193,7 @@ def _finish(
         try:
             found = follow(client, decision.submission_id, _write_log, address=arguments.address)
         except KeyboardInterrupt:
-            tell(f"{decision.submission_id} goes on; the same command follows it again")
+            echo(f"{decision.submission_id} goes on; the same command follows it again")
             raise
     if arguments.wait and found is not None:
         code = found.outcome

@@ -35,7 +35,7 @@ class RandomRecords:
         missing: Probability that a clause is left out.
         relative: Probability of `yes` for each relative; 0.13 makes a positive family history
             as likely as a negative one.
-        perpendicular: Share of reports that tell the perpendicular diameter.
+        perpendicular: Share of reports with the perpendicular diameter.
     """
 
     age_years: tuple[int, int] = (18, 99)

@@ -1,14 +1,14 @@
-"""The sentence that tells a language model what the record knows (NAMD Fig 4).
+"""The sentence that gives a language model what the record knows (NAMD Fig 4).
 
 A value that is missing leaves its clause out; nothing is said that the record does not hold.
 
 The paper prints one example, with every feature known and every flag positive. What follows
 from it and what is ours:
 
-- A known `no` is told as `no prior diagnosis of emphysema` and `no family history of cancer`, in
+- A known `no` is written as `no prior diagnosis of emphysema` and `no family history of cancer`, in
   the places of the positive clauses, so that `no` and `not known` read differently [ours].
 - The sentence has one clause for the five relatives: any known `yes` makes it positive; `no`
-  needs all five known and told, otherwise the clause is left out [ours].
+  needs all five known and included, otherwise the clause is left out [ours].
 - NLST's `Other` attenuation and location have no words in the paper's table and are left out
   [ours]; age is in completed years, millimetres are rounded, as in `27 mm`.
 - The perpendicular diameter is not in the paper's sentence; the option prints `27 x 20 mm`.
@@ -34,8 +34,8 @@ def report_text(
 
     Args:
         record: Feature values by NLST name; absent, None or NaN: missing.
-        include: The features that may be told; None: all thirteen.
-        perpendicular: Tell the perpendicular diameter too, where it may be told.
+        include: The features that may be named; None: all thirteen.
+        perpendicular: Print the perpendicular diameter too, if it may be named.
 
     Raises:
         ValueError: `include` names no feature, or a value is no NLST code.

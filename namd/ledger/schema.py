@@ -383,8 +383,8 @@ class Event:
 
 def record_digest(record: Mapping[str, Any]) -> str:
     """Return the digest of a record's JSON object, whatever digest is in it."""
-    told = {name: value for name, value in record.items() if name != DIGEST}
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    content = {name: value for name, value in record.items() if name != DIGEST}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]
 
 

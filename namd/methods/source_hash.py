@@ -44,7 +44,7 @@ def source_hash(stage: Stage) -> str:
 def code_places(stage: Stage) -> tuple[str, ...]:
     """Return the import paths that a stage names: its body, then those among its values.
 
-    A body that is told by a value which class to use (the drawer of a method) reaches that
+    A body that takes the class to use from a value (the drawer of a method) reaches that
     class's module as well, although it imports no such name.
     """
     named = (value for _, value in sorted(stage.constants.items()) if isinstance(value, str))

@@ -45,7 +45,7 @@ class JudgeArchitecture:
     patch_norms: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
-        """Reject shapes that cannot be built, or that would be built without a word."""
+        """Reject shapes that cannot be built, or that would be built silently."""
         if self.patch_size < 1 or self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}"

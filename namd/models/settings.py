@@ -45,7 +45,7 @@ class VAEArchitecture:
     posterior_logvar_init: float | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
-        """Reject shapes that diffusers would refuse later, or build without a word."""
+        """Reject shapes that diffusers would refuse later, or build silently."""
         if self.in_channels not in (1, 3):
             raise ValueError(f"in_channels is 1 or 3, not {self.in_channels}")
         if not self.block_out_channels:

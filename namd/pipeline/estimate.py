@@ -39,7 +39,7 @@ def nearest_cost(
 
     Likeness is the number of configuration leaves that differ; the median is taken among the
     most alike, so that one artifact made on a busy machine does not decide. An artifact whose
-    steps, widths or cases are of another order tells nothing: one preset's is not another's.
+    steps, widths or cases are of another order is left out: one preset's is not another's.
     """
     wanted = _leaves(node.identity["slice"])
     distances = []

@@ -83,11 +83,11 @@ class Launcher:
     Args:
         store: Where artifacts are found and published.
         cohort: The cohort's folder, handed to the bodies.
-        reporter: Told what happens.
+        reporter: Called as things happen.
         world: Makes the workers' description when the first body needs it; the default imports
             torch to see whether there is a GPU.
         made_for: Name of the study that pays; goes into the manifests, so that a driver that was
-            killed before it wrote an execution down can tell later that it was its own.
+            killed before it wrote an execution down can recognise it later as its own.
         execute: Runs the body of some nodes; the default runs it in this process.
     """
 
@@ -157,7 +157,7 @@ class Launcher:
         return built
 
     def take(self, nodes: Sequence[Node]) -> list[Task]:
-        """Lease the nodes that no living process holds and nobody has published."""
+        """Lease the nodes that no living process holds and that are not published."""
         tasks = []
         with ExitStack() as undo, explained(self.store.backend.name, self.store.backend.folder):
             for node in nodes:
@@ -183,7 +183,7 @@ class Launcher:
         return Task(node, lease, attempt, log, time.monotonic())
 
     def wait(self, node: Node) -> None:
-        """Sleep a moment while another process holds a node, and tell that it does."""
+        """Sleep a moment while another process holds a node, and report it."""
         folder = key_folder(node.stage.name, node.key)
         holder = self.store.leases.holder(folder)
         if holder is not None:
@@ -273,7 +273,7 @@ class Launcher:
         Args:
             open_tasks: The nodes under construction; this one leaves them.
             index: Which of them.
-            context: Tells the manifest of workers and notes.
+            context: Has the workers and notes that go into the manifest.
             warnings: Lines that the body said.
         """
         task = open_tasks[index]

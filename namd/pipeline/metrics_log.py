@@ -11,7 +11,7 @@ from namd.methods.base import Step
 class MetricsLog:
     """Lines of metrics, on disk as they come.
 
-    A body that resumes from a checkpoint repeats some steps; its first step tells from where, and
+    A body that resumes from a checkpoint repeats some steps; its first step says from where, and
     the lines from there on are dropped, so that the log reads as if it had never been killed.
 
     Args:

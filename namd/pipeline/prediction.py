@@ -38,7 +38,7 @@ class Prediction:
         baseline: (H, W) in [-1, 1].
         draws: (K, H, W) in [-1, 1].
         probabilities: Of malignancy, by the judge, per draw.
-        report_text: What the model was told of the record.
+        report_text: The record as the model read it.
         missing: Features of the record that are not known.
     """
 

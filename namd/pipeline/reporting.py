@@ -1,4 +1,4 @@
-"""What the launcher tells while it works; how it is shown is the command line's matter."""
+"""What the launcher reports while it works; the command line shows it."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable

@@ -118,7 +118,7 @@ def run(
         configuration: The method and its configuration.
         cohort: The cohort's folder.
         store: Holds what is there already, receives what is not.
-        reporter: Told what happens.
+        reporter: Called as things happen.
         tabulate: Forms rows from artifacts; None: the score table of `namd.evaluate`.
         world: The workers that carry the bodies; None: this process alone.
         cohort_digest: Replaces the cohort's own fingerprint.

@@ -109,7 +109,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A folder being filled for a key; nobody reads it before it is published."""
+    """A folder being filled for a key; it is not read before it is published."""
 
     stage: str
     key: str
@@ -269,7 +269,7 @@ class Store:
         self.backend.keep(f"{key_folder(stage, key)}/{CHECKPOINTS}", METRICS)
 
     def tidy(self, stage: str, key: str) -> None:
-        """Remove what nobody needs once a key is published: checkpoints, leases, lost attempts."""
+        """Remove what is not needed once a key is published: checkpoints, leases, lost attempts."""
         folder = key_folder(stage, key)
         commit = self.commit(stage, key)
         if commit is None:

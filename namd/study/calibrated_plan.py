@@ -1,4 +1,4 @@
-"""A study's plan with the costs that no manifest tells measured by short runs here."""
+"""A study's plan; short runs here measure the costs that no manifest holds."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ def calibrated_plan(
     calibrated: bool,
     say: Say,
 ) -> StudyPlan:
-    """Return a study's plan; short runs measure costs that no manifest tells, if allowed.
+    """Return a study's plan; short runs measure costs that no manifest holds, if allowed.
 
     Args:
         configurator: Of the study.

@@ -1,6 +1,6 @@
 """What stages cost on this machine, from two short runs of a study's base configuration.
 
-For stages that no manifest tells of. A stage's cost is taken as a fixed part and a part in
+For stages without a manifest. A stage's cost is taken as a fixed part and a part in
 proportion to its optimiser steps, or to the cases it draws and scores; two lengths give both. A
 shorter run goes before them and is not counted: imports and first calls would all be its share, and
 the longer run would look like the faster one.

@@ -70,12 +70,12 @@ class Fraction:
         ]
 
     def aliases(self, effect: frozenset[str], order: int) -> list[frozenset[str]]:
-        """Return the other effects of at most `order` factors that cannot be told from one."""
+        """Return the other effects of at most `order` factors that are aliased with one."""
         found = {effect ^ word for word in self.words}
         return sorted((e for e in found if 0 < len(e) <= order), key=sorted)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return what a plan tells: its size, and which toggles stand for which pairs as well."""
+        """Return what a plan shows: its size, and which toggles stand for which pairs as well."""
         return {
             "resolution": self.resolution,
             "runs": 2**self.num_base,
@@ -151,7 +151,7 @@ def make_fraction(factors: Sequence[str], resolution: int) -> Fraction:
         raise ConfigError("ablation.toggles is empty")
     if resolution < 3:
         raise ConfigError(
-            f"ablation.resolution={resolution}: below 3 the toggles cannot be told apart"
+            f"ablation.resolution={resolution}: below 3 main effects are aliased with one another"
         )
     columns, num_base = _smallest(len(factors), resolution)
     words = tuple(_words(factors, columns))

@@ -80,7 +80,7 @@ class Proposal:
     sampler_state: Mapping[str, Any] = field(default_factory=dict)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return what the ledger is told."""
+        """Return what the ledger keeps."""
         return {
             "point": dict(self.point),
             "overrides": dict(self.overrides),
@@ -126,7 +126,7 @@ class Engine:
 
     @property
     def outcomes(self) -> Mapping[int, Outcome]:
-        """What was told, by number."""
+        """What has ended, by number."""
         return self._outcomes
 
     @property
@@ -172,13 +172,13 @@ class Engine:
     def tell(self, number: int, outcome: Outcome) -> bool:
         """Take in an outcome; False if it was known. A failure may be replaced by a retry's.
 
-        Raises ValueError if it contradicts what was told, or was never proposed.
+        Raises ValueError if it contradicts what is known, or was never proposed.
         """
         known = self._outcomes.get(number)
         if known == outcome:
             return False
         if known is not None and known.state not in ("failed", "diverged"):
-            raise ValueError(f"proposal {number} ended as {known}, now {outcome} is told")
+            raise ValueError(f"proposal {number} ended as {known}, now {outcome} is reported")
         if not 0 <= number < len(self._proposals):
             raise ValueError(f"proposal {number} was never made")
         expected = len(self.search.objectives) if outcome.state == "completed" else 0
@@ -227,7 +227,7 @@ class _OptunaView:
         self._study = optuna.create_study(storage=self._storage, directions=directions(search))
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         self._num_warm = len(warm)
-        self._told: set[int] = set()
+        self._finished: set[int] = set()
         self._held = 0
         for trial in warm:
             self._study.add_trial(warm_trial(self._space, trial))
@@ -237,10 +237,10 @@ class _OptunaView:
         for proposal in proposals[self._held :]:
             outcome = outcomes.get(proposal.number)
             if outcome is not None:
-                self._told.add(proposal.number)
+                self._finished.add(proposal.number)
             self._study.add_trial(frozen_trial(self._space, proposal, outcome, self._reports))
             self._held += 1
-        for number in sorted(set(outcomes) - self._told):
+        for number in sorted(set(outcomes) - self._finished):
             self._finish(number, outcomes[number])
 
     def ask(self, sampler: BaseSampler) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -266,7 +266,7 @@ class _OptunaView:
         self._storage.set_trial_state_values(
             trial, _OPTUNA_STATES[outcome.state], outcome.values or None
         )
-        self._told.add(number)
+        self._finished.add(number)
 
 
 def directions(search: SearchSpec) -> list[StudyDirection]:

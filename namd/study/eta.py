@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from namd.study.plan import StageEstimate, StudyPlan
 
 PACED_S = 5.0
-"""Steps come in bundles, and the first ones are slow: a shorter look at a build tells no pace."""
+"""Steps come in bundles, and the first ones are slow: a shorter look at a build shows no pace."""
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Eta:
         self._ways.setdefault(trial, set()).add(name)
 
     def over(self, trial: str) -> None:
-        """Take in that an attempt at a trial is over; another one tells its stages anew."""
+        """Take in that an attempt at a trial is over; another one reports its stages anew."""
         self._ways.pop(trial, None)
 
     def finish(self, name: str, seconds: float) -> None:
@@ -110,7 +110,7 @@ class Eta:
         self._built.setdefault(name, []).append(seconds)
 
     def left(self, builds: Mapping[str, Build], trials: int) -> float | None:
-        """Return seconds until the end, or None if nothing tells them.
+        """Return seconds until the end, or None if they are unknown.
 
         Args:
             builds: What is being built, by key.
@@ -143,10 +143,10 @@ class Eta:
         return max(0.0, needed - sum(b.share for b in running if b.stage.name == name))
 
     def _costs(self, running: Sequence[Build]) -> dict[str, float]:
-        """Return the seconds of one of each stage to build; nothing where one cannot be told."""
+        """Return the seconds of one of each stage to build; empty if one is unknown."""
         known = self._measured(running)
-        told = {name: stage.wall_seconds_each for name, stage in self._stages.items()}
-        planned = {name: seconds for name, seconds in told.items() if seconds is not None}
+        measured = {name: stage.wall_seconds_each for name, stage in self._stages.items()}
+        planned = {name: seconds for name, seconds in measured.items() if seconds is not None}
         if not known and len(planned) < len(self._stages):
             return {}
         both = known.keys() & planned.keys()

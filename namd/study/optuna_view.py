@@ -62,9 +62,9 @@ def publish_to_optuna(state: StudyState, storage: BaseStorage | str) -> int:
 def importances(state: StudyState) -> dict[str, dict[str, float]]:
     """Return each parameter's share by PED-ANOVA, per objective; {} for too few proposals.
 
-    It asks what tells good proposals from the rest (Watanabe et al. 2023), and needs no model of
-    the space. Parameters that a condition took from some proposals are left out: their share would
-    be that of the condition.
+    It asks what separates good proposals from the rest (Watanabe et al. 2023), and needs no model
+    of the space. Parameters that a condition took from some proposals are left out: their share
+    would be that of the condition.
     """
     search = state.spec.search
     if search is None:

@@ -204,7 +204,7 @@ class Holdings:
         return self._manifests[stage, key]
 
     def recorded(self, stage: str) -> list[Mapping[str, Any]]:
-        """Return manifests of other artifacts of a stage name; damaged ones tell nothing."""
+        """Return manifests of other artifacts of a stage name; damaged ones are left out."""
         if self.store is None:
             return []
         if stage not in self._recorded:
@@ -239,10 +239,10 @@ def make_study_plan(
         cohort: The cohort's folder.
         store: Where artifacts may already be.
         view: The study's ledger, if it was started before.
-        calibration: Stage name to seconds of one worker, for stages that no manifest tells of.
+        calibration: Stage name to seconds of one worker, for stages without a manifest.
         cohort_digest: Replaces the cohort's own fingerprint.
         hash_source: Replaces the digest of a stage's source.
-        say: Told every few seconds how far the plan of a large study is.
+        say: Called every few seconds with how far the plan of a large study is.
 
     Raises:
         InputError: A path does not fit, the cohort cannot be read, or weights are missing.

@@ -2,7 +2,7 @@
 
 Who builds stages, and where, is not known here.
 
-A driver asks `next_trials`, tells `start`, `stage`, `rung` and one ending per attempt, and may be
+A driver asks `next_trials`, reports `start`, `stage`, `rung` and one ending per attempt, and may be
 killed between any two calls: the next one takes up where the ledger ends.
 """
 
@@ -105,7 +105,7 @@ class StudyRecord:
         return all(self._is_queued(trial.trial) for trial in wanted)
 
     def start(self, trial: str) -> int:
-        """Tell that an attempt begins; return its number, from 1."""
+        """Record that an attempt begins; return its number, from 1."""
         attempt = self.view.trials[trial].attempt + 1
         self._append(trial, attempt, schema.STARTED)
         return attempt
@@ -121,7 +121,7 @@ class StudyRecord:
         device_seconds: float = 0.0,
         **more: Any,  # noqa: ANN401 - JSON
     ) -> None:
-        """Tell that a trial has an artifact: built for it, or found; `more` see StageExecution."""
+        """Record a trial's artifact: built for it, or found; `more` see StageExecution."""
         body = schema.StageDone(
             stage=stage.label,
             **stage.to_mapping(),
@@ -134,10 +134,10 @@ class StudyRecord:
         self._append(trial, self._attempt(trial), f"{schema.STAGE}/{stage.label}", body)
 
     def rung(self, trial: str, name: str, value: float) -> Decision:
-        """Tell a value at a rung; return whether the trial goes on.
+        """Record a value at a rung; return whether the trial goes on.
 
         Of a proposal with several training seeds the first one's trial speaks for all: its
-        siblings follow it. A value already told keeps its decision, whatever was recorded since.
+        siblings follow it. A value already recorded keeps its decision, whatever came since.
         One that is not finite ends the trial as diverged and is answered with `stop`.
         """
         known = self.view.trials[trial].rungs.get(name)
@@ -155,7 +155,7 @@ class StudyRecord:
         return decision
 
     def complete(self, trial: str, values: Mapping[str, Any]) -> None:
-        """Tell that a trial has its rows.
+        """Record that a trial has its rows.
 
         A search's objective that is missing or not finite makes it a failed or diverged one.
         """
@@ -170,19 +170,19 @@ class StudyRecord:
         self._append(trial, self._attempt(trial), schema.COMPLETED, Completed(values=dict(values)))
 
     def prune(self, trial: str, reason: str) -> None:
-        """Tell that a running trial was ended early: by ASHA, or since a sibling was."""
+        """Record that a running trial was ended early: by ASHA, or since a sibling was."""
         self._append(trial, self._attempt(trial), schema.PRUNED, Ended(reason=reason))
 
     def fail(self, trial: str, reason: str) -> None:
-        """Tell that a trial raised, after its retries."""
+        """Record that a trial raised, after its retries."""
         self._append(trial, self._attempt(trial), schema.FAILED, Ended(reason=reason))
 
     def diverge(self, trial: str, reason: str) -> None:
-        """Tell that a loss or metric was not finite."""
+        """Record that a loss or metric was not finite."""
         self._append(trial, self._attempt(trial), schema.DIVERGED, Ended(reason=reason))
 
     def interrupt(self, trial: str, reason: str) -> None:
-        """Tell that an attempt ended without an outcome; the trial is pending again."""
+        """Record that an attempt ended without an outcome; the trial is pending again."""
         self._append(trial, self._attempt(trial), schema.INTERRUPTED, Ended(reason=reason))
 
     def retry_failed(self) -> list[str]:
@@ -204,11 +204,11 @@ class StudyRecord:
         self._append(None, self.attempt, f"{schema.MESSAGE}/{number}", body)
 
     def close(self) -> None:
-        """Tell that nothing is left to do."""
+        """Record that nothing is left to do."""
         self._append(None, self.attempt, schema.CLOSED)
 
     def stopped(self, reason: str) -> None:
-        """Tell that somebody stopped the study; it can be resumed."""
+        """Record that the study was stopped; it can be resumed."""
         self._append(None, self.attempt, schema.STOPPED, schema.Stopped(reason=reason))
 
     def winners(self) -> list[int]:
@@ -238,8 +238,8 @@ class StudyRecord:
         transition: str,
         body: Body | None = None,
     ) -> None:
-        told = None if body is None else body.encode()
-        self._writer.append(Identity(trial, attempt, transition), told)
+        content = None if body is None else body.encode()
+        self._writer.append(Identity(trial, attempt, transition), content)
 
     def _attempt(self, trial: str) -> int:
         view = self.view.trials[trial]
@@ -284,7 +284,7 @@ class StudyRecord:
     def _propose(self, number: int) -> None:
         """Record a proposal, then queue its trials.
 
-        The ledger is told before anybody else; a kill in between leaves a proposal without
+        The ledger comes first; a kill in between leaves a proposal without
         queued trials, which `open_study` queues.
         """
         proposal = self.state.engine.propose(number)
@@ -383,12 +383,12 @@ def open_study(
             require_extension(state.view.specification, spec)
         attempt = state.view.attempt + 1
         # All of them in one record: a driver killed among those below left none of them out.
-        told = promised[0] if promised else [_warm_body(*one) for one in warm]
-        first = bool(told) and not promised and not state.view.proposals
-        body = _opening(spec, configurator, told if first else (), about or {})
+        bodies = promised[0] if promised else [_warm_body(*one) for one in warm]
+        first = bool(bodies) and not promised and not state.view.proposals
+        body = _opening(spec, configurator, bodies if first else (), about or {})
         writer.append(Identity(None, attempt, schema.OPENED), body.encode())
         if not state.view.proposals:
-            for number, one in enumerate(told):
+            for number, one in enumerate(bodies):
                 writer.append(Identity(None, 0, f"{schema.WARM}/{number}"), one)
         record = StudyRecord(spec, state, attempt, configurator, writer)
         record._reconcile()

@@ -1,4 +1,4 @@
-"""What a running study tells the person who started it; how it is shown is the command line's."""
+"""What a running study reports to the person who started it; the command line shows it."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +13,7 @@ class StudyReporter(Protocol):
     """Listens to a study's driver."""
 
     def planned(self, plan: StudyPlan) -> None:
-        """What will be run; told once, before anything starts."""
+        """What will be run; called once, before anything starts."""
         ...
 
     def event(

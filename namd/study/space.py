@@ -23,7 +23,7 @@ MAXIMUM_GRID = 100_000
 
 
 class _Absent:
-    """Told apart from null, which is a value."""
+    """Distinct from null, which is a value."""
 
     def __repr__(self) -> str:
         return "absent"
@@ -181,16 +181,16 @@ class Space:
         most = math.prod(sizes.values())
         if most <= MAXIMUM_GRID:
             return
-        told = f"{most:,}"
+        count = f"{most:,}"
         if any(p.when for p in self.parameters) and max(sizes.values()) <= MAXIMUM_GRID:
             # Conditions cut branches off: the product only bounds the number of points.
             if sum(1 for _ in itertools.islice(self.grid(), MAXIMUM_GRID + 1)) <= MAXIMUM_GRID:
                 return
-            told = f"more than {MAXIMUM_GRID:,}"
+            count = f"more than {MAXIMUM_GRID:,}"
         listed = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size > 1)
         raise ConfigError(
-            f"search.space: a grid of {told} points ({listed}), where at most {MAXIMUM_GRID:,} are "
-            "searched; give `points` or fewer choices, or take sampler random or tpe"
+            f"search.space: a grid of {count} points ({listed}), where at most {MAXIMUM_GRID:,} "
+            "are searched; give `points` or fewer choices, or take sampler random or tpe"
         )
 
     def _grid(self, depth: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:

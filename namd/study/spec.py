@@ -264,7 +264,7 @@ class StageResources:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        """Reject worker groups of nobody and nothing."""
+        """Reject worker groups without workers or devices."""
         if self.workers < 1:
             raise ValueError(f"workers is 1 or more, not {self.workers}")
         if self.minimum_workers is not None and not 1 <= self.minimum_workers <= self.workers:

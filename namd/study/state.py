@@ -109,9 +109,9 @@ class StudyState:
         # Its trials may be those of an earlier proposal, and over already.
         self._settle([number])
 
-    def _apply_rung(self, trial: str, rung: str, told: RungValue) -> None:
+    def _apply_rung(self, trial: str, rung: str, reported: RungValue) -> None:
         if trial in self._proposals_of:
-            record = RungRecord(trial, rung, float(told.value), self._first_proposal(trial))
+            record = RungRecord(trial, rung, float(reported.value), self._first_proposal(trial))
             self.rungs.append(record)
 
     def _settle(self, numbers: Iterable[int]) -> None:
@@ -185,8 +185,8 @@ def _proposed_again(search: SearchSpec, state: StudyState, number: int) -> Propo
     engine = Engine(search, state._warm)
     for proposal in state.engine.proposals:
         engine.admit(proposal)
-    for told, outcome in state.engine.outcomes.items():
-        engine.tell(told, outcome)
+    for finished, outcome in state.engine.outcomes.items():
+        engine.tell(finished, outcome)
     return engine.propose(number)
 
 
@@ -200,4 +200,4 @@ def rung_of(spec: StudySpec, name: str) -> Rung | None:
 
 def _rung_values(trial: TrialView) -> tuple[float, ...]:
     """Return the values at the rungs that a trial passed, in its order."""
-    return tuple(float(told.value) for told in trial.rungs.values())
+    return tuple(float(value.value) for value in trial.rungs.values())

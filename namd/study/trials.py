@@ -236,7 +236,7 @@ class Configurator:
                 raise ConfigError(
                     f"{place}: {setting} is off{where} (`auto` is off where the weights are not on "
                     f"this machine), so {metric} is not measured; set {setting}: {value} in "
-                    "base.set, for which `namd weights` tells what is missing, or name another "
+                    "base.set, for which `namd weights` lists what is missing, or name another "
                     "metric"
                 )
 
@@ -265,7 +265,7 @@ class Configurator:
             yield configuration
 
     def _require_rungs(self, stages: set[str]) -> None:
-        """Refuse a rung that no trial would ever be told of. Raises ConfigError."""
+        """Refuse a rung that no trial would ever reach. Raises ConfigError."""
         search = self.spec.search
         if search is None or search.stop_early is None:
             return
@@ -279,7 +279,7 @@ class Configurator:
                 continue
             known = offered.get(rung.stage, {})
             if not known:
-                able = ", ".join(f"{name} ({', '.join(told)})" for name, told in offered.items())
+                able = ", ".join(f"{name} ({', '.join(each)})" for name, each in offered.items())
                 raise ConfigError(
                     f"{place}, metric {shown(rung.metric)}: stage {rung.stage} reports no metric "
                     f"that a rung may use; these do: {able}"
@@ -325,7 +325,7 @@ def ablation_arms(spec: StudySpec, configurator: Configurator) -> list[Arm]:
 def arm_combinations(spec: StudySpec, configurator: Configurator) -> dict[str, list[list[str]]]:
     """Return, per arm, the sets of applied toggles that come to its configuration, its own first.
 
-    What the ledger is told at every opening: an effect is formed from combinations, and those of
+    The ledger keeps it at every opening: an effect is formed from combinations, and those of
     a merged arm have no trials of their own. Raises ValueError if the study is no ablation.
     """
     if spec.ablation is None:

@@ -5,11 +5,11 @@ from typing import Any
 
 from namd.ledger.schema import StageDone
 from namd.tracking.protocol import Tracker
-from namd.tracking.wandb_tracker import StepsOfKey, Told
+from namd.tracking.wandb_tracker import StepsOfKey, TrackedEvent
 
 
 def publish(
-    events: Iterable[Told],
+    events: Iterable[TrackedEvent],
     steps_of_key: StepsOfKey,
     rows: Sequence[Mapping[str, Any]],
     tracker: Tracker,
@@ -30,7 +30,7 @@ def publish(
     for trial, attempt, transition, body in events:
         if transition.startswith("stage/") and body["key"] not in published:
             published.add(body["key"])
-            _tell_steps(StageDone.decode(body), steps_of_key, tracker)
+            _send_steps(StageDone.decode(body), steps_of_key, tracker)
         tracker.event(trial, attempt, transition, body)
         count += 1
     if rows:
@@ -39,7 +39,7 @@ def publish(
     return count
 
 
-def _tell_steps(done: StageDone, steps_of_key: StepsOfKey, tracker: Tracker) -> None:
+def _send_steps(done: StageDone, steps_of_key: StepsOfKey, tracker: Tracker) -> None:
     lines = list(steps_of_key(done.stage_name, done.key))
     total = max((int(line["index"]) for line in lines), default=0)
     for line in lines:

@@ -15,7 +15,7 @@ from namd.tracking.privacy import clean, clean_text
 from namd.tracking.runs import History, RunContent, StudyRuns, finite, flat_row
 from namd.tracking.wandb_writer import OpenRun, RunWriter
 
-Told = tuple[str | None, int, str, Mapping[str, Any]]
+TrackedEvent = tuple[str | None, int, str, Mapping[str, Any]]
 """A record as a tracker receives it: trial, attempt, transition, body."""
 
 StepsOfKey = Callable[[StageName, str], Iterable[Mapping[str, Any]]]
@@ -55,7 +55,7 @@ class WandbTracker:
         self,
         writer: RunWriter,
         *,
-        earlier: Callable[[], Iterable[Told]] | None = None,
+        earlier: Callable[[], Iterable[TrackedEvent]] | None = None,
         steps_of_key: StepsOfKey | None = None,
         images_of_key: ImagesOfKey | None = None,
     ) -> None:
@@ -125,7 +125,7 @@ class WandbTracker:
         """End immediately, from another thread."""
         self._writer.abandon()
 
-    def _catch_up(self, earlier: Iterable[Told]) -> None:
+    def _catch_up(self, earlier: Iterable[TrackedEvent]) -> None:
         for trial, attempt, transition, body in earlier:
             self._runs.event(trial, attempt, transition, body)
             if transition.startswith("stage/"):

@@ -18,7 +18,7 @@ def request_stop() -> None:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Listen inside this block; the function tells whether somebody asked to stop.
+    """Listen inside this block; the function says whether a stop was requested.
 
     SIGTERM is heard in the main thread only.
     """

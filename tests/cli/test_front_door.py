@@ -10,7 +10,7 @@ import pytest
 
 from namd.cli import main as front
 from namd.cli import run as run_command
-from namd.cli.output import answer, cell, duration, require_writable, score_table, size, tell
+from namd.cli.output import answer, cell, duration, echo, require_writable, score_table, size
 from namd.config.errors import InputError, StageError
 
 
@@ -144,7 +144,7 @@ def test_a_text_for_the_card_holds_no_control_character(option, capsys, tmp_path
 
 
 def test_an_answer_is_escaped_and_its_lines_stay_lines(capsys, monkeypatch):
-    tell("a\x1b[2Jb")
+    echo("a\x1b[2Jb")
     answer(argparse.Namespace(json=False), {}, "one\ntwo \x9b31m \ud800 größer")
     captured = capsys.readouterr()
     assert captured.err == "a\\x1b[2Jb\n"
@@ -265,6 +265,6 @@ def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
 def test_a_picture_of_no_known_kind_is_refused_before_the_run(capsys, tmp_path):
     words = ["run", "--preset", "tiny", "--cohort", "absent", "--store", str(tmp_path / "S")]
     assert front.main([*words, "--picture", "draws"]) == 2
-    assert "--picture draws: its name tells its kind, one of .png" in capsys.readouterr().err
+    assert "--picture draws: its suffix names its kind, one of .png" in capsys.readouterr().err
     assert front.main([*words, "--picture", str(tmp_path / "draws.PNG")]) == 2
     assert "absent: no cohort there" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """Where each pixel of the second scan comes from in the first: growth, then a rigid motion.
 
-Only coordinates are computed here; intensities are nobody's business in this file.
+Only coordinates are computed here; intensities are not handled here.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from namd.data.sources.columns import CropFiles, ReadColumns, some, whole
 def align(words: dict[str, pd.Series], arrays: Arrays, files: CropFiles) -> dict[str, pd.Series]:
     """Return the words with the npz row of every line as `row`.
 
-    Raises InputError if a line and its crop cannot be told, or do not belong together.
+    Raises InputError if a line and its crop cannot be identified, or do not belong together.
     """
     count, crops = len(words["case_id"]), len(arrays["hu"])
     ids = arrays.get("nodule_id")

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Look:
-    """Shares and levels that no contour tells.
+    """Shares and levels that no contour shows.
 
     Attributes:
         wall_attached: Share of nodules that touch the chest wall.
