@@ -92,7 +92,7 @@ def s3_line(s3_server) -> Iterator[Line]:
 
 @pytest.fixture
 def s3_url(s3_line, tmp_path, monkeypatch, request) -> str:
-    """An empty prefix of an S3 behind `s3_line`, reached as the AWS tools are told to."""
+    """An empty prefix of an S3 behind `s3_line`, reached as the AWS tools are configured."""
     from namd.storage.objects import CACHE_VARIABLE, open_object_storage
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_line.url)

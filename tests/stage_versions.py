@@ -100,7 +100,7 @@ def compare(recorded: Mapping[str, Mapping[str, object]], current: Record) -> Co
 
 
 def check(record: Path = RECORD) -> int:
-    """Return 0 where the record tells the truth, else 1 and a line per problem."""
+    """Return 0 where the record is true, else 1 and a line per problem."""
     problems = compare(read(record), current_record(registered())).problems()
     for problem in problems:
         sys.stderr.write(f"{problem}\n")
@@ -235,7 +235,7 @@ def python(source: Path, program: str, *arguments: str) -> str:
 
 
 def base_commit(record: Path) -> str:
-    """Return the commit at which the record was last changed: there it told the truth.
+    """Return the commit at which the record was last changed: there it was true.
 
     Raises SystemExit where it was never committed, so that there is nothing to compare with.
     """

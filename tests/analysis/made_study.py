@@ -78,7 +78,7 @@ class MadeCohort:
 class MadeStudy:
     """A store with a ledger; trials are added one by one."""
 
-    def __init__(self, root: Path, cohort: MadeCohort, specification: dict, *, told: bool = True,
+    def __init__(self, root: Path, cohort: MadeCohort, specification: dict, *, named: bool = True,
                  combinations: dict | None = None):  # fmt: skip
         root.mkdir(parents=True, exist_ok=True)
         (root / "store.json").write_text('{"schema": 1}')
@@ -88,7 +88,7 @@ class MadeStudy:
         self.writer = open_writer(self.storage, self.name)
         settings = {"num_bootstrap": 200, "interval": 0.95, "bootstrap_seed": 0, "split": "test"}
         body = {"specification": specification, "configuration": {"evaluate": settings}}
-        about = {"cohort": str(cohort.folder)} if told else {}
+        about = {"cohort": str(cohort.folder)} if named else {}
         if combinations is not None:
             about["combinations"] = combinations
         self.writer.append(Identity(None, 1, schema.OPENED), body | about)
@@ -186,7 +186,7 @@ class MadeStudy:
 
     @property
     def _told(self) -> list[dict]:
-        return self.__dict__.setdefault("_told_list", [])
+        return self.__dict__.setdefault("_stage_bodies", [])
 
 
 MANIFEST = {

@@ -44,8 +44,8 @@ def toggles_of(names) -> dict:
 
 
 def specification(design: str, names, seeds: int, resolution=None) -> dict:
-    told = {"design": design, "toggles": toggles_of(names), "resolution": resolution}
-    return ablation("made", seeds, {}, ablation=told)
+    found = {"design": design, "toggles": toggles_of(names), "resolution": resolution}
+    return ablation("made", seeds, {}, ablation=found)
 
 
 def made_design(
@@ -207,9 +207,9 @@ def test_holm_takes_toggles_and_interactions_of_a_metric_as_one_family(cube):
     table = table_of(cube)
     for metric in ("auroc", "auprc"):
         p = [e["estimates"][metric]["p"] for e in table.effects]
-        told = [e["estimates"][metric]["p_holm"] for e in table.effects]
-        assert told == pytest.approx(list(holm(np.array(p))))
-        assert len(told) == 6
+        found = [e["estimates"][metric]["p_holm"] for e in table.effects]
+        assert found == pytest.approx(list(holm(np.array(p))))
+        assert len(found) == 6
 
 
 def test_an_effect_is_over_the_seeds_that_all_its_arms_have(tmp_path):
@@ -225,21 +225,21 @@ def test_an_effect_without_a_common_seed_says_so_and_keeps_its_place_in_the_fami
     failed = [("no_align", 0), ("no_align", 1), ("no_ehr", 2)]
     study = made_design(tmp_path, "factorial", ["align", "ehr"], cases=90, failed=failed)
     table = table_of(study)
-    told = "no training seed that all its 4 arms have completed"
-    assert [e["missing"] for e in table.effects] == [told] * 3
+    found = "no training seed that all its 4 arms have completed"
+    assert [e["missing"] for e in table.effects] == [found] * 3
     view = read_view(study.storage, study.name)
-    assert f"| align | 0 of 3 | {told} | - | - |" in to_markdown(make_report(study.storage, view))
+    assert f"| align | 0 of 3 | {found} | - | - |" in to_markdown(make_report(study.storage, view))
     pairwise = made_design(
         tmp_path / "b", "pairwise", ["align", "ehr"], cases=90, failed=[*failed[:2], ("full", 2)]
     )
     table = table_of(pairwise)
-    assert table.effect("align")["missing"] == told.replace("4", "2")
+    assert table.effect("align")["missing"] == found.replace("4", "2")
     alone = table.effect("ehr")["estimate"]
     assert alone["seeds"] == 2
     assert alone["p_holm"] == pytest.approx(min(1.0, 3 * alone["p"]))
 
 
-def test_a_ledger_of_before_combinations_were_told_gives_the_same_effects(tmp_path, half):
+def test_a_ledger_of_before_combinations_were_recorded_gives_the_same_effects(tmp_path, half):
     names = ["align", "predict", "ehr"]
     older = made_design(tmp_path, "fractional", names, resolution=3, recorded=False)
     assert json.dumps(table_of(older).effects) == json.dumps(table_of(half).effects)
@@ -378,7 +378,7 @@ def test_the_report_gives_effects_signs_and_aliases_in_words(half, tmp_path):
     page = write_report(report, tmp_path)
     text = page.read_text()
     ElementTree.fromstring(text.partition("\n")[2])
-    for told in (
+    for found in (
         "toggle applied minus not applied",
         "below zero means that switching the part off lowered the metric",
         "a fraction of resolution 3: 4 of 8 combinations are run",
@@ -386,7 +386,7 @@ def test_the_report_gives_effects_signs_and_aliases_in_words(half, tmp_path):
         "Every effect on the other metrics",
         "fractional: 4 of 8 combinations, resolution 3",
     ):
-        assert told in text, told
+        assert found in text, found
     assert (tmp_path / "figures" / "effects.png").is_file()
     lines = list(csv.DictReader(io.StringIO(effects_csv(report.table))))
     line = next(r for r in lines if (r["effect"], r["metric"]) == ("predict", "auroc"))

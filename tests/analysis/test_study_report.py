@@ -49,7 +49,7 @@ def test_an_outer_resource_would_be_seen():
 
 def test_it_says_what_a_reader_must_know(written):
     text = written[1].read_text()
-    for told in (
+    for found in (
         "Does aligning help?",
         "SIMULATED",
         "Research use only",
@@ -64,7 +64,7 @@ def test_it_says_what_a_reader_must_know(written):
         "Numbers mean little.",
         "cannot give less than p = 0.25",
     ):
-        assert told in text, told
+        assert found in text, found
     assert "c0001" not in text
     assert "p0001" not in text
 
@@ -135,14 +135,14 @@ def test_cost_is_what_was_executed_and_reuse_what_was_not(written):
     assert [f.trials for f in failures(view)] == [("no_align, seed 3",)]
 
 
-def test_an_execution_that_two_attempts_tell_of_is_counted_once(tmp_path):
+def test_an_execution_of_two_attempts_is_counted_once(tmp_path):
     study = made_ablation(tmp_path, seeds=1)
     trial = study.queue("full", 9)
     for attempt in (1, 2):
         body = {"stage": "vae", "key": "k", "cached": False, "seconds": 4.0}
-        told = body | {"device_seconds": 4.0, "artifact": "one"}
+        found = body | {"device_seconds": 4.0, "artifact": "one"}
         study.writer.append(schema.Identity(trial, attempt, schema.STARTED))
-        study.writer.append(schema.Identity(trial, attempt, "stage/vae"), told)
+        study.writer.append(schema.Identity(trial, attempt, "stage/vae"), found)
     costs = {c.stage: c for c in stage_costs(study.storage, read_view(study.storage, study.name))}
     assert costs["vae"].executed == 3
     assert costs["vae"].wanted == 4

@@ -123,7 +123,7 @@ def test_a_search_that_has_nothing_yet_has_no_winner_and_no_figure():
         search_summary(StudyView("other"))
 
 
-def test_the_report_tells_importances(finished, tmp_path):
+def test_the_report_shows_importances(finished, tmp_path):
     storage, view, _ = finished
     page, report = write_study_report(storage.root, view.study, tmp_path)
     assert page.is_file()

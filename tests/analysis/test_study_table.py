@@ -134,11 +134,11 @@ def test_an_arm_of_the_same_seeds_is_paired_and_an_unfinished_one_says_so(tmp_pa
     assert table.row("full")["finished"] is False
     assert table.row("no_align")["seeds"] == 3
     assert table.row("no_align")["difference"]["seeds"] == 2
-    told = "\n".join(table.notes)
-    assert "arm full is not finished: 2 completed, 1 pending" in told
-    assert "arm no_predict is not finished: 2 completed, 1 failed" in told
-    assert "not closed" in told
-    assert "arm no_align" not in told
+    found = "\n".join(table.notes)
+    assert "arm full is not finished: 2 completed, 1 pending" in found
+    assert "arm no_predict is not finished: 2 completed, 1 failed" in found
+    assert "not closed" in found
+    assert "arm no_align" not in found
 
 
 def test_an_arm_that_has_nothing_yet_keeps_its_place_in_the_family(tmp_path):
@@ -187,7 +187,7 @@ def test_without_scores_the_ledgers_values_stand_and_no_interval_over_patients(t
 
 def test_the_cohort_is_asked_for_where_nobody_names_it(tmp_path):
     cohort = MadeCohort.write(tmp_path / "cohort", 90)
-    study = MadeStudy(tmp_path / "store", cohort, ablation("made", 1, TOGGLES), told=False)
+    study = MadeStudy(tmp_path / "store", cohort, ablation("made", 1, TOGGLES), named=False)
     study.run("full", 0, 1.0)
     assert any("--cohort" in note for note in table_of(study).notes)
     assert table_of(study, cohort=cohort.folder).cases == 90

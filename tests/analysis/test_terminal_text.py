@@ -26,11 +26,11 @@ TABLE = Table(
 def test_a_table_fits_and_holds_every_word(width):
     lines = table_lines(TABLE, width)
     assert max(map(len, lines)) <= width
-    told = " ".join(lines)
+    found = " ".join(lines)
     cells = [cell for row in TABLE.rows for cell in row if cell != "-"]
     for word in (word for cell in cells for word in cell.split()):
-        assert word in told
-    assert "[0.632, 0.908]" in told
+        assert word in found
+    assert "[0.632, 0.908]" in found
     assert not any(line.startswith("|") for line in lines)
 
 

@@ -166,7 +166,7 @@ def groups(trial: Trial) -> list[tuple[Node, ...]]:
 
 
 def steps(nodes: Sequence[Node], seconds: float) -> Iterator[tuple[float, Stepped]]:
-    """Yield the steps of an order: of a family one for each member, told when it is done."""
+    """Yield the steps of an order: of a family one for each member, reported when it is done."""
     if len(nodes) == 1:
         for index in range(1, NUM_STEPS):
             yield seconds * index / NUM_STEPS, Stepped(nodes[0], index, NUM_STEPS)

@@ -65,13 +65,13 @@ def test_the_demo_trains_once_and_reports_both_times(tmp_path, monkeypatch, caps
     words = ["demo", "--out", str(tmp_path / "demo"), "--json"]
     assert main(words) == 0
     captured = capsys.readouterr()
-    told = json.loads(captured.out.splitlines()[-1])
-    assert told["trials"]["completed"] == 4
-    assert {row["arm"]: row["seeds"] for row in told["arms"]} == {"full": 2, "no_align": 2}
-    assert len(told["pictures"]) == 2
-    assert all(Path(path).stat().st_size > 1000 for path in told["pictures"])
+    answer = json.loads(captured.out.splitlines()[-1])
+    assert answer["trials"]["completed"] == 4
+    assert {row["arm"]: row["seeds"] for row in answer["arms"]} == {"full": 2, "no_align": 2}
+    assert len(answer["pictures"]) == 2
+    assert all(Path(path).stat().st_size > 1000 for path in answer["pictures"])
     assert "simulated" in captured.err
-    page = Path(told["html"]).read_text()
+    page = Path(answer["html"]).read_text()
     assert "SIMULATED" in page
     assert "numbers mean nothing" in page
     assert os.fspath(tmp_path) not in page
@@ -80,4 +80,4 @@ def test_the_demo_trains_once_and_reports_both_times(tmp_path, monkeypatch, caps
     assert main(words) == 0
     captured = capsys.readouterr()
     assert "nothing is trained" in captured.err
-    assert json.loads(captured.out.splitlines()[-1])["arms"] == told["arms"]
+    assert json.loads(captured.out.splitlines()[-1])["arms"] == answer["arms"]

@@ -49,9 +49,9 @@ def test_help_ends_with_zero(capsys):
     with pytest.raises(SystemExit) as ended:
         front.main(["--help"])
     assert ended.value.code == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in front.COMMANDS:
-        assert name in told
+        assert name in printed
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_mistake_is_one_line_and_exit_2(words, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_s3_with_a_slash_too_few_is_told_the_right_way(capsys, tmp_path, monkeypatch):
+def test_an_s3_with_a_slash_too_few_is_corrected(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s3").mkdir()
     for words in (["store", "ls"], ["study", "list"]):
@@ -193,9 +193,9 @@ def test_presets_are_listed_with_what_they_are_for(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("tiny  ") and "tests" in line for line in lines)
     assert front.main(["presets", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert list(told["descriptions"]) == told["presets"]
-    assert len(told["presets"]) == len(lines)
+    answer = json.loads(capsys.readouterr().out)
+    assert list(answer["descriptions"]) == answer["presets"]
+    assert len(answer["presets"]) == len(lines)
 
 
 def test_methods_name_their_papers_and_presets(capsys):
@@ -207,7 +207,7 @@ def test_methods_name_their_papers_and_presets(capsys):
     assert "arXiv" in capsys.readouterr().out
 
 
-def test_values_are_told_in_words():
+def test_values_are_reported_in_words():
     assert cell(None) == "-"
     assert cell(0.5) == "0.500"
     assert (
@@ -251,9 +251,9 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(words, tmp_pa
     (tmp_path / "file").touch()
     place = tmp_path / "file" / "out.png"
     assert front.main([*words, str(place)]) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert told.startswith(f"error: {words[-1]} {place}: cannot be written (Not a directory)")
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert printed.startswith(f"error: {words[-1]} {place}: cannot be written (Not a directory)")
 
 
 def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):

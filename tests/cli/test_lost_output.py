@@ -80,7 +80,7 @@ def test_a_pipe_whose_reader_has_gone_ends_no_run(tmp_path):
     assert is_published(tmp_path, "scores-test")
 
 
-def test_a_terminal_that_is_closed_ends_no_run_that_was_told_to_survive(tmp_path):
+def test_a_terminal_that_is_closed_ends_no_run_that_was_asked_to_survive(tmp_path):
     process, terminal = on_a_terminal("run", tmp_path, handler=signal.SIG_IGN)
     await_training(tmp_path)
     os.close(terminal)
@@ -109,28 +109,28 @@ def test_a_run_that_was_stopped_names_the_signal(tmp_path, number, words):
     process = command("run", tmp_path, stderr=subprocess.PIPE, text=True)
     await_training(tmp_path)
     process.send_signal(number)
-    told = process.communicate(timeout=PATIENCE_S)[1]
+    printed = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 143
-    assert f"{words}; the same command continues" in told
+    assert f"{words}; the same command continues" in printed
 
 
 def test_a_stopped_run_answers_in_json_too(tmp_path):
     process = command("run", tmp_path, "--json", stdout=subprocess.PIPE, text=True)
     await_training(tmp_path)
     process.send_signal(signal.SIGHUP)
-    told = process.communicate(timeout=PATIENCE_S)[0]
+    printed = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 143
     answer = {"error": "interrupted by SIGHUP (a closed terminal)", "exit": 143}
-    assert json.loads(told.splitlines()[-1]) == answer
+    assert json.loads(printed.splitlines()[-1]) == answer
 
 
 def test_ctrl_c_on_a_terminal_stops_a_run(tmp_path):
     process, terminal = on_a_terminal("run", tmp_path)
     await_training(tmp_path)
     os.write(terminal, b"\x03")
-    told = read_all(terminal)
+    printed = read_all(terminal)
     assert process.wait(PATIENCE_S) == 143
-    assert "Ctrl-C again stops at once" in told
+    assert "Ctrl-C again stops at once" in printed
 
 
 def test_what_only_shows_something_ends_when_nobody_reads_it(tmp_path):
@@ -154,14 +154,14 @@ def test_what_is_read_to_the_end_ends_well(tmp_path):
 def test_a_result_that_cannot_be_written_is_one_line(tmp_path):
     with Path("/dev/full").open("w") as full:
         process = command("methods", "--then", tmp_path / "a", stdout=full, stderr=subprocess.PIPE)
-        told = process.communicate(timeout=PATIENCE_S)[1]
+        printed = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 1
-    assert told == b"error: stdout cannot be written (No space left on device)\n"
+    assert printed == b"error: stdout cannot be written (No space left on device)\n"
 
 
 def test_progress_that_cannot_be_written_ends_no_run(tmp_path):
     with Path("/dev/full").open("w") as full:
         process = command("run", tmp_path, stdout=subprocess.PIPE, stderr=full)
-        told = process.communicate(timeout=PATIENCE_S)[0]
+        printed = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 0
-    assert told.startswith(b"run ")
+    assert printed.startswith(b"run ")

@@ -148,10 +148,10 @@ def test_the_shell_does_not_expand_after_an_equals_sign_but_the_command_does(hom
 )
 def test_a_path_that_no_disk_takes_is_one_line(words, word, home, capsys):
     assert front.main([part.replace("{}", word) for part in words]) == 2
-    told = capsys.readouterr().err
-    assert "shorten it" in told
-    assert told.count("\n") == 1
-    assert len(told) < 500
+    printed = capsys.readouterr().err
+    assert "shorten it" in printed
+    assert printed.count("\n") == 1
+    assert len(printed) < 500
     assert str(local_path("x" * 255)) == "x" * 255
 
 

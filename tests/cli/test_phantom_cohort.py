@@ -43,8 +43,8 @@ def test_a_plan_of_a_phantom_that_is_not_built_counts_and_renders_nothing(
     file = toys.write_file(tmp_path, toys.ABLATION)
     study = ["study", "plan", file, "--store", studies, "--cohort"]
     (studies / "cohorts" / "phantom-other").mkdir(parents=True)
-    told = answered(capsys, *study, "phantom")
-    assert (told["cohort_built"], told["stages_in_store"]) == (False, 0)
+    answer = answered(capsys, *study, "phantom")
+    assert (answer["cohort_built"], answer["stages_in_store"]) == (False, 0)
     assert (
         answered(capsys, *RUN, "--store", studies, "--cohort", "phantom")["cohort_built"] is False
     )
@@ -59,7 +59,7 @@ def test_a_plan_of_a_phantom_that_is_not_built_counts_and_renders_nothing(
     other = answered(capsys, *study, tmp_path / "built", "--no-calibration")
     assert other["cohort_built"] is True
     for name in ("trials", "stages_total", "stages_distinct"):
-        assert told[name] == other[name]
+        assert answer[name] == other[name]
 
 
 def test_a_plan_finds_a_phantom_that_was_built_under_the_keys_of_its_folder(
@@ -73,7 +73,7 @@ def test_a_plan_finds_a_phantom_that_was_built_under_the_keys_of_its_folder(
     assert by_word["cohort_built"] is True
     other = answered(capsys, *RUN, "--store", studies, "--cohort", "phantom:41")
     assert other["cohort_built"] is False
-    keys = [{s["label"]: s["key"] for s in told["stages"]} for told in (by_word, other)]
+    keys = [{s["label"]: s["key"] for s in found["stages"]} for found in (by_word, other)]
     assert keys[0]["vae"] != keys[1]["vae"]
 
 

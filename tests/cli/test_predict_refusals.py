@@ -1,4 +1,4 @@
-"""What `namd predict` can tell without torch it refuses before torch is imported."""
+"""What `namd predict` can know without torch it refuses before torch is imported."""
 
 import json
 import subprocess
@@ -79,9 +79,9 @@ def test_predict_refuses_bad_arguments_without_torch(place):
     )
     codes, imported = json.loads(done.stdout.splitlines()[-1])
     assert codes == [2] * len(CHANGES)
-    told = done.stderr.splitlines()
-    assert len(told) == len(CHANGES)
-    for line, (_, message) in zip(told, CHANGES, strict=True):
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(CHANGES)
+    for line, (_, message) in zip(lines, CHANGES, strict=True):
         assert message in line
         assert "Doe" not in line
     assert imported == []

@@ -40,7 +40,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(graph, "_cohort_digest", lambda _cohort, _digests: lambda part: str(part))
     monkeypatch.setattr("analysis.study_report._figures", lambda *_: {})
     open_store(str(tmp_path / "store"))
-    toys.told_study(tmp_path / "store", ABLATION)
+    toys.recorded_study(tmp_path / "store", ABLATION)
     toys.write_file(tmp_path, ABLATION)
     return tmp_path
 
@@ -107,13 +107,13 @@ def test_what_is_not_there_is_not_made(place, capsys):
     absent = place / "absent" / "store"
     for words in commands(place, absent):
         code = front.main(words)
-        told = capsys.readouterr().err
+        printed = capsys.readouterr().err
         if "plan" in words or "--plan" in words:
             assert code == 0
-            assert f"store {absent}: nothing is there yet" in told
+            assert f"store {absent}: nothing is there yet" in printed
         else:
             assert code == 2
-            assert told.count("\n") == 1
+            assert printed.count("\n") == 1
         assert not (place / "absent").exists()
 
 
@@ -160,10 +160,10 @@ def test_a_report_of_changed_scores_is_refused(study, name, tmp_path, capsys, mo
     before = path.read_bytes()
     path.write_bytes(before[:-9] + bytes([before[-9] ^ 1]) + before[-8:])
     assert report(study, tmp_path / "r") == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert f"scores-test/{path.parents[3 if '/' in name else 2].name[:12]} is damaged" in told
-    assert "namd store rm scores-test/" in told
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert f"scores-test/{path.parents[3 if '/' in name else 2].name[:12]} is damaged" in printed
+    assert "namd store rm scores-test/" in printed
     assert not (tmp_path / "r").exists()
     path.unlink()
     assert report(study, tmp_path / "r") == 2
@@ -187,9 +187,9 @@ def test_a_report_on_a_full_disk_leaves_what_was_there(study, fits, tmp_path, ca
 
     monkeypatch.setattr(Path, "write_text", full)
     assert report(study, out) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert f"{out}: cannot be written (No space left on device)" in told
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert f"{out}: cannot be written (No space left on device)" in printed
     assert not (tmp_path / "a").exists()
     left[0] = 1000
     assert report(study, out) == 0
@@ -261,6 +261,6 @@ def test_logs_show_no_changed_metrics(place, capsys):
     path = store / "vae" / key / "attempts" / "a1" / "metrics.jsonl"
     path.write_text(path.read_text().replace("0.5", "0.6"))
     assert front.main(words) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert f"vae/{key[:12]} is damaged (metrics.jsonl has changed)" in told
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert f"vae/{key[:12]} is damaged (metrics.jsonl has changed)" in printed

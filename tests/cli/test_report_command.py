@@ -30,10 +30,10 @@ def study(tmp_path_factory):
 def test_the_answer_names_the_page_and_every_file(study, tmp_path, capsys):
     words = ["report", "made", "--store", str(study.root), "--out", str(tmp_path / "r"), "--json"]
     assert main(words) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told["html"] == str(tmp_path / "r" / "report.html")
-    assert told["html"] in told["files"]
-    assert all(Path(path).is_file() for path in told["files"])
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer["html"] == str(tmp_path / "r" / "report.html")
+    assert answer["html"] in answer["files"]
+    assert all(Path(path).is_file() for path in answer["files"])
 
 
 def test_without_json_the_table_is_shown(study, tmp_path, capsys, monkeypatch):
@@ -42,9 +42,9 @@ def test_without_json_the_table_is_shown(study, tmp_path, capsys, monkeypatch):
     *lines, page = capsys.readouterr().out.splitlines()
     assert page == str(tmp_path / "report.html")
     assert max(map(len, lines)) <= 80
-    told = "\n".join(lines)
+    found = "\n".join(lines)
     for part in ("arm no_align", "vae.alignment.weight = 0", "SIMULATED", "minus full"):
-        assert part in told
+        assert part in found
     assert not any(line.startswith(("|", "#", "**")) for line in lines)
     assert "| no_align | vae.alignment.weight = 0 |" in (tmp_path / "table.md").read_text()
 
@@ -63,10 +63,10 @@ def test_on_a_terminal_the_table_is_as_wide_as_that(study, tmp_path, capsys, mon
 def test_an_unknown_study_and_a_missing_store_are_one_line(study, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("NAMD_STORE", raising=False)
     assert main(["report", "maid", "--store", str(study.root), "--out", str(tmp_path / "r")]) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "maid" in told
-    assert "made" in told
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "maid" in printed
+    assert "made" in printed
     assert main(["report", "made"]) == 2
     assert main(["report", "made", "--store", str(tmp_path / "nowhere")]) == 2
     assert not (tmp_path / "r").exists()

@@ -24,7 +24,7 @@ def _quick_limits(monkeypatch):
 
 
 @pytest.mark.parametrize("words", QUESTIONS, ids=lambda words: "-".join(words))
-def test_a_dead_s3_is_bad_input_told_in_one_line(s3_line, s3_url, capsys, words):
+def test_a_dead_s3_is_bad_input_in_one_line(s3_line, s3_url, capsys, words):
     s3_line.cut()
     assert main([*words, "--store", s3_url, "--json"]) == 2
     said = capsys.readouterr()

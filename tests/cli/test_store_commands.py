@@ -45,9 +45,9 @@ def test_ls_lists_every_artifact_and_a_word_narrows_it(call, toy_store):
 def test_ls_of_a_name_that_is_not_there_says_which_are(toy_store, capsys):
     store, _ = toy_store
     assert main(["store", "ls", "nothing", "--store", store.backend.name]) == 2
-    told = capsys.readouterr().err
-    assert "nothing: no such artifact or run" in told
-    assert "stages there: draws-test" in told
+    printed = capsys.readouterr().err
+    assert "nothing: no such artifact or run" in printed
+    assert "stages there: draws-test" in printed
 
 
 def test_ls_names_the_study_and_arms_of_artifacts_and_runs(call, toy_store, capsys):
@@ -69,8 +69,8 @@ def test_ls_names_the_study_and_arms_of_artifacts_and_runs(call, toy_store, caps
     assert all(of == [{"study": "parts", "arms": [first.arm]}] for of in studies.values())
     assert listed["runs"][0]["studies"] == [{"study": "parts", "arms": [first.arm]}]
     assert main(["store", "ls", "--store", str(folder)]) == 0
-    told = capsys.readouterr().out
-    assert f"parts: {first.arm}, {last.arm}" in told
+    printed = capsys.readouterr().out
+    assert f"parts: {first.arm}, {last.arm}" in printed
 
 
 def test_ls_of_a_store_without_studies_or_with_a_damaged_one_lists_artifacts(call, toy_store):
@@ -166,10 +166,10 @@ def test_verify_passes_a_sound_store_and_fails_a_damaged_one(call, toy_store):
     assert (code, answer["exit"]) == (2, 2)
     assert "no such artifact" in answer["error"]
     (result.artifacts["encode"].payload / "z.npy").write_bytes(b"x")
-    code, answer, told = call("verify")
+    code, answer, found = call("verify")
     assert code == 1
     assert answer["damaged"][0]["problems"] == ["payload/z.npy has changed"]
-    assert "z.npy" in told
+    assert "z.npy" in found
     states = {a["stage"]: a["state"] for a in call("ls")[1]["artifacts"]}
     assert states["encode"] == "damaged"
     assert states["train"] == "published"
@@ -200,12 +200,12 @@ def test_a_log_hears_the_plan_each_stage_and_the_end(toy_store, capsys):
     toy_run(
         store, "evaluate.num_draws=3", "encode.scale=5", reporter=PlainReporter(estimator(store))
     )
-    told = capsys.readouterr().err
-    assert told.splitlines()[0] == "8 artifacts: 1 in the store, 7 to build"
-    assert "encode: started" in told
-    assert "draws-test (3): 3 of 3" in told
-    assert "scores-test[2]: done in 0 s" in told
-    assert "judged by earlier builds" in told
+    printed = capsys.readouterr().err
+    assert printed.splitlines()[0] == "8 artifacts: 1 in the store, 7 to build"
+    assert "encode: started" in printed
+    assert "draws-test (3): 3 of 3" in printed
+    assert "scores-test[2]: done in 0 s" in printed
+    assert "judged by earlier builds" in printed
 
 
 def test_bars_end_with_the_same_artifacts(toy_store):

@@ -46,19 +46,19 @@ LOOK_AT_LEASES = ("status", "watch", "retry", "stop", "run")
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def recorded(tmp_path_factory):
     """A store with the ledgers of two finished studies."""
-    folder = tmp_path_factory.mktemp("told") / "store"
+    folder = tmp_path_factory.mktemp("recorded") / "store"
     open_store(str(folder))
     for name in (NAME, "sound"):
-        toys.told_study(folder, {**ABLATION, "name": name})
+        toys.recorded_study(folder, {**ABLATION, "name": name})
     return folder
 
 
 @pytest.fixture
-def folder(told, tmp_path, monkeypatch):
+def folder(recorded, tmp_path, monkeypatch):
     """A copy of the store; no command gets as far as Ray, W&B or a cohort."""
-    shutil.copytree(told, tmp_path / "store")
+    shutil.copytree(recorded, tmp_path / "store")
     (tmp_path / "cohort").mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -182,7 +182,7 @@ def test_a_repaired_study_is_read_and_goes_on_to_its_end(kind, folder):
     with toys.opened(folder, spec) as record:
         while not record.finished:
             for trial in record.next_trials(4):
-                toys.tell(record, trial)
+                toys.finish_trial(record, trial)
         record.close()
     after = read_view(storage, NAME)
     assert after.counts() == before.counts()
@@ -277,7 +277,7 @@ def test_a_study_that_a_live_process_holds_is_not_repaired(folder):
 
 def test_a_lost_proposal_ends_a_search_in_one_line_and_leaves_it_readable(folder, capsys):
     search = {**toys.SEARCH, "name": "weights"}
-    toys.told_study(folder, search)
+    toys.recorded_study(folder, search)
     event_file(folder / "studies" / "weights", "proposed").write_bytes(b"")
     assert call(capsys, folder, "repair", "weights")[0] == 0
     for command in ("status", "list"):
@@ -293,7 +293,7 @@ def test_a_lost_proposal_ends_a_search_in_one_line_and_leaves_it_readable(folder
 
 
 def test_a_lost_last_proposal_is_made_again(folder):
-    toys.told_study(folder, toys.SEARCH)
+    toys.recorded_study(folder, toys.SEARCH)
     place, storage = folder / "studies" / "weights", LocalStorage(folder)
     proposed = [
         path
@@ -306,7 +306,7 @@ def test_a_lost_last_proposal_is_made_again(folder):
     with toys.opened(folder, parse_study(toys.SEARCH)) as record:
         while not record.finished:
             for trial in record.next_trials(4):
-                toys.tell(record, trial)
+                toys.finish_trial(record, trial)
     after = read_view(storage, "weights")
     last = max(before.proposals)
     assert after.proposals[last].point == before.proposals[last].point

@@ -1,4 +1,4 @@
-"""The time left is told from what stages prove to cost, and is near the truth before it is late."""
+"""The time left follows from what stages prove to cost, and is near the truth before it is late."""
 
 from dataclasses import dataclass
 
@@ -29,12 +29,12 @@ def build(name, index, total=100, elapsed=50.0, first=0, member=None):
     return {stage.label: Build(stage, index, total, {}, 100.0, first, 100.0 + elapsed)}
 
 
-def test_nothing_is_told_before_there_is_a_plan_or_when_nothing_is_to_build():
+def test_nothing_is_reported_before_there_is_a_plan_or_when_nothing_is_to_build():
     assert Eta().left({}, 1) is None
     assert eta(estimate("vae", 6, 6, 0.0)).left({}, 4) is None
 
 
-def test_the_plans_costs_are_told_until_one_is_measured():
+def test_the_plans_costs_are_reported_until_one_is_measured():
     found = eta(estimate("vae", seconds=100.0))
     assert found.left({}, 4) == pytest.approx(4 * 100 / 2)
     found.finish("vae", 300.0)
@@ -51,7 +51,7 @@ def test_a_name_not_yet_seen_costs_what_its_kind_does():
     found = eta(estimate("vae"), estimate("latents", role="map"), estimate("draws", role="map"))
     assert found.left({}, 4) is None
     found.finish("vae", 60.0)
-    # Nothing tells yet what a mapping stage takes, certainly not a training.
+    # Nothing shows yet what a mapping stage takes, certainly not a training.
     assert found.left({}, 4) is None
     found.finish("latents", 4.0)
     assert found.left({}, 4) == pytest.approx((3 * 60 + 3 * 4 + 4 * 4) / 2)
@@ -59,7 +59,7 @@ def test_a_name_not_yet_seen_costs_what_its_kind_does():
     assert found.left({}, 4) == pytest.approx((3 * 60 + 3 * 4 + 3 * 10) / 2)
 
 
-def test_a_build_under_way_tells_its_cost_by_its_own_pace():
+def test_a_build_under_way_shows_its_cost_by_its_own_pace():
     found = eta(estimate("vae"))
     # Half of it was there, a quarter took 50 s: 200 s each.
     assert found.left(build("vae", 75, first=50), 4) == pytest.approx(3.25 * 200 / 2)
@@ -74,7 +74,7 @@ def test_a_build_under_way_tells_its_cost_by_its_own_pace():
     ],
     ids=["too short a look", "no step since", "member of a family"],
 )
-def test_a_build_that_shows_no_pace_tells_no_cost(builds):
+def test_a_build_that_shows_no_pace_gives_no_cost(builds):
     assert eta(estimate("vae")).left(builds, 4) is None
     assert eta(estimate("vae")).left(build("vae", 25), 4) is not None
 
@@ -131,12 +131,12 @@ class Clock:
 @dataclass(frozen=True)
 class Moment:
     now: float
-    told: float | None
+    estimated: float | None
     built: int
     to_build: int
 
 
-def retold(folder, seconds):
+def reestimated(folder, seconds):
     """Play the demo to a reporter through a ledger; return its moments, the last one its end."""
     spec, clock, moments = demo_study(), Clock(), []
     reporter = PlainStudyReporter(clock)
@@ -148,14 +148,14 @@ def retold(folder, seconds):
 
     with toys.opened(folder, spec, listener=listener) as record:
         for clock.now, what in played.play(spec, seconds).run():
-            tell(what, reporter, record, seconds)
+            apply(what, reporter, record, seconds)
             found = reporter.eta
             moments.append(Moment(clock.now, reporter.left(), found.built, found.to_build))
         record.close()
     return moments
 
 
-def tell(what, reporter, record, seconds):
+def apply(what, reporter, record, seconds):
     if isinstance(what, played.Stepped):
         reporter.step(what.node.stage.recorded, what.node.key, what.index, what.total, {})
     elif isinstance(what, played.Began):
@@ -169,7 +169,7 @@ def tell(what, reporter, record, seconds):
         record.complete(what.trial, {"auroc": 0.5, "auprc": 0.5, "ssim": 0.5})
 
 
-TOLD_WELL = 1.5
+WELL_ESTIMATED = 1.5
 LAST_S = 15.0
 """Of trials' tables, which are no stages."""
 
@@ -183,28 +183,28 @@ def worst(moments, guess):
 
 
 def counted(moment):
-    """Return what a count of stages tells, all alike."""
+    """Return what a count of stages gives, all alike."""
     return moment.now * (moment.to_build - moment.built) / moment.built
 
 
-def test_from_a_third_on_the_demo_is_told_well(studies):
-    moments = retold(studies, played.SECONDS)
+def test_from_a_third_on_the_demo_is_reported_well(studies):
+    moments = reestimated(studies, played.SECONDS)
     assert moments[-1].built == moments[0].to_build
-    assert moments[-1].told == 0
-    assert worst(moments, lambda moment: moment.told) < TOLD_WELL
+    assert moments[-1].estimated == 0
+    assert worst(moments, lambda moment: moment.estimated) < WELL_ESTIMATED
     # Twin: its long stages come first, the many short ones last.
-    assert worst(moments, counted) > 2 * TOLD_WELL
+    assert worst(moments, counted) > 2 * WELL_ESTIMATED
 
 
 @pytest.mark.parametrize("stage", ["vae", "language"])
-def test_a_demo_of_other_costs_is_told_well_too(studies, stage):
+def test_a_demo_of_other_costs_is_reported_well_too(studies, stage):
     seconds = {**played.SECONDS, stage: 2 * played.SECONDS[stage]}
-    assert worst(retold(studies, seconds), lambda moment: moment.told) < TOLD_WELL
+    assert worst(reestimated(studies, seconds), lambda moment: moment.estimated) < WELL_ESTIMATED
 
 
-def test_nothing_is_told_of_the_demo_before_something_is_measured(studies):
-    moments = retold(studies, played.SECONDS)
-    silent = [moment for moment in moments if moment.told is None]
+def test_nothing_is_reported_of_the_demo_before_something_is_measured(studies):
+    moments = reestimated(studies, played.SECONDS)
+    silent = [moment for moment in moments if moment.estimated is None]
     assert silent == moments[: len(silent)]
     assert any(moment.built for moment in silent)
     assert silent[-1].now < moments[-1].now / 3

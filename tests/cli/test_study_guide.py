@@ -38,12 +38,12 @@ def test_a_command_is_understood(line):
 
 
 def test_the_guide_shows_every_command():
-    told = GUIDE.read_text()
+    text = GUIDE.read_text()
     parser = build_parser(["study"])
     (studies,) = parser._subparsers._group_actions
     (inner,) = studies.choices["study"]._subparsers._group_actions
     for name in inner.choices:
-        assert f"namd study {name}" in told
+        assert f"namd study {name}" in text
 
 
 def test_an_option_that_does_not_exist_is_refused():

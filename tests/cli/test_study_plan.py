@@ -34,29 +34,27 @@ def words_for(tmp_path, studies, mapping=toys.ABLATION, **changes):
 
 
 def test_a_plan_has_the_fields_that_others_rely_on(studies, cohort, capsys, tmp_path):
-    code, told, _ = planned(capsys, *words_for(tmp_path, studies), "--no-calibration")
+    code, answer, _ = planned(capsys, *words_for(tmp_path, studies), "--no-calibration")
     assert code == 0
-    assert told["trials"] == 6
-    assert told["refused"] is None
-    assert told["stages_in_store"] == 0
-    assert told["stages_distinct"] < told["stages_total"]
-    assert told["peak_concurrency"] >= 1
-    assert told["device_hours"] == 0
-    assert "vae" in told["unknown_stages"]
-    assert {row["arm"] for row in told["arms"]} == {"full", "no_align", "no_ehr"}
+    assert answer["trials"] == 6
+    assert answer["refused"] is None
+    assert answer["stages_in_store"] == 0
+    assert answer["stages_distinct"] < answer["stages_total"]
+    assert answer["peak_concurrency"] >= 1
+    assert answer["device_hours"] == 0
+    assert "vae" in answer["unknown_stages"]
+    assert {row["arm"] for row in answer["arms"]} == {"full", "no_align", "no_ehr"}
 
 
 def test_for_people_it_is_a_table(studies, cohort, capsys, tmp_path):
     words = [str(word) for word in words_for(tmp_path, studies)]
     assert front.main(["study", "plan", *words, "--no-calibration"]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for part in ("3 arms x 2 training seeds = 6 trials", "no_ehr", "cost unknown", "finetune"):
-        assert part in told
+        assert part in printed
 
 
-def test_costs_are_measured_where_nothing_tells_them(
-    studies, cohort, capsys, tmp_path, monkeypatch
-):
+def test_costs_are_measured_without_a_record(studies, cohort, capsys, tmp_path, monkeypatch):
     asked = []
 
     def calibrate(_configurator, folder, unknown, _say):
@@ -65,14 +63,14 @@ def test_costs_are_measured_where_nothing_tells_them(
 
     monkeypatch.setattr(calibrated_plan, "measured_costs", calibrate)
     words = words_for(tmp_path, studies)
-    code, told, _ = planned(capsys, *words)
+    code, answer, _ = planned(capsys, *words)
     assert code == 0
     assert len(asked) == 1
-    assert told["unknown_stages"] == []
-    assert told["device_hours"] == pytest.approx(told["stages_distinct"] / 100)
-    code, told, err = planned(capsys, *words_for(tmp_path, studies, budget={"device_hours": 0.1}))
+    assert answer["unknown_stages"] == []
+    assert answer["device_hours"] == pytest.approx(answer["stages_distinct"] / 100)
+    code, answer, err = planned(capsys, *words_for(tmp_path, studies, budget={"device_hours": 0.1}))
     assert code == 2
-    assert "exceed the budget of 0.1" in told["refused"]
+    assert "exceed the budget of 0.1" in answer["refused"]
     assert "refused: " in err
 
 
@@ -82,9 +80,9 @@ def test_what_no_cluster_can_place_is_refused_with_numbers(
     monkeypatch.setattr(study_plan, "cluster_at", lambda _address: Cluster(4.0, 2.0))
     worker_group = {"stages": {"finetune": {"workers": 4, "gpus": 1}}}
     words = words_for(tmp_path, studies, resources=worker_group)
-    code, told, _ = planned(capsys, *words, "--no-calibration")
+    code, answer, _ = planned(capsys, *words, "--no-calibration")
     assert code == 2
-    assert told["refused"] == ("stage finetune needs 4 workers x 1 GPUs = 4, the cluster has 2")
+    assert answer["refused"] == ("stage finetune needs 4 workers x 1 GPUs = 4, the cluster has 2")
     worker_group["stages"]["finetune"]["workers"] = 2
     words = words_for(tmp_path, studies, resources=worker_group)
     assert planned(capsys, *words, "--no-calibration")[0] == 0
@@ -96,9 +94,9 @@ def test_a_batch_that_workers_cannot_share_is_refused_before_anything_starts(
     monkeypatch.setattr(study_plan, "cluster_at", lambda _address: Cluster(64.0))
     worker_group = {"stages": {"vae": {"workers": 7}}}
     words = words_for(tmp_path, studies, resources=worker_group)
-    code, told, err = planned(capsys, *words, "--no-calibration")
+    code, answer, err = planned(capsys, *words, "--no-calibration")
     assert code == 2
-    assert "cannot be shared equally by 7 workers" in told["refused"]
+    assert "cannot be shared equally by 7 workers" in answer["refused"]
     assert "refused: " in err
     worker_group["stages"]["vae"]["minimum_workers"] = 1
     words = words_for(tmp_path, studies, resources=worker_group)
@@ -109,8 +107,8 @@ def test_arms_of_one_configuration_are_merged(studies, cohort, capsys, tmp_path)
     toggles = {"a": {"vae.alignment.weight": 0}, "b": {"vae.alignment.weight": 0.0}}
     design = {"design": "leave-one-out", "toggles": toggles}
     words = words_for(tmp_path, studies, ablation=design)
-    _, told, _ = planned(capsys, *words, "--no-calibration")
-    assert told["arms"] == [
+    _, answer, _ = planned(capsys, *words, "--no-calibration")
+    assert answer["arms"] == [
         {"arm": "full", "aliases": []},
         {"arm": "no_a", "aliases": ["no_b"]},
     ]
@@ -133,21 +131,21 @@ def test_a_fraction_says_what_it_leaves_out(
     toggles = {f"t{n}": {path: 0} for n, path in enumerate(paths[:count])}
     design = {"design": "fractional", "toggles": toggles, "resolution": resolution}
     words = words_for(tmp_path, studies, ablation=design)
-    _, told, _ = planned(capsys, *words, "--no-calibration")
-    assert told["fraction"]["resolution"] == (resolution if count > 2 else 3)
-    assert told["fraction"]["runs"] == len(told["arms"])
-    assert told["fraction"]["aliases"]["t0"] == ([["t1", "t2"]] if count == 3 else [])
+    _, answer, _ = planned(capsys, *words, "--no-calibration")
+    assert answer["fraction"]["resolution"] == (resolution if count > 2 else 3)
+    assert answer["fraction"]["runs"] == len(answer["arms"])
+    assert answer["fraction"]["aliases"]["t0"] == ([["t1", "t2"]] if count == 3 else [])
     assert front.main(["study", "plan", *map(str, words), "--no-calibration"]) == 0
     assert line in capsys.readouterr().out
-    _, told, _ = planned(capsys, *words_for(tmp_path, studies), "--no-calibration")
-    assert told["fraction"] is None
+    _, answer, _ = planned(capsys, *words_for(tmp_path, studies), "--no-calibration")
+    assert answer["fraction"] is None
 
 
 def test_a_search_shows_its_space_and_says_what_is_guessed(studies, cohort, capsys, tmp_path):
     search = {**toys.SEARCH["search"], "sampler": "tpe"}
     words = words_for(tmp_path, studies, toys.SEARCH, search=search)
-    code, told, _ = planned(capsys, *words, "--no-calibration")
-    assert (code, told["trials"], told["estimated"]) == (0, 6, True)
+    code, answer, _ = planned(capsys, *words, "--no-calibration")
+    assert (code, answer["trials"], answer["estimated"]) == (0, 6, True)
     assert front.main(["study", "plan", *map(str, words), "--no-calibration"]) == 0
     text = capsys.readouterr().out
     for part in ("4 proposals by tpe", "log_uniform [0.01, 10]", "auroc (max, validation)"):

@@ -25,7 +25,7 @@ def plan(seconds=10.0, source="recorded", peak=2):
     return StudyPlan("parts", {}, 6, stages, 24, peak, 0.0, None, False, None)
 
 
-def told(clock=None, folder=None, mapping=toys.ABLATION, drive=None):
+def recorded(clock=None, folder=None, mapping=toys.ABLATION, drive=None):
     """Lines that a log gets of a toy study."""
     reporter = PlainStudyReporter(clock or Clock())
     lines = []
@@ -43,7 +43,7 @@ def told(clock=None, folder=None, mapping=toys.ABLATION, drive=None):
 def toys_drive(record):
     while not record.finished:
         for trial in record.next_trials(2):
-            toys.tell(record, trial)
+            toys.finish_trial(record, trial)
     record.close()
 
 
@@ -53,7 +53,7 @@ def test_both_are_study_reporters():
 
 
 def test_a_log_has_the_plan_what_was_built_and_how_trials_ended(studies):
-    _, lines = told(folder=studies)
+    _, lines = recorded(folder=studies)
     text = "\n".join(lines)
     assert lines[0] == (
         "parts: 6 trials need 24 stages, 12 of them distinct; 8 are in the store, 4 to build"
@@ -75,20 +75,20 @@ def test_failures_prunings_and_resumption_are_said(studies):
         record.message("a node has left")
         record.stopped("enough")
 
-    _, lines = told(folder=studies, drive=drive)
+    _, lines = recorded(folder=studies, drive=drive)
     text = "\n".join(lines)
     assert "full, seed 0: failed (no room); 1 of 6 trials" in text
     assert "no_align, seed 0: interrupted (its driver process died)" in text
     assert "a node has left" in lines
     assert lines[-1] == "stopped: enough"
-    _, lines = told(folder=studies)
+    _, lines = recorded(folder=studies)
     assert "study parts is open (attempt 2)" in lines
     assert lines[-1].startswith("study parts is finished: 6 trials, ")
 
 
 def test_steps_are_summed_up_now_and_then(studies):
     clock = Clock()
-    reporter, lines = told(clock, studies)
+    reporter, lines = recorded(clock, studies)
     before = len(lines)
     for index in range(1, 20):
         clock.now += 1
@@ -116,7 +116,7 @@ def test_the_terminal_shows_builds_trials_and_the_time_left(studies):
 
 
 def test_a_step_that_is_heard_after_its_stage_was_recorded_is_not_a_build(studies):
-    reporter, _ = told(Clock(), studies)
+    reporter, _ = recorded(Clock(), studies)
     over = next(iter(reporter._over))
     reporter.step(StageName("vae"), over, 9, 10, {})
     assert reporter.builds == {}
@@ -126,7 +126,7 @@ def test_a_step_that_is_heard_after_its_stage_was_recorded_is_not_a_build(studie
 
 def test_a_build_that_was_lost_begins_again(studies):
     clock = Clock()
-    reporter, _ = told(clock, studies)
+    reporter, _ = recorded(clock, studies)
     for now, index in ((0.0, 10), (40.0, 50), (60.0, 30), (80.0, 40)):
         clock.now = now
         reporter.step(StageName("finetune"), "k1", index, 100, {})

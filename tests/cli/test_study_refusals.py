@@ -1,4 +1,4 @@
-"""What is wrong in a study file is told in one line beginning with the file, before Ray starts."""
+"""What is wrong in a study file is named in one line beginning with the file, before Ray starts."""
 
 import copy
 import sys
@@ -100,8 +100,8 @@ def test_a_fault_of_the_file_begins_with_the_file(
     words = [] if path == "base/store" else ["--store", studies]
     words += [] if path == "base/cohort" else ["--cohort", "x"]
     for command in ("plan", "run"):
-        told = refusal(capsys, command, changed_file, *words)
-        assert told.startswith(f"{changed_file}: {message}")
+        shown = refusal(capsys, command, changed_file, *words)
+        assert shown.startswith(f"{changed_file}: {message}")
     accepted = [str(file), "--store", str(studies), "--cohort", "x", "--no-calibration"]
     assert front.main(["study", "plan", *accepted]) == 0
 
@@ -127,10 +127,10 @@ def test_a_file_that_is_no_study_is_named_with_the_line(text, message, studies, 
     file = tmp_path / "broken.yaml"
     file.write_text(text)
     for command, *words in (("plan", "--cohort", "x"), ("run", "--cohort", "x"), ("status",)):
-        told = refusal(capsys, command, file, "--store", studies, *words)
-        assert told.startswith(f"{file}: {message}")
-        assert len(told) < 1001
-        assert told.isprintable()
+        shown = refusal(capsys, command, file, "--store", studies, *words)
+        assert shown.startswith(f"{file}: {message}")
+        assert len(shown) < 1001
+        assert shown.isprintable()
 
 
 def test_a_plan_that_is_refused_names_the_file(studies, cohort, capsys, tmp_path):
@@ -143,19 +143,19 @@ def test_a_plan_that_is_refused_names_the_file(studies, cohort, capsys, tmp_path
 
 def test_a_mistake_on_the_command_line_is_not_the_files(studies, cohort, capsys, tmp_path):
     file = toys.write_file(tmp_path, toys.ABLATION)
-    told = refusal(capsys, "plan", file, "--store", studies, "--cohort", "absent")
-    assert not told.startswith(str(file))
-    assert "absent" in told
+    message = refusal(capsys, "plan", file, "--store", studies, "--cohort", "absent")
+    assert not message.startswith(str(file))
+    assert "absent" in message
 
 
 def test_a_cohort_that_does_not_meet_the_base_configuration_is_refused(studies, capsys, tmp_path):
     make_cohort(size=16).write(tmp_path / "small")
     file = toys.write_file(tmp_path, toys.ABLATION)
     for command in ("plan", "run"):
-        told = refusal(
+        message = refusal(
             capsys, command, file, "--store", studies, "--cohort", str(tmp_path / "small")
         )
-        assert told.startswith(f"{tmp_path / 'small'}: stored crops of 16 pixels are small")
+        assert message.startswith(f"{tmp_path / 'small'}: stored crops of 16 pixels are small")
     make_cohort(size=32).write(tmp_path / "large")
     words = ["--store", str(studies), "--cohort", str(tmp_path / "large"), "--no-calibration"]
     assert front.main(["study", "plan", str(file), *words]) == 0

@@ -18,7 +18,7 @@ from namd.study.spec import parse_study
 
 
 class FakeDriver:
-    """What `namd.distributed.driver` offers; trials are told, not run."""
+    """What `namd.distributed.driver` offers; trials are recorded, not run."""
 
     def __init__(self, values=toys.values_of, stop_after=None, raises=None):
         self.values, self.stop_after, self.raises = values, stop_after, raises
@@ -36,18 +36,18 @@ class FakeDriver:
                 tracker.event(identity.trial, identity.attempt, identity.transition, event.body)
 
         about = {"cohort": str(cohort)}
-        told = {"listener": forward, "warm": warm, "about": about}
-        with toys.opened(Path(store_url), spec, **told) as it:
+        found = {"listener": forward, "warm": warm, "about": about}
+        with toys.opened(Path(store_url), spec, **found) as it:
             if more["retry_failed"]:
                 it.retry_failed()
-            told = 0
+            found = 0
             while not it.finished:
                 for trial in it.next_trials(2):
-                    if told == self.stop_after:
+                    if found == self.stop_after:
                         it.stopped("asked to")
                         return it.view
-                    toys.tell(it, trial, self.values)
-                    told += 1
+                    toys.finish_trial(it, trial, self.values)
+                    found += 1
             it.close()
             return it.view
 
@@ -102,12 +102,12 @@ def run(capsys, *words, wandb="off"):
 def test_a_run_ends_with_the_table(studies, cohort, driver, capsys, tmp_path):
     fake = driver()
     path = toys.write_file(tmp_path, toys.ABLATION)
-    code, told, err = run(capsys, path, "--store", studies, "--cohort", "x")
+    code, answer, err = run(capsys, path, "--store", studies, "--cohort", "x")
     assert code == 0
-    assert told["study"] == "parts"
-    assert told["state"] == "finished"
-    assert told["trials"]["completed"] == 6
-    rows = {row["arm"]: row for row in told["arms"]}
+    assert answer["study"] == "parts"
+    assert answer["state"] == "finished"
+    assert answer["trials"]["completed"] == 6
+    rows = {row["arm"]: row for row in answer["arms"]}
     assert rows["full"]["auroc"]["mean"] == pytest.approx(0.755)
     assert rows["no_align"]["difference"]["mean"] == pytest.approx(-0.1)
     call = fake.calls[0]
@@ -123,9 +123,9 @@ def test_a_factorial_ends_with_its_effects(studies, cohort, driver, capsys, tmp_
     toggles = toys.ABLATION["ablation"]["toggles"]
     design = {"design": "factorial", "toggles": toggles}
     path = toys.write_file(tmp_path, toys.ABLATION, name="both", ablation=design)
-    code, told, _ = run(capsys, path, "--store", studies, "--cohort", "x")
+    code, answer, _ = run(capsys, path, "--store", studies, "--cohort", "x")
     assert code == 0
-    effects = {effect["effect"]: effect["estimate"]["mean"] for effect in told["effects"]}
+    effects = {effect["effect"]: effect["estimate"]["mean"] for effect in answer["effects"]}
     assert effects == pytest.approx({"align": -0.1, "ehr": -0.05, "align \u00d7 ehr": 0}, abs=1e-9)
     path = toys.write_file(tmp_path, toys.ABLATION, name="again", ablation=design)
     command = ["study", "run", str(path), "--store", str(studies), "--cohort", "x"]
@@ -141,19 +141,19 @@ def test_for_people_too(studies, cohort, driver, capsys, tmp_path):
     path = toys.write_file(tmp_path, toys.ABLATION)
     words = ["study", "run", str(path), "--store", str(studies), "--cohort", "x", "--wandb", "off"]
     assert front.main(words) == 0
-    told = capsys.readouterr().out
-    assert "auroc minus full" in told
-    assert "no_align" in told
-    assert "Research use only" in told
+    printed = capsys.readouterr().out
+    assert "auroc minus full" in printed
+    assert "no_align" in printed
+    assert "Research use only" in printed
 
 
 def test_a_search_ends_with_its_best(studies, cohort, driver, capsys, tmp_path):
     driver()
     path = toys.write_file(tmp_path, toys.SEARCH)
-    code, told, err = run(capsys, path, "--store", studies, "--cohort", "x")
+    code, answer, err = run(capsys, path, "--store", studies, "--cohort", "x")
     assert code == 0
-    assert told["best"]["overrides"]["vae.alignment.weight"] > 0
-    assert told["confirmed"][0]["seeds"] == 2
+    assert answer["best"]["overrides"]["vae.alignment.weight"] > 0
+    assert answer["confirmed"][0]["seeds"] == 2
     assert "proposal 0: " in err
 
 
@@ -161,14 +161,14 @@ def test_a_second_run_needs_resume(studies, cohort, driver, capsys, tmp_path):
     driver(stop_after=3)
     path = toys.write_file(tmp_path, toys.ABLATION)
     words = [path, "--store", studies, "--cohort", "x"]
-    code, told, _ = run(capsys, *words)
-    assert (code, told["state"]) == (143, "stopped")
+    code, answer, _ = run(capsys, *words)
+    assert (code, answer["state"]) == (143, "stopped")
     driver()
-    code, told, _ = run(capsys, *words)
+    code, answer, _ = run(capsys, *words)
     assert code == 2
-    assert "3 of 6 trials are over; --resume continues it" in told["error"]
-    code, told, _ = run(capsys, *words, "--resume")
-    assert (code, told["attempt"], told["trials"]["completed"]) == (0, 2, 6)
+    assert "3 of 6 trials are over; --resume continues it" in answer["error"]
+    code, answer, _ = run(capsys, *words, "--resume")
+    assert (code, answer["attempt"], answer["trials"]["completed"]) == (0, 2, 6)
 
 
 def test_a_recorded_study_is_resumed_by_its_name(studies, cohort, driver, capsys, tmp_path):
@@ -177,34 +177,34 @@ def test_a_recorded_study_is_resumed_by_its_name(studies, cohort, driver, capsys
     run(capsys, path, "--store", studies, "--cohort", "x")
     path.unlink()
     fake = driver()
-    code, told, _ = run(capsys, "parts", "--resume", "--store", studies)
-    assert (code, told["trials"]["completed"]) == (0, 6)
+    code, answer, _ = run(capsys, "parts", "--resume", "--store", studies)
+    assert (code, answer["trials"]["completed"]) == (0, 6)
     assert fake.calls[0]["cohort"] == cohort
 
 
 def test_a_finished_study_says_how_to_extend_it(studies, cohort, driver, capsys, tmp_path):
-    toys.told_study(studies)
+    toys.recorded_study(studies)
     driver()
     path = toys.write_file(tmp_path, toys.ABLATION, seeds=3)
     words = [path, "--store", studies, "--cohort", "x"]
-    code, told, _ = run(capsys, *words)
+    code, answer, _ = run(capsys, *words)
     assert code == 2
-    assert "is finished" in told["error"]
-    assert "--resume" in told["error"]
-    code, told, _ = run(capsys, *words, "--resume")
-    assert (code, told["trials"]["completed"]) == (0, 9)
+    assert "is finished" in answer["error"]
+    assert "--resume" in answer["error"]
+    code, answer, _ = run(capsys, *words, "--resume")
+    assert (code, answer["trials"]["completed"]) == (0, 9)
 
 
 def test_a_changed_question_is_refused_before_ray_starts(studies, cohort, driver, capsys, tmp_path):
-    toys.told_study(studies)
+    toys.recorded_study(studies)
     fake = driver()
     changed = {**toys.ABLATION, "base": {**toys.ABLATION["base"], "set": {"vae.num_steps": 7}}}
     path = toys.write_file(tmp_path, changed, seeds=3)
-    code, told, _ = run(capsys, path, "--store", studies, "--cohort", "x", "--resume")
+    code, answer, _ = run(capsys, path, "--store", studies, "--cohort", "x", "--resume")
     assert code == 2
-    assert str(path) in told["error"]
-    assert "base.set" in told["error"]
-    assert "another name" in told["error"] or "new name" in told["error"]
+    assert str(path) in answer["error"]
+    assert "base.set" in answer["error"]
+    assert "another name" in answer["error"] or "new name" in answer["error"]
     assert fake.calls == []
 
 
@@ -215,8 +215,8 @@ def test_a_driver_that_died_before_its_first_record_has_decided_nothing(
         pass
     driver()
     path = toys.write_file(tmp_path, toys.ABLATION)
-    code, told, _ = run(capsys, path, "--store", studies, "--cohort", "x", "--resume")
-    assert (code, told["trials"]["completed"]) == (0, 6)
+    code, answer, _ = run(capsys, path, "--store", studies, "--cohort", "x", "--resume")
+    assert (code, answer["trials"]["completed"]) == (0, 6)
 
 
 @pytest.mark.parametrize("command", [("run", "--resume"), ("plan",)])
@@ -229,10 +229,10 @@ def test_a_study_that_recorded_nothing_is_named_by_its_file(
     verb, *options = command
     words = ["study", verb, "parts", *options, "--store", str(studies), "--cohort", "x"]
     assert front.main(words) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: study parts: nothing was recorded yet in")
-    assert "name its file" in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: study parts: nothing was recorded yet in")
+    assert "name its file" in printed
+    assert printed.count("\n") == 1
     assert fake.calls == []
 
 
@@ -241,10 +241,10 @@ def test_a_second_live_run_is_refused_with_host_and_pid(studies, cohort, driver,
     path = toys.write_file(tmp_path, toys.ABLATION)
     with toys.opened(studies, parse_study(toys.ABLATION)) as record:
         holder = record._writer._lease.holder
-        code, told, _ = run(capsys, path, "--store", studies, "--cohort", "x", "--resume")
+        code, answer, _ = run(capsys, path, "--store", studies, "--cohort", "x", "--resume")
         assert code == 2
-        assert f"process {holder.pid} on {holder.host} is running it" in told["error"]
-        assert "namd study stop parts" in told["error"]
+        assert f"process {holder.pid} on {holder.host} is running it" in answer["error"]
+        assert "namd study stop parts" in answer["error"]
         assert fake.calls == []
     assert run(capsys, path, "--store", studies, "--cohort", "x", "--resume")[0] == 0
 
@@ -263,21 +263,21 @@ def test_failed_trials_are_exit_1_and_run_again_on_demand(
     words = [path, "--store", studies, "--cohort", "x"]
     driver()
     with monkeypatch.context() as patch:
-        patch.setattr(toys, "tell", failing)
-        code, told, err = run(capsys, *words)
+        patch.setattr(toys, "finish_trial", failing)
+        code, answer, err = run(capsys, *words)
     assert code == 1
-    assert told["trials"]["failed"] == 2
+    assert answer["trials"]["failed"] == 2
     assert "finetune: no room" in err
-    assert "namd study retry parts --failed" in told["about"]
-    code, told, _ = run(capsys, *words, "--retry-failed")
-    assert (code, told["trials"]["completed"]) == (0, 6)
+    assert "namd study retry parts --failed" in answer["about"]
+    code, answer, _ = run(capsys, *words, "--retry-failed")
+    assert (code, answer["trials"]["completed"]) == (0, 6)
 
 
 def test_a_driver_that_gives_up_is_one_line_and_exit_1(studies, cohort, driver, capsys, tmp_path):
     driver(raises=StageError("the store is full"))
     path = toys.write_file(tmp_path, toys.ABLATION)
-    code, told, _ = run(capsys, path, "--store", studies, "--cohort", "x")
-    assert (code, told["error"]) == (1, "the store is full")
+    code, answer, _ = run(capsys, path, "--store", studies, "--cohort", "x")
+    assert (code, answer["error"]) == (1, "the store is full")
 
 
 def test_sigterm_says_how_to_go_on(studies, cohort, driver, capsys, tmp_path):
@@ -306,13 +306,13 @@ def test_trackers_get_every_record_and_the_table(
 
 def test_a_study_is_published_from_its_ledger(studies, capsys, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    toys.told_study(studies)
+    toys.recorded_study(studies)
     words = ["study", "publish", "parts", "--wandb", "--store", str(studies)]
     assert front.main([*words, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told["study"] == "parts"
-    assert told["mode"] == "offline"
-    assert list(Path(told["folder"]).glob("offline-run-*"))
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer["study"] == "parts"
+    assert answer["mode"] == "offline"
+    assert list(Path(answer["folder"]).glob("offline-run-*"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert front.main(words) == 2
 
@@ -323,20 +323,20 @@ def test_a_search_starts_from_earlier_ones(studies, cohort, driver, capsys, tmp_
     run(capsys, first, "--store", studies, "--cohort", "x")
     second = toys.write_file(tmp_path, toys.SEARCH, name="again")
     words = [second, "--store", studies, "--cohort", "x", "--warm-from"]
-    code, told, _ = run(capsys, *words, "weihgts")
+    code, answer, _ = run(capsys, *words, "weihgts")
     assert code == 2
-    assert "did you mean weights?" in told["error"]
+    assert "did you mean weights?" in answer["error"]
     code, _, err = run(capsys, *words, "weights")
     assert code == 0
     assert "4 trials of weights are known from the start, 0 do not fit" in err
     assert len(read_view(LocalStorage(studies), "again").warm) == 4
-    code, told, _ = run(capsys, *words, "weights", "--resume")
+    code, answer, _ = run(capsys, *words, "weights", "--resume")
     assert code == 2
-    assert "only a new one" in told["error"]
+    assert "only a new one" in answer["error"]
     ablation = toys.write_file(tmp_path, toys.ABLATION)
-    code, told, _ = run(capsys, ablation, *words[1:], "weights")
+    code, answer, _ = run(capsys, ablation, *words[1:], "weights")
     assert code == 2
-    assert "is no search" in told["error"]
+    assert "is no search" in answer["error"]
 
 
 def warm_words(tmp_path, studies, **changes):
@@ -347,7 +347,7 @@ def warm_words(tmp_path, studies, **changes):
 def test_an_earlier_search_with_another_base_is_taken_over_with_a_warning(
     studies, cohort, driver, capsys, tmp_path
 ):
-    toys.told_study(studies, toys.SEARCH)
+    toys.recorded_study(studies, toys.SEARCH)
     driver()
     base = {**toys.SEARCH["base"], "set": {"vae.num_steps": 7}}
     other = warm_words(tmp_path, studies, base=base, evaluate={"num_draws": 3})
@@ -368,17 +368,17 @@ def test_a_search_does_not_start_from_values_of_other_cases(
 ):
     about = {"cohort": "/old/C", "cohort_fingerprint": "a" * 64}
     with toys.opened(studies, parse_study(toys.SEARCH), about=about) as record:
-        toys.tell(record, record.next_trials(1)[0])
+        toys.finish_trial(record, record.next_trials(1)[0])
     fake = driver()
     words = warm_words(tmp_path, studies)
     (cohort / "card.json").write_text(json.dumps({"fingerprint": "b" * 64}))
-    code, told, _ = run(capsys, *words)
+    code, answer, _ = run(capsys, *words)
     assert code == 2
     assert (
         "--warm-from weights: it was measured on other cases (aaaaaaaaaaaa, in /old/C)"
-        in (told["error"])
+        in (answer["error"])
     )
-    assert str(cohort) in told["error"]
+    assert str(cohort) in answer["error"]
     assert fake.calls == []
     (cohort / "card.json").write_text(json.dumps({"fingerprint": "a" * 64}))
     assert run(capsys, *words)[0] == 0

@@ -29,13 +29,13 @@ def asked(capsys, *words):
 
 
 def test_status_of_a_finished_ablation(studies, capsys):
-    toys.told_study(studies)
-    code, told = asked(capsys, "status", "parts", "--store", studies)
+    toys.recorded_study(studies)
+    code, answer = asked(capsys, "status", "parts", "--store", studies)
     assert code == 0
-    assert told["study"] == "parts"
-    assert told["state"] == "finished"
-    assert told["attempt"] == 1
-    assert told["trials"] == {
+    assert answer["study"] == "parts"
+    assert answer["state"] == "finished"
+    assert answer["attempt"] == 1
+    assert answer["trials"] == {
         "pending": 0,
         "running": 0,
         "completed": 6,
@@ -43,9 +43,9 @@ def test_status_of_a_finished_ablation(studies, capsys):
         "failed": 0,
         "diverged": 0,
     }
-    assert told["ledger"] == f"{studies}/studies/parts"
-    assert [row["arm"] for row in told["arms"]] == ["full", "no_align", "no_ehr"]
-    full = told["arms"][0]
+    assert answer["ledger"] == f"{studies}/studies/parts"
+    assert [row["arm"] for row in answer["arms"]] == ["full", "no_align", "no_ehr"]
+    full = answer["arms"][0]
     assert full["seeds"] == 2
     assert full["interval"] == "seeds"
     assert full["auroc"]["mean"] == pytest.approx(0.755)
@@ -55,19 +55,19 @@ def test_status_of_a_finished_ablation(studies, capsys):
 
 
 def test_status_for_people_names_question_counts_and_arms(studies, capsys):
-    toys.told_study(studies)
+    toys.recorded_study(studies)
     assert front.main(["study", "status", "parts", "--store", str(studies)]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for words in ("parts: finished", "Which part matters?", "6: 6 completed", "no_align", "2 of 2"):
-        assert words in told
+        assert words in printed
 
 
 def test_a_search_has_its_best_confirmed_on_fresh_seeds(studies, capsys):
-    toys.told_study(studies, toys.SEARCH)
-    _, told = asked(capsys, "status", "weights", "--store", studies)
-    assert "arms" not in told
-    assert told["proposals"] == {"made": 4, "wanted": 4}
-    best = told["best"]
+    toys.recorded_study(studies, toys.SEARCH)
+    _, answer = asked(capsys, "status", "weights", "--store", studies)
+    assert "arms" not in answer
+    assert answer["proposals"] == {"made": 4, "wanted": 4}
+    best = answer["best"]
     assert best["overrides"]["vae.alignment.weight"] > 0
     assert best["auroc"] == {"mean": pytest.approx(0.75), "low": None, "high": None}
     assert best["confirmed"]["seeds"] == 2
@@ -82,10 +82,10 @@ def test_several_objectives_have_several_best(studies, capsys):
         weight = trial.configuration.config.vae.alignment.weight
         return {"auroc": weight, "lpips": weight}
 
-    toys.told_study(studies, {**toys.SEARCH, "search": search}, values)
-    _, told = asked(capsys, "status", "weights", "--store", studies)
-    assert len(told["best"]) > 1
-    weights = [row["auroc"]["mean"] for row in told["best"]]
+    toys.recorded_study(studies, {**toys.SEARCH, "search": search}, values)
+    _, answer = asked(capsys, "status", "weights", "--store", studies)
+    assert len(answer["best"]) > 1
+    weights = [row["auroc"]["mean"] for row in answer["best"]]
     assert len(set(weights)) == len(weights)
 
 
@@ -95,31 +95,31 @@ def test_a_live_driver_is_named(studies, capsys):
         trial = record.next_trials(1)[0]
         record.start(trial.trial)
         record.stage(trial.trial, StageName("vae"), "k" * 64, cached=True)
-        code, told = asked(capsys, "status", "parts", "--store", studies)
+        code, answer = asked(capsys, "status", "parts", "--store", studies)
     assert code == 0
-    assert told["state"] == "running"
-    assert told["holder"]["pid"] == Holder.here().pid
-    assert told["resume"] is None
-    assert told["running"] == [{"trial": trial.trial, "of": "full", "seed": 0, "stage": "vae"}]
+    assert answer["state"] == "running"
+    assert answer["holder"]["pid"] == Holder.here().pid
+    assert answer["resume"] is None
+    assert answer["running"] == [{"trial": trial.trial, "of": "full", "seed": 0, "stage": "vae"}]
 
 
-def test_a_dead_driver_is_told_with_the_way_on(studies, capsys):
+def test_a_dead_driver_is_reported_with_the_way_on(studies, capsys):
     toys.as_if_killed(toys.opened(studies, parse_study(toys.ABLATION)))
-    code, told = asked(capsys, "status", "parts", "--store", studies)
+    code, answer = asked(capsys, "status", "parts", "--store", studies)
     assert code == 0
-    assert told["state"] == "interrupted"
-    assert told["about"].startswith("not running: its driver, process")
-    assert told["resume"] == f"namd study run parts --resume --store {studies}"
-    assert told["resume"] in told["about"]
+    assert answer["state"] == "interrupted"
+    assert answer["about"].startswith("not running: its driver, process")
+    assert answer["resume"] == f"namd study run parts --resume --store {studies}"
+    assert answer["resume"] in answer["about"]
 
 
 def test_a_stopped_study_says_why(studies, capsys):
     with toys.opened(studies, parse_study(toys.ABLATION)) as record:
         record.stopped("power is going")
-    _, told = asked(capsys, "status", "parts", "--store", studies)
-    assert told["state"] == "stopped"
-    assert "power is going" in told["about"]
-    assert "--resume" in told["about"]
+    _, answer = asked(capsys, "status", "parts", "--store", studies)
+    assert answer["state"] == "stopped"
+    assert "power is going" in answer["about"]
+    assert "--resume" in answer["about"]
 
 
 def test_failures_are_named_and_a_retry_clears_them(studies, capsys):
@@ -129,12 +129,12 @@ def test_failures_are_named_and_a_retry_clears_them(studies, capsys):
         record.fail(first.trial, "vae: the disk is full")
         record.start(second.trial)
         record.diverge(second.trial, "auroc is nan")
-        _, told = asked(capsys, "status", "parts", "--store", studies)
-        assert [p["state"] for p in told["problems"]] == ["failed", "diverged"]
-        assert told["problems"][0]["reason"] == "vae: the disk is full"
+        _, answer = asked(capsys, "status", "parts", "--store", studies)
+        assert [p["state"] for p in answer["problems"]] == ["failed", "diverged"]
+        assert answer["problems"][0]["reason"] == "vae: the disk is full"
         record.retry_failed()
-        _, told = asked(capsys, "status", "parts", "--store", studies)
-        assert [p["state"] for p in told["problems"]] == ["diverged"]
+        _, answer = asked(capsys, "status", "parts", "--store", studies)
+        assert [p["state"] for p in answer["problems"]] == ["diverged"]
 
 
 def test_a_holder_elsewhere_lives_while_its_heart_beats(tmp_path):
@@ -152,17 +152,17 @@ def test_a_holder_elsewhere_lives_while_its_heart_beats(tmp_path):
 
 
 def test_unknown_studies_are_refused_with_the_nearest(studies, capsys):
-    toys.told_study(studies)
+    toys.recorded_study(studies)
     assert front.main(["study", "status", "pars", "--store", str(studies)]) == 2
     assert "did you mean parts?" in capsys.readouterr().err
     assert front.main(["study", "status", "parts", "--store", str(studies)]) == 0
 
 
 def test_a_study_file_stands_for_its_name(studies, capsys, tmp_path):
-    toys.told_study(studies)
+    toys.recorded_study(studies)
     path = toys.write_file(tmp_path, toys.ABLATION)
-    code, told = asked(capsys, "status", path, "--store", studies)
-    assert (code, told["study"]) == (0, "parts")
+    code, answer = asked(capsys, "status", path, "--store", studies)
+    assert (code, answer["study"]) == (0, "parts")
     assert front.main(["study", "status", str(tmp_path / "absent.yaml")]) == 2
 
 
@@ -170,18 +170,18 @@ def test_a_study_file_stands_for_its_name(studies, capsys, tmp_path):
     "words", [["list"], ["status", "x"], ["logs", "x", "full/0"], ["best", "x"]]
 )
 def test_a_folder_that_is_no_store_is_refused(words, studies, capsys, tmp_path):
-    toys.told_study(studies, {**toys.ABLATION, "name": "x"})
+    toys.recorded_study(studies, {**toys.ABLATION, "name": "x"})
     other = tmp_path / "other"
     (other / "studies" / "x").mkdir(parents=True)
     assert front.main(["study", *words, "--store", str(other)]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: store {other}: no store there (store.json is missing); name")
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: store {other}: no store there (store.json is missing); name")
     assert front.main(["study", *words, "--store", str(studies)]) == 0
 
 
 def test_an_empty_store_is_a_store_without_studies(studies, capsys):
-    code, told = asked(capsys, "list", "--store", studies)
-    assert (code, told["studies"]) == (0, [])
+    code, answer = asked(capsys, "list", "--store", studies)
+    assert (code, answer["studies"]) == (0, [])
     assert front.main(["study", "status", "x", "--store", str(studies)]) == 2
     assert "it holds no study yet" in capsys.readouterr().err
 
@@ -207,12 +207,12 @@ def test_a_mistake_is_one_line(words, message, studies, capsys):
 
 
 def test_list_shows_every_study_of_a_store(studies, capsys):
-    _, told = asked(capsys, "list", "--store", studies)
-    assert told["studies"] == []
-    toys.told_study(studies)
-    toys.told_study(studies, toys.SEARCH)
-    _, told = asked(capsys, "list", "--store", studies)
-    assert [(s["study"], s["kind"], s["state"]) for s in told["studies"]] == [
+    _, answer = asked(capsys, "list", "--store", studies)
+    assert answer["studies"] == []
+    toys.recorded_study(studies)
+    toys.recorded_study(studies, toys.SEARCH)
+    _, answer = asked(capsys, "list", "--store", studies)
+    assert [(s["study"], s["kind"], s["state"]) for s in answer["studies"]] == [
         ("parts", "ablation", "finished"),
         ("weights", "search", "finished"),
     ]
@@ -228,7 +228,7 @@ def test_watch_follows_to_the_end(studies, capsys):
         with record:
             while not record.finished:
                 for trial in record.next_trials(1):
-                    toys.tell(record, trial)
+                    toys.finish_trial(record, trial)
                     time.sleep(0.2)
             record.close()
 
@@ -252,7 +252,7 @@ def test_watch_of_a_dead_driver_ends_with_1(studies, capsys):
 
 
 def test_status_imports_neither_torch_nor_ray_nor_optuna(studies):
-    toys.told_study(studies)
+    toys.recorded_study(studies)
     code = (
         "import sys; from namd.cli.main import main;"
         f"main(['study', 'status', 'parts', '--store', {str(studies)!r}]);"
@@ -275,14 +275,14 @@ def synthetic(folder, num_trials: int) -> None:
         queued = {"arm": "", "proposal": number, "seed": 0, "overrides": overrides}
         bodies += [(trial, 0, "queued", queued), (trial, 1, "started", {})]
         for stage in ("vae", "latents", "probe", "pretrain", "finetune", "draws", "scores"):
-            told = {"stage": stage, "key": f"{stage}{trial}", "cached": False, "seconds": 1.0}
-            bodies.append((trial, 1, f"stage/{stage}", told))
+            found = {"stage": stage, "key": f"{stage}{trial}", "cached": False, "seconds": 1.0}
+            bodies.append((trial, 1, f"stage/{stage}", found))
         bodies.append((trial, 1, "completed", {"values": {"auroc": (number % 97) / 97}}))
     bodies.append((None, 1, "closed", {}))
     storage = LocalStorage(folder)
     events = [
-        Event(Place(1, seq), Identity(*told[:3]), 1e9 + seq, "w", told[3])
-        for seq, told in enumerate(bodies, start=1)
+        Event(Place(1, seq), Identity(*found[:3]), 1e9 + seq, "w", found[3])
+        for seq, found in enumerate(bodies, start=1)
     ]
     for start in range(0, len(events), 2000):
         chunk = events[start : start + 2000]
@@ -291,7 +291,7 @@ def synthetic(folder, num_trials: int) -> None:
 
 
 @pytest.mark.parametrize("num_trials", [500, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_ten_thousand_trials_are_told_within_three_seconds(num_trials, studies):
+def test_ten_thousand_trials_are_reported_within_three_seconds(num_trials, studies):
     synthetic(studies, num_trials)
     code = (
         "import time; from pathlib import Path; from namd.cli.main import main;"
@@ -301,9 +301,9 @@ def test_ten_thousand_trials_are_told_within_three_seconds(num_trials, studies):
         ".split()[:1])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    told, measured = done.stdout.splitlines()[-2:]
+    found, measured = done.stdout.splitlines()[-2:]
     seconds, kib = map(float, measured.split())
-    assert json.loads(told)["trials"]["completed"] == num_trials
-    assert json.loads(told)["best"]["proposal"] == 96
+    assert json.loads(found)["trials"]["completed"] == num_trials
+    assert json.loads(found)["best"]["proposal"] == 96
     assert seconds < 3.0
     assert kib < 150 * 1024

@@ -43,15 +43,15 @@ def test_stop_waits_until_the_study_is_given_back(studies, capsys):
 
     thread = threading.Thread(target=driver)
     thread.start()
-    code, told = asked(capsys, "stop", "parts", "--store", studies)
+    code, answer = asked(capsys, "stop", "parts", "--store", studies)
     thread.join()
-    assert (code, told["stopped"], told["state"]) == (0, True, "stopped")
+    assert (code, answer["stopped"], answer["state"]) == (0, True, "stopped")
     assert "namd study stop" in seen[0]
-    _, told = asked(capsys, "status", "parts", "--store", studies)
-    assert seen[0] in told["about"]
+    _, answer = asked(capsys, "status", "parts", "--store", studies)
+    assert seen[0] in answer["about"]
 
 
-def test_a_driver_that_goes_on_is_told_after_the_timeout(studies, capsys):
+def test_a_driver_that_goes_on_is_reported_after_the_timeout(studies, capsys):
     with toys.opened(studies, parse_study(toys.ABLATION)):
         words = ["study", "stop", "parts", "--store", str(studies), "--timeout", "0.1"]
         assert front.main(words) == 1
@@ -67,7 +67,7 @@ def test_without_waiting_only_the_request_is_left(studies, capsys):
 
 
 def test_nobody_is_stopped_where_nobody_runs(studies, capsys):
-    toys.told_study(studies)
+    toys.recorded_study(studies)
     assert front.main(["study", "stop", "parts", "--store", str(studies)]) == 2
     assert "not running (" in capsys.readouterr().err
 
@@ -79,16 +79,16 @@ def test_retry_makes_failed_trials_pending_and_says_how_to_run_them(studies, cap
         record.fail(first.trial, "no room")
         record.start(second.trial)
         record.diverge(second.trial, "nan")
-        toys.tell(record, third)
-    code, told = asked(capsys, "retry", "parts", "--failed", "--store", studies)
+        toys.finish_trial(record, third)
+    code, answer = asked(capsys, "retry", "parts", "--failed", "--store", studies)
     assert code == 0
-    assert told["pending_again"] == [first.trial]
-    assert told["resume"] == f"namd study run parts --resume --store {studies}"
+    assert answer["pending_again"] == [first.trial]
+    assert answer["resume"] == f"namd study run parts --resume --store {studies}"
     view = read_view(LocalStorage(studies), "parts")
     states = [view.trials[t.trial].state for t in (first, second, third)]
     assert states == ["pending", "diverged", "completed"]
-    code, told = asked(capsys, "retry", "parts", "--failed", "--store", studies)
-    assert (code, told["pending_again"]) == (0, [])
+    code, answer = asked(capsys, "retry", "parts", "--failed", "--store", studies)
+    assert (code, answer["pending_again"]) == (0, [])
 
 
 def test_a_retried_study_knows_its_cohort_as_before(studies, capsys):

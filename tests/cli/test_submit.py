@@ -1,4 +1,4 @@
-"""`namd submit` up to the cluster: what is refused before anything is sent, and what is told."""
+"""`namd submit` up to the cluster: what is refused before anything is sent, and what is printed."""
 
 import json
 import zipfile
@@ -78,9 +78,9 @@ def last_object(capsys):
 
 def test_a_study_is_submitted_and_found_again(project, cluster, capsys):
     assert submitted(project, "--store", "/store", "--json") == 0
-    told = last_object(capsys)
-    assert told["submission_id"] == "namd-two-arms-1"
-    assert (told["attempt"], told["attached"], told["status"]) == (1, False, "SUBMITTED")
+    answer = last_object(capsys)
+    assert answer["submission_id"] == "namd-two-arms-1"
+    assert (answer["attempt"], answer["attached"], answer["status"]) == (1, False, "SUBMITTED")
     assert " experiments/study.yaml " in cluster.jobs["namd-two-arms-1"].entrypoint
     assert submitted(project, "--store", "/store", "--json") == 0
     again = last_object(capsys)
@@ -100,7 +100,7 @@ def test_who_waits_sees_the_log_and_ends_as_the_job_does(
     assert json.loads(captured.out.splitlines()[-1])["exit"] == left
 
 
-def test_who_does_not_wait_is_not_told_of_the_end(project, cluster, capsys):
+def test_who_does_not_wait_does_not_hear_of_the_end(project, cluster, capsys):
     cluster.ending, cluster.code = JobStatus.FAILED, 1
     assert submitted(project, "--store", "/store") == 0
     assert "one line" not in capsys.readouterr().err
@@ -113,7 +113,7 @@ def test_the_stores_variable_stands_in_for_the_option(project, cluster, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         ([], "no store"),
         (["--store", "relative/store"], "relative folder"),
@@ -125,7 +125,7 @@ def test_the_stores_variable_stands_in_for_the_option(project, cluster, monkeypa
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line_before_anything_is_sent(
-    project, cluster, capsys, monkeypatch, tmp_path, words, told
+    project, cluster, capsys, monkeypatch, tmp_path, words, expected
 ):
     if "/" in words:
         from namd.distributed import upload
@@ -134,7 +134,7 @@ def test_what_cannot_work_is_refused_in_one_line_before_anything_is_sent(
         words = [str(tmp_path) if word == "/" else word for word in words]
     assert submitted(project, *words) == 2
     captured = capsys.readouterr().err
-    assert told in captured
+    assert expected in captured
     assert captured.count("\n") == 1
     assert cluster.jobs == {}
 
@@ -155,20 +155,20 @@ def test_a_dry_run_lists_every_file_with_its_bytes_and_needs_no_cluster(
     monkeypatch.setattr(jobs, "connect", connect)
     planted(project, tmp_path)
     assert main(["submit", str(project), "--dry-run", "--json"]) == 0
-    told = last_object(capsys)
-    sizes = {entry["path"]: entry["bytes"] for entry in told["files"]}
+    answer = last_object(capsys)
+    sizes = {entry["path"]: entry["bytes"] for entry in answer["files"]}
     assert sizes["experiments/study.yaml"] == len(STUDY)
     assert sizes.keys() - {"experiments/study.yaml"} == {
         name for name in sizes if name.startswith(("namd/", "analysis/"))
     }
     assert "namd/cli/main.py" in sizes
-    assert told["bytes"] == sum(sizes.values())
-    assert (told["included"], told["missing"]) == ([], ["--address", "--store"])
+    assert answer["bytes"] == sum(sizes.values())
+    assert (answer["included"], answer["missing"]) == ([], ["--address", "--store"])
     words = ["--include", str(tmp_path / "nodules.csv"), "--store", "/store", "--address", ADDRESS]
     assert main(["submit", str(project), "--dry-run", "--json", *words]) == 0
-    told = last_object(capsys)
-    assert {"path": "nodules.csv", "bytes": 6} in told["files"]
-    assert (told["included"], told["missing"]) == (["nodules.csv"], [])
+    answer = last_object(capsys)
+    assert {"path": "nodules.csv", "bytes": 6} in answer["files"]
+    assert (answer["included"], answer["missing"]) == (["nodules.csv"], [])
     assert main(["submit", str(project), "--dry-run"]) == 0
     assert f"{len(STUDY):>9}  experiments/study.yaml\n" in capsys.readouterr().out
 

@@ -68,7 +68,7 @@ def values_of(trial: Trial) -> dict[str, float]:
     return {"auroc": auroc, "auprc": auroc - 0.1}
 
 
-def tell(record: StudyRecord, trial: Trial, values: Values = values_of) -> None:
+def finish_trial(record: StudyRecord, trial: Trial, values: Values = values_of) -> None:
     """Tell a whole trial, as a driver does."""
     record.start(trial.trial)
     key = trial.trial * 3
@@ -77,7 +77,7 @@ def tell(record: StudyRecord, trial: Trial, values: Values = values_of) -> None:
     record.complete(trial.trial, values(trial))
 
 
-def told_study(
+def recorded_study(
     folder: Path, mapping: Mapping[str, Any] = ABLATION, values: Values = values_of
 ) -> StudySpec:
     """Write the ledger of a finished study."""
@@ -85,7 +85,7 @@ def told_study(
     with opened(folder, spec) as record:
         while not record.finished:
             for trial in record.next_trials(4):
-                tell(record, trial, values)
+                finish_trial(record, trial, values)
         record.close()
     return spec
 

@@ -48,9 +48,9 @@ def test_hadolint_would_find_something(tmp_path):
 
 def bases(text):
     """The images that a Dockerfile builds on, its arguments filled in."""
-    told = instructions(text)
-    values = dict(rest.split("=", 1) for word, rest in told if word == "ARG" and "=" in rest)
-    named = [rest.split()[0] for word, rest in told if word == "FROM"]
+    found = instructions(text)
+    values = dict(rest.split("=", 1) for word, rest in found if word == "ARG" and "=" in rest)
+    named = [rest.split()[0] for word, rest in found if word == "FROM"]
     return [re.sub(r"\$\{(\w+)\}", lambda match: values[match[1]], name) for name in named]
 
 
@@ -197,10 +197,10 @@ def test_dependencies_are_the_locked_ones_with_their_hashes(dockerfile):
 
 
 def test_it_runs_as_nobody_in_particular_and_knows_no_secret(dockerfile):
-    told = instructions(dockerfile.read_text(encoding="utf-8"))
-    (user,) = [rest for word, rest in told if word == "USER"]
+    text = instructions(dockerfile.read_text(encoding="utf-8"))
+    (user,) = [rest for word, rest in text if word == "USER"]
     assert user == "1000:1000"
-    assert not [rest for word, rest in told if word in ("ENV", "ARG") and SECRET.search(rest)]
+    assert not [rest for word, rest in text if word in ("ENV", "ARG") and SECRET.search(rest)]
     assert SECRET.search("WANDB_API_KEY=x")
 
 
@@ -251,10 +251,10 @@ def test_every_source_is_copied(cluster_folder):
 
 def test_each_copied_place_is_named_and_passes_the_ignore_file(dockerfile, cluster_folder):
     """An ignore file that is not read must not let a whole checkout in."""
-    told = instructions(dockerfile.read_text(encoding="utf-8"))
+    text = instructions(dockerfile.read_text(encoding="utf-8"))
     sources = {
         word
-        for name, rest in told
+        for name, rest in text
         if name == "COPY" and "--from" not in rest
         for word in rest.split()[:-1]
     }

@@ -110,11 +110,11 @@ def test_resources_that_the_autoscaler_cannot_read_would_be_seen(manifest):
 
 
 def twice(group):
-    """Resources are told in one place; the operator refuses a group that has both."""
+    """Resources are stated in one place; the operator refuses a group that has both."""
     return bool(group.get("resources")) and bool(IN_START_PARAMETERS & set(group["rayStartParams"]))
 
 
-def test_no_group_tells_its_resources_twice(manifest):
+def test_no_group_states_its_resources_twice(manifest):
     assert not any(twice(group) for group in groups(manifest))
     assert twice({"resources": {"CPU": "0"}, "rayStartParams": {"num-cpus": "0"}})
 

@@ -1,4 +1,4 @@
-"""What the cluster files tell a person to type exists, and agrees with the rest."""
+"""What the cluster files ask a person to type exists, and agrees with the rest."""
 
 import re
 import shlex

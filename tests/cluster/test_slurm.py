@@ -117,24 +117,24 @@ def test_shellcheck_would_find_something(tmp_path):
 
 
 def test_slurm_warns_in_time_and_queues_again(script):
-    told = directives(script.read_text(encoding="utf-8"))
-    assert "--signal=B:TERM@120" in told
-    assert "--requeue" in told
-    assert "--ntasks-per-node=1" in told
+    text = directives(script.read_text(encoding="utf-8"))
+    assert "--signal=B:TERM@120" in text
+    assert "--requeue" in text
+    assert "--ntasks-per-node=1" in text
 
 
 def test_the_head_starts_once_every_other_node_joins_it_with_one_token(script, slurm):
     environment, calls = slurm
     process = begin(script, {**environment, "ENDS": "0"})
     assert finish(process) == 0
-    told = calls.read_text().splitlines()
-    heads = [line for line in told if line.startswith("ray start") and "--head" in line]
-    joined = [line for line in told if line.startswith("ray start") and "--address" in line]
+    lines = calls.read_text().splitlines()
+    heads = [line for line in lines if line.startswith("ray start") and "--head" in line]
+    joined = [line for line in lines if line.startswith("ray start") and "--address" in line]
     assert len(heads) == len(joined) == 1
     assert "--port=20031" in heads[0]
     assert "namd_driver" in heads[0]
     assert "--address=127.0.0.9:20031" in joined[0]
-    assert not any(line.startswith("scontrol requeue") for line in told)
+    assert not any(line.startswith("scontrol requeue") for line in lines)
 
 
 def test_the_study_is_a_command_that_resumes(script, slurm):
@@ -155,8 +155,8 @@ def test_a_warned_job_lets_the_study_write_and_asks_for_another_turn(script, slu
     time.sleep(0.2)
     os.kill(process.pid, signal.SIGTERM)
     assert finish(process) == 143
-    told = calls.read_text().splitlines()
-    assert told[-2:] == ["checkpoint", "scontrol requeue 31"]
+    lines = calls.read_text().splitlines()
+    assert lines[-2:] == ["checkpoint", "scontrol requeue 31"]
 
 
 def test_a_failed_study_is_not_queued_again(script, slurm):

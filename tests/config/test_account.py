@@ -93,6 +93,6 @@ def test_a_file_that_may_not_be_read_is_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(methods, "list_methods", forbidden)
     assert main(["methods", "--json"]) == 2
-    told = capsys.readouterr()
-    assert told.err == "error: /somewhere/else: Permission denied\n"
-    assert json.loads(told.out)["exit"] == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: /somewhere/else: Permission denied\n"
+    assert json.loads(captured.out)["exit"] == 2

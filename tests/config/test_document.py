@@ -100,10 +100,10 @@ def bomb(depth: int, width: int = 9) -> str:
 def test_a_document_beyond_its_bounds_is_one_short_line(text, word):
     with pytest.raises(ConfigError, match=word) as refused:
         parse_yaml(text, "some.yaml")
-    told = str(refused.value)
-    assert told.startswith("some.yaml: ")
-    assert len(told) < 300
-    assert told.isprintable()
+    found = str(refused.value)
+    assert found.startswith("some.yaml: ")
+    assert len(found) < 300
+    assert found.isprintable()
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,9 @@ def test_what_people_write_stays_as_it_is(text):
 
 
 def test_an_error_keeps_its_beginning_and_its_way_out():
-    told = str(InputError(f"study.yaml: name: {'x' * 100_000}; use at most 100 characters"))
-    assert len(told) <= MAXIMUM_MESSAGE
-    assert told.startswith("study.yaml: name: x")
-    assert told.endswith("; use at most 100 characters")
+    found = str(InputError(f"study.yaml: name: {'x' * 100_000}; use at most 100 characters"))
+    assert len(found) <= MAXIMUM_MESSAGE
+    assert found.startswith("study.yaml: name: x")
+    assert found.endswith("; use at most 100 characters")
     assert str(InputError("a short\n one")) == "a short one"
     assert one_line("a short one") == "a short one"

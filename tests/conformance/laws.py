@@ -1,4 +1,4 @@
-"""What every registered method must keep to; told as functions, so that a bad one can be tried."""
+"""What every registered method must keep to, as functions, so that a bad one can be tried."""
 
 import copy
 from collections.abc import Iterator, Mapping

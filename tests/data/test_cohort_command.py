@@ -86,7 +86,7 @@ def test_the_same_command_builds_the_same_cohort_and_another_seed_another(crops,
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_lines_left_out_of_the_cohort_are_told(crops, tmp_path, capsys):
+def test_lines_left_out_of_the_cohort_are_reported(crops, tmp_path, capsys):
     table = pd.read_csv(crops[3])
     table.loc[:2, "SCT_LONG_DIA"] = 40
     table.to_csv(crops[3], index=False)

@@ -222,9 +222,9 @@ def test_what_is_no_npz_is_refused_without_a_word_of_pickles(tmp_path):
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "empty.npz").touch()
     for name in ("one.npy", "short.npz", "text.npz", "empty.npz"):
-        with pytest.raises(InputError, match=f"{name}: not an npz, or cut short") as told:
+        with pytest.raises(InputError, match=f"{name}: not an npz, or cut short") as raised:
             build(CropFiles(tmp_path / name, tmp_path / "no.csv"), SETTINGS, 1)
-        assert "pickle" not in str(told.value)
+        assert "pickle" not in str(raised.value)
 
 
 def test_an_npz_that_cannot_be_unpacked_is_refused(tmp_path):
@@ -246,7 +246,7 @@ def test_real_crops(shared_data):
     assert find_problems(cohort) == []
     assert len(cohort) > 1000
     assert cohort.card["licence"] == "CC BY 3.0"
-    # The mask is drawn at 0.5 mm, the diameter measured at native spacing: both tell one size.
+    # The mask is drawn at 0.5 mm, the diameter measured at native spacing: both give one size.
     area_mm2 = cohort.mask.sum(axis=(1, 2)) * 0.25
     product = cohort.table["SCT_LONG_DIA"] * cohort.table["SCT_PERP_DIA"] * np.pi / 4
     assert np.corrcoef(area_mm2, product)[0, 1] > 0.95

@@ -162,7 +162,7 @@ def test_no_folder_is_refused(tmp_path):
         crop(tmp_path / "absent")
 
 
-def test_values_that_pydicom_finds_odd_are_not_told(tmp_path, capfd):
+def test_values_that_pydicom_finds_odd_are_not_reported(tmp_path, capfd):
     odd = "19510317-not-a-date"
     with pydicom.config.disable_value_validation():
         folder = write_series(tmp_path / "s", PatientBirthDate=odd, RescaleIntercept="-1024")

@@ -57,32 +57,33 @@ def test_a_column_split_is_the_split_and_the_card_says_so(source, capsys):
     assert plain["split_column"] is None
     source.out = source.folder / "D"
     source.table["split"] = OWN_SPLIT
-    told, cohort = built(source, capsys)
+    summary, cohort = built(source, capsys)
     assert by_nodule(cohort, "split") == dict(enumerate(OWN_SPLIT))
-    assert [told["splits"][name]["cases"] for name in ("train", "validation", "test")] == [14, 4, 6]
-    assert told["split_column"] == "split"
+    cases = {name: split["cases"] for name, split in summary["splits"].items()}
+    assert cases == {"train": 14, "validation": 4, "test": 6}
+    assert summary["split_column"] == "split"
     assert cohort.card["split_seed"] is None
     assert cohort.card["fractions"] == {}
     assert main(["cohort", "card", str(source.out)]) == 0
     assert "the source's own, column split" in capsys.readouterr().out
-    assert plain["fingerprint"] != told["fingerprint"]
+    assert plain["fingerprint"] != summary["fingerprint"]
 
 
 def test_another_column_may_be_the_split_and_spellings_are_understood(source, capsys):
     names = {"train": "Training", "validation": " VAL", "test": "testing"}
     source.table["fold"] = [names[split] for split in OWN_SPLIT]
-    told, cohort = built(source, capsys, "--split-column", "fold")
+    summary, cohort = built(source, capsys, "--split-column", "fold")
     assert by_nodule(cohort, "split") == dict(enumerate(OWN_SPLIT))
-    assert told["split_column"] == "fold"
-    assert told["unused"]["columns"] == []
+    assert summary["split_column"] == "fold"
+    assert summary["unused"]["columns"] == []
 
 
 def test_a_split_that_is_not_wanted_is_named_as_unused(source, capsys):
     source.table["split"] = OWN_SPLIT
     mapping = source.folder / "map.yaml"
     mapping.write_text("split: null")
-    told, cohort = built(source, capsys, "--columns", str(mapping))
-    assert told["unused"]["columns"] == ["split"]
+    summary, cohort = built(source, capsys, "--columns", str(mapping))
+    assert summary["unused"]["columns"] == ["split"]
     assert by_nodule(cohort, "split") != dict(enumerate(OWN_SPLIT))
 
 
@@ -121,10 +122,10 @@ def test_a_complete_table_is_kept_to_the_last_value(source, capsys):
     complete(source)
     plain, before = built(source, capsys)
     source.out = source.folder / "D"
-    told, after = built(source, capsys, *SIMULATE)
-    assert told["fingerprint"] == plain["fingerprint"]
-    assert told["simulated"] == []
-    assert all(counts["kept"] == COUNT for counts in told["values"].values())
+    summary, after = built(source, capsys, *SIMULATE)
+    assert summary["fingerprint"] == plain["fingerprint"]
+    assert summary["simulated"] == []
+    assert all(counts["kept"] == COUNT for counts in summary["values"].values())
     assert after.table.equals(before.table)
     assert "simulation" not in after.card
 
@@ -133,13 +134,13 @@ def test_with_replace_everything_is_drawn_and_counted(source, capsys):
     bare, without = built(source, capsys, *SIMULATE, "--replace")
     source.out = source.folder / "D"
     complete(source)
-    told, cohort = built(source, capsys, *SIMULATE, "--replace")
+    summary, cohort = built(source, capsys, *SIMULATE, "--replace")
     assert cohort.table.equals(without.table)
     np.testing.assert_array_equal(cohort.followup, without.followup)
-    assert all(counts["replaced"] == COUNT for counts in told["values"].values())
+    assert all(counts["replaced"] == COUNT for counts in summary["values"].values())
     assert bare["values"]["age"] == {"kept": 0, "simulated": COUNT, "replaced": 0, "missing": 0}
     assert bare["values"]["label"]["replaced"] == COUNT
-    assert set(told["ideal_auroc"]) == {"train", "validation", "test"}
+    assert set(summary["ideal_auroc"]) == {"train", "validation", "test"}
 
 
 def test_only_what_is_missing_is_drawn(source, capsys):
@@ -151,7 +152,7 @@ def test_only_what_is_missing_is_drawn(source, capsys):
     source.table.loc[unfollowed, ["followup_SCT_LONG_DIA", "followup_SCT_PERP_DIA"]] = ""
     source.table.loc[[first, lonely], "label"] = ""
     source.table.loc[[10, 11], "age"] = ""
-    told, cohort = built(source, capsys, *SIMULATE)
+    summary, cohort = built(source, capsys, *SIMULATE)
     assert len(cohort) == 12 + 2 * 12
     labels, followed = by_nodule(cohort, "label"), source.arrays["has_followup"] == 1
     assert np.isnan(labels[first])
@@ -159,7 +160,7 @@ def test_only_what_is_missing_is_drawn(source, capsys):
     assert all(labels[i] == i % 2 for i in range(COUNT) if i not in (first, lonely))
     ages = by_nodule(cohort, "age")
     assert [i for i, age in ages.items() if age != 61] == [10, 11]
-    values = told["values"]
+    values = summary["values"]
     assert values["label"] == {"kept": 22, "simulated": 1, "replaced": 0, "missing": 1}
     assert values["age"] == {"kept": 22, "simulated": 2, "replaced": 0, "missing": 0}
     assert values["followup"] == {"kept": 12, "simulated": 12, "replaced": 0, "missing": 0}
@@ -167,10 +168,10 @@ def test_only_what_is_missing_is_drawn(source, capsys):
     assert cohort.table["sim_growth_ratio"].isna().tolist() == own.tolist()
     assert (cohort.table["followup_SCT_LONG_DIA"][own] == 7).all()
     assert "sim_p" not in cohort.table
-    assert told["ideal_auroc"] is None
-    assert any("labels of 22 cases" in line for line in told["warnings"])
+    assert summary["ideal_auroc"] is None
+    assert any("labels of 22 cases" in line for line in summary["warnings"])
     assert {"label", "age", "followup"} <= set(cohort.card["real"])
-    assert "months" not in told["simulated"]
+    assert "months" not in summary["simulated"]
 
 
 def test_kept_follow_ups_are_the_users_own_pixels(source, capsys):
@@ -188,22 +189,22 @@ def test_kept_follow_ups_are_the_users_own_pixels(source, capsys):
 
 def test_a_record_is_completed_from_the_patients_other_case(source, capsys):
     source.table["gender"] = [1, ""] * 12
-    told, cohort = built(source, capsys, *SIMULATE)
+    summary, cohort = built(source, capsys, *SIMULATE)
     assert (cohort.table["gender"] == 1).all()
-    assert told["values"]["gender"]["kept"] == COUNT
+    assert summary["values"]["gender"]["kept"] == COUNT
 
 
 def test_drawn_labels_follow_the_kept_record(source, capsys):
     source.table["label"] = ""
     source.table["age"] = [50] * 12 + [80] * 12
-    told, cohort = built(source, capsys, *SIMULATE)
+    summary, cohort = built(source, capsys, *SIMULATE)
     age = by_nodule(cohort, "age")
     assert [age[i] for i in range(COUNT)] == [50] * 12 + [80] * 12
-    assert told["values"]["label"]["simulated"] == COUNT
+    assert summary["values"]["label"]["simulated"] == COUNT
     old = cohort.table["age"] == 80
     logit = cohort.table["sim_record_logit"]
     assert logit[old].mean() - logit[~old].mean() > 30 * 0.02
-    assert told["ideal_auroc"] is not None
+    assert summary["ideal_auroc"] is not None
 
 
 def test_what_would_contradict_what_is_kept_is_refused(source, capsys):
@@ -213,9 +214,9 @@ def test_what_would_contradict_what_is_kept_is_refused(source, capsys):
     del source.arrays["followup_hu"]
     assert "have followup_SCT_LONG_DIA and no follow-up" in refused(source, capsys, *SIMULATE)
     words = ["--replace", "followup_SCT_LONG_DIA", "followup_SCT_PERP_DIA"]
-    told, _ = built(source, capsys, *SIMULATE, *words)
-    assert told["values"]["followup_SCT_LONG_DIA"]["replaced"] == COUNT
-    assert told["values"]["label"]["kept"] == COUNT
+    summary, _ = built(source, capsys, *SIMULATE, *words)
+    assert summary["values"]["followup_SCT_LONG_DIA"]["replaced"] == COUNT
+    assert summary["values"]["label"]["kept"] == COUNT
 
 
 @pytest.mark.parametrize(("months", "reason"), [("", "is missing"), (0, "is 0")])
@@ -234,8 +235,8 @@ def test_months_of_an_own_follow_up_are_not_drawn_and_the_ways_out_work(
     source.arrays["has_followup"][4] = 0
     sizes = ["followup_SCT_LONG_DIA", "followup_SCT_PERP_DIA"]
     source.table.loc[[4], ["months", *sizes]] = ""
-    told, _ = built(source, capsys, *SIMULATE)
-    assert told["values"]["months"]["simulated"] == 1
+    summary, _ = built(source, capsys, *SIMULATE)
+    assert summary["values"]["months"]["simulated"] == 1
     source.out = source.folder / "E"
     line = refused(source, capsys, *SIMULATE, "--replace", "months")
     assert "23 cases keep a follow-up of their own" in line
@@ -257,10 +258,10 @@ def test_a_follow_up_of_its_own_spares_a_nodule_the_selection(source, capsys):
     source.arrays["has_followup"] = np.arange(COUNT) % 2
     source.table["followup_SCT_LONG_DIA"] = source.table["followup_SCT_PERP_DIA"] = ""
     source.table.loc[[4, 5], "SCT_LONG_DIA"] = 40
-    told, cohort = built(source, capsys, *SIMULATE)
-    assert told["left_out"] == {"not 4-22 mm": 1}
-    assert told["left_out_cases"] == {"not 4-22 mm": ["n4"]}
-    assert cohort.card["excluded_cases"] == told["left_out_cases"]
+    summary, cohort = built(source, capsys, *SIMULATE)
+    assert summary["left_out"] == {"not 4-22 mm": 1}
+    assert summary["left_out_cases"] == {"not 4-22 mm": ["n4"]}
+    assert cohort.card["excluded_cases"] == summary["left_out_cases"]
     assert "crops-n5-r0" in set(cohort.table["case_id"])
 
 
@@ -274,10 +275,10 @@ def test_what_is_not_used_is_named_on_the_screen_in_json_and_in_the_card(source,
     source.table = source.table[:20]
     source.arrays["more"] = np.arange(3)
     source.arrays["votes"] = source.arrays["mask"].astype(np.uint8)
-    told, cohort = built(source, capsys)
+    summary, cohort = built(source, capsys)
     columns = ["dose", "n_readers", "side", "texture", "z_frac"]
     expected = {"columns": columns, "arrays": ["more", "votes"], "crops": 4}
-    assert told["unused"] == cohort.card["unused"] == expected
+    assert summary["unused"] == cohort.card["unused"] == expected
     assert main(["cohort", "card", str(source.out)]) == 0
     card = capsys.readouterr().out
     assert "columns dose, n_readers, side, texture, z_frac; arrays more, votes; 4 crops" in card
@@ -290,8 +291,8 @@ def test_what_is_not_used_is_named_on_the_screen_in_json_and_in_the_card(source,
 
 def test_what_is_used_is_not_named(source, capsys):
     source.table["side"], source.table["z_frac"], source.table["n_readers"] = "R", 0.5, 4
-    told, _ = built(source, capsys, *SIMULATE)
-    assert told["unused"] == {"columns": [], "arrays": [], "crops": 0}
+    summary, _ = built(source, capsys, *SIMULATE)
+    assert summary["unused"] == {"columns": [], "arrays": [], "crops": 0}
 
 
 def test_what_deserves_a_look_is_a_warning_at_the_build_and_later(source, capsys):
@@ -300,8 +301,8 @@ def test_what_deserves_a_look_is_a_warning_at_the_build_and_later(source, capsys
     source.table["split"] = ["train", "test"] * 12
     source.table["comment"] = "plain"
     source.table.loc[4, "comment"] = "one\ntwo"
-    told, _ = built(source, capsys)
-    remark, mask, ids = told["warnings"][-3:]
+    summary, _ = built(source, capsys)
+    remark, mask, ids = summary["warnings"][-3:]
     assert "run over lines 6-7" in remark
     assert mask == "no pixel is marked as nodule in the mask of crops-n3"
     assert "other separators in more than one split: 'P-11' and 'P1-1'" in ids

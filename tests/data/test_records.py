@@ -1,4 +1,4 @@
-"""Random records tell every clause, leave out any, and are NLST codes."""
+"""Random records print every clause, leave out any, and are NLST codes."""
 
 import itertools
 

@@ -57,7 +57,7 @@ def test_the_sentence_of_figure_4():
     assert report_text(RECORD) == FIGURE_4
 
 
-def test_every_subset_is_grammatical_and_tells_exactly_what_it_knows():
+def test_every_subset_is_grammatical_and_says_exactly_what_it_knows():
     names = list(CLAUSES)
     for count in range(len(names) + 1):
         for subset in itertools.combinations(names, count):
@@ -122,5 +122,5 @@ def test_a_code_of_no_table_is_refused_and_other_is_left_out():
 
 
 def test_millimetres_are_rounded_half_up():
-    told = [report_text({"SCT_LONG_DIA": size}) for size in (27.4, 27.5, 27.9)]
-    assert [re.findall(r"(\d+) mm", text) for text in told] == [["27"], ["28"], ["28"]]
+    found = [report_text({"SCT_LONG_DIA": size}) for size in (27.4, 27.5, 27.9)]
+    assert [re.findall(r"(\d+) mm", text) for text in found] == [["27"], ["28"], ["28"]]

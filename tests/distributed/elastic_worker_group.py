@@ -1,9 +1,9 @@
 """A worker group of one to two workers on a cluster that loses a node and gets another; run as a
 program.
 
-Told a folder to work in. The stage waits at step 13 for the cluster to change: with two workers
+Takes the folder to work in. The stage waits at step 13 for the cluster to change: with two workers
 until a node is gone, alone until Ray Train has made the worker group two again. Leaves a file that
-tells how it went, and how far the parameters lie from one worker's.
+says how it went, and how far the parameters lie from one worker's.
 """
 
 import json
@@ -22,7 +22,7 @@ from tests.parity import worker_group_bodies as bodies
 ELASTIC = StageResources(workers=2, minimum_workers=1)
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 WAIT_S = 900.0
-TOLD = "told.json"
+RESULT = "result.json"
 
 
 def wait_for(marker: Path) -> None:
@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
             built.result()
         artifact = bench.artifact("elastic_vae")
         manifest = artifact.manifest()
-        told = {
+        found = {
             "worker_group": manifest["notes"]["worker_group"],
             "lines": [line["index"] for line in artifact.metrics()],
             "wall_seconds": manifest["wall_seconds"],
@@ -70,7 +70,7 @@ def main(folder: Path) -> None:
     finally:
         ray.shutdown()
         cluster.shutdown()
-    (folder / TOLD).write_text(json.dumps(told))
+    (folder / RESULT).write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

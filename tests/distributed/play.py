@@ -44,7 +44,7 @@ PATIENCE = Patience(idle_timeout_s=0.2, poll_s=0.05, grace_s=5.0)
 
 
 class Recorder(SilentStudyReporter):
-    """Keeps what it is told."""
+    """Keeps what it receives."""
 
     def __init__(self, on_event: Callable | None = None) -> None:
         self.events, self.notes, self.steps, self.plan = [], [], [], None
@@ -95,7 +95,7 @@ class LocalStageWorker(SilentReporter):
                 store, Path("none"), self, toy.ToyWorld, made_for=self.theatre.spec.name
             ).build(Plan(work.nodes))
         except SystemExit:
-            return Outcome("stopped", "told to")
+            return Outcome("stopped", "asked to")
         except NotFiniteError as error:
             return Outcome("diverged", one_line(error))
         except (StageError, InputError, OSError) as error:
@@ -104,8 +104,8 @@ class LocalStageWorker(SilentReporter):
 
     def stepped(self, nodes, step) -> None:
         loop = self.theatre.loop
-        told = self.theatre.stage_scheduler.relay([(nodes[0].stage.recorded, nodes[0].key, step)])
-        asyncio.run_coroutine_threadsafe(told, loop).result()
+        found = self.theatre.stage_scheduler.relay([(nodes[0].stage.recorded, nodes[0].key, step)])
+        asyncio.run_coroutine_threadsafe(found, loop).result()
         if self._stop:
             raise SystemExit(143)
 

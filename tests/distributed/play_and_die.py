@@ -9,11 +9,11 @@ from play import Recorder, Theatre
 
 if __name__ == "__main__":
     folder, kind, after = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    told = []
+    steps = []
 
     def die(*_):
-        told.append(1)
-        if len(told) == after:
+        steps.append(1)
+        if len(steps) == after:
             os.kill(os.getpid(), 9)
 
     spec = (

@@ -1,4 +1,4 @@
-"""Three gloo ranks of which one is surplus; run as a program, told a folder to write into."""
+"""Three gloo ranks of which one is surplus; run as a program, given a folder to write into."""
 
 import os
 import sys

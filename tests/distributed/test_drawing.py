@@ -197,16 +197,16 @@ def test_the_artifacts_are_the_launchers(ray_cluster, tiny, tmp_path):
     families = ("draws-test", "scores-test")
     store = tiny.without(tmp_path / "store", *families)
     nodes = tiny.nodes(*families)
-    told = []
+    seen = []
     draw_and_score(
         nodes,
         store_url=str(tmp_path / "store"),
         cohort=tiny.cohort,
         resources=StageResources(),
-        relay=lambda *step: told.append(step),
+        relay=lambda *step: seen.append(step),
     )
     assert_equal_artifacts(tiny, store, nodes)
-    finished = {(stage.label, key) for stage, key, step in told if step.finished is not None}
+    finished = {(stage.label, key) for stage, key, step in seen if step.finished is not None}
     assert finished == {(node.label, node.key) for node in nodes}
     for node in nodes:
         assert not store.leases.holder(f"{node.stage.name}/{node.key}")
@@ -217,19 +217,19 @@ def test_scores_of_stored_draws_draw_nothing_and_what_is_there_starts_no_pool(
 ):
     store = tiny.without(tmp_path / "store", "scores-test", "vae", "finetune")
     nodes = tiny.nodes("draws-test", "scores-test")
-    told = []
+    seen = []
     again = {
         "store_url": str(tmp_path / "store"),
         "cohort": tiny.cohort,
         "resources": StageResources(),
-        "relay": lambda *step: told.append(step),
+        "relay": lambda *step: seen.append(step),
     }
     draw_and_score(nodes, **again)
     assert_equal_artifacts(tiny, store, nodes)
-    assert {stage.name for stage, _, _ in told} == {"scores-test"}
-    told.clear()
+    assert {stage.name for stage, _, _ in seen} == {"scores-test"}
+    seen.clear()
     draw_and_score(nodes, **again)
-    assert told == []
+    assert seen == []
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A study's jobs on a cluster: which id, whether to follow or to start, what is told of failures.
+"""A study's jobs on a cluster: which id, whether to follow or to start, what failures print.
 
 The client is faked at its boundary; one slow test submits to a cluster for real.
 """
@@ -190,9 +190,9 @@ def test_a_cluster_that_refuses_is_quoted_in_one_line(cluster, tmp_path):
         raise RuntimeError("Request failed with status code 500: no space.\nTraceback")
 
     cluster.before_submission = refuse
-    with pytest.raises(StageError, match="no space") as told:
+    with pytest.raises(StageError, match="no space") as raised:
         sent(cluster, tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_the_job_is_sent_with_its_sources_and_installs_nothing(cluster, tmp_path):
@@ -240,9 +240,9 @@ def test_secrets_are_not_put_where_all_may_read_them(name):
     ],
 )
 def test_secrets_inside_a_value_are_refused_and_not_repeated(field, value):
-    with pytest.raises(InputError, match="everyone who may list jobs") as told:
+    with pytest.raises(InputError, match="everyone who may list jobs") as raised:
         request(**{field: value})
-    assert "hunter2" not in str(told.value)
+    assert "hunter2" not in str(raised.value)
     for plain in (
         {"store": "s3://bucket/x"},
         {"environment": {"PROXY": "http://proxy.example:80"}},
@@ -272,17 +272,17 @@ def quick(monkeypatch):
     monkeypatch.setattr(jobs, "POLL_S", 0.0)
 
 
-def test_a_log_is_told_once_across_lost_connections(cluster, quick):
+def test_a_log_is_reported_once_across_lost_connections(cluster, quick):
     job = cluster.add("ablation", 1)
     cluster.logs = [
         ["one\n", RuntimeError("WebSocket connection closed unexpectedly")],
         ["one\n", "two\n", ConnectionError("reset")],
         ["one\ntwo\nthr", "ee\n"],
     ]
-    told: list[str] = []
+    seen: list[str] = []
     job.status, job.driver_exit_code = JobStatus.FAILED, 2
-    found = follow(cluster, job.submission_id, told.append, address=ADDRESS)
-    assert "".join(told) == "one\ntwo\nthree\n"
+    found = follow(cluster, job.submission_id, seen.append, address=ADDRESS)
+    assert "".join(seen) == "one\ntwo\nthree\n"
     assert found.outcome == 2
 
 
@@ -333,23 +333,23 @@ def test_the_given_token_is_sent(answers, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("status", "word"), [(401, "asks for a token"), (403, "refuses this")])
-def test_a_missing_or_wrong_token_is_told_in_one_line(answers, status, word):
+def test_a_missing_or_wrong_token_is_in_one_line(answers, status, word):
     answers(status)
-    with pytest.raises(InputError, match=word) as told:
+    with pytest.raises(InputError, match=word) as raised:
         connect(ADDRESS)
-    assert "RAY_AUTH_TOKEN_PATH" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "RAY_AUTH_TOKEN_PATH" in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_a_server_that_is_no_dashboard_is_told_in_one_line(answers):
+def test_a_server_that_is_no_dashboard_is_in_one_line(answers):
     answers(404)
-    with pytest.raises(InputError, match="no Ray dashboard answers") as told:
+    with pytest.raises(InputError, match="no Ray dashboard answers") as raised:
         connect(ADDRESS)
-    assert str(told.value).startswith(ADDRESS)
-    assert "\n" not in str(told.value)
+    assert str(raised.value).startswith(ADDRESS)
+    assert "\n" not in str(raised.value)
 
 
-def test_a_token_refused_amid_submission_is_told_the_same_way(cluster, tmp_path):
+def test_a_token_refused_amid_submission_is_reported_the_same_way(cluster, tmp_path):
     def refuse():
         raise AuthenticationError("Authentication failed: Forbidden")
 

@@ -52,14 +52,14 @@ def test_a_job_runs_what_was_sent_and_ends_with_its_own_code(address, tmp_path, 
     write_archive(collect(PROJECT), package)
     request = Request("absent", PurePosixPath("experiments/absent.yaml"), "f", store="/nowhere")
     client = connect(address)
-    told: list[str] = []
+    seen: list[str] = []
     for attempt in (1, 2):
         decision = submit(client, request, package, address=address)
         assert decision.submission_id == f"namd-absent-{attempt}"
         assert decision.found is None
-        found = follow(client, decision.submission_id, told.append, address=address)
+        found = follow(client, decision.submission_id, seen.append, address=address)
         assert found.outcome == 2
-    assert "".join(told).count("experiments/absent.yaml: no such study file") == 2
+    assert "".join(seen).count("experiments/absent.yaml: no such study file") == 2
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     with pytest.raises(InputError, match="refuses this token"):
         connect(address)

@@ -143,7 +143,7 @@ def test_a_failing_key_fails_all_its_waiters_after_one_retry(tmp_path):
     by_arm = {(t.body["arm"], t.body["seed"]): t for t in view.trials.values()}
     assert {by_arm["no_align", s].state for s in (0, 1)} == {"failed"}
     assert {by_arm[a, s].state for a in ("full", "no_rate") for s in (0, 1)} == {"completed"}
-    assert "the toy was told to fail" in by_arm["no_align", 0].reason
+    assert "the toy was made to fail" in by_arm["no_align", 0].reason
     vaes = Counter(
         line.split()[1] for line in toy.read_diary(tmp_path) if "vae" in line and "from" in line
     )

@@ -21,7 +21,7 @@ RESOURCES = {"concurrency": 2, "default": {"cpus": 1.0}}
 
 
 class Listener:
-    """A tracker that keeps what it is told."""
+    """A tracker that keeps what it receives."""
 
     def __init__(self) -> None:
         self.events, self.steps = [], []
@@ -51,15 +51,15 @@ def run(folder: Path, spec, **more):
     )
 
 
-def test_an_ablation_runs_each_key_once_and_tells_everybody(ray_cluster, tmp_path):
+def test_an_ablation_runs_each_key_once_and_informs_everyone(ray_cluster, tmp_path):
     spec = toy.ablation(seeds=1, resources=RESOURCES)
     reporter, tracker = Recorder(), Listener()
     view = run(tmp_path, spec, reporter=reporter, trackers=(tracker,))
     assert view.counts()["completed"] == 3
     assert view.ended == "closed"
     assert set(view.executions().values()) == {1}
-    told = [e.identity for e in read_events(open_storage(str(tmp_path)), spec.name)]
-    assert tracker.events == [(i.trial, i.attempt, i.transition) for i in told]
+    found = [e.identity for e in read_events(open_storage(str(tmp_path)), spec.name)]
+    assert tracker.events == [(i.trial, i.attempt, i.transition) for i in found]
     assert tracker.events[0] == (None, 1, "opened")
     assert ("vae", 4) in tracker.steps
     assert reporter.plan.trials == 3

@@ -77,13 +77,13 @@ def test_what_git_ignores_among_the_sources_stays(tmp_path):
 @pytest.mark.parametrize("name", [*NEVER, *DISGUISED])
 def test_what_must_stay_is_refused_even_by_name(tmp_path, name):
     put_all(tmp_path, NEEDED, NEVER, DISGUISED)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         collect(tmp_path, STUDY, include=[tmp_path / name])
-    assert name in str(told.value)
-    assert "--exclude" in str(told.value)
-    assert str(told.value).count("\n") == 0
-    assert "MRN" not in str(told.value)
-    assert "hunter2" not in str(told.value)
+    assert name in str(raised.value)
+    assert "--exclude" in str(raised.value)
+    assert str(raised.value).count("\n") == 0
+    assert "MRN" not in str(raised.value)
+    assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ASKED_FOR)
@@ -250,10 +250,12 @@ def test_what_is_too_large_for_sources_is_refused_and_named(tmp_path, monkeypatc
     monkeypatch.setattr(upload, "LIMIT_BYTES", 2**20)
     put_all(tmp_path, NEEDED, {"notes/big/one.txt": b"x" * 2**20, "notes/small/one.txt": b"x"})
     notes = [tmp_path / "notes"]
-    with pytest.raises(InputError, match=r"1\.0 MiB to send.*largest: notes/big 1\.0 MiB") as told:
+    with pytest.raises(
+        InputError, match=r"1\.0 MiB to send.*largest: notes/big 1\.0 MiB"
+    ) as raised:
         collect(tmp_path, STUDY, include=notes)
-    assert "\n" not in str(told.value)
-    assert "--exclude" in str(told.value)
+    assert "\n" not in str(raised.value)
+    assert "--exclude" in str(raised.value)
     found = collect(tmp_path, STUDY, include=notes, exclude=["notes/big"])
     assert names(found) == {*NEEDED, "notes/small/one.txt"}
 

@@ -56,7 +56,7 @@ def test_rank_0_waits_until_its_step_is_written_down():
     assert not said.is_alive()
 
 
-def test_a_worker_group_told_to_leave_or_broken_for_good_does_not_start_again():
+def test_a_worker_group_asked_to_leave_or_broken_for_good_does_not_start_again():
     host = WorkerGroupHost()
     assert host.begin(0, 2, "cpu", 0)
     host.fail(InputError("first"))
@@ -89,8 +89,8 @@ def test_surplus_workers_leave_the_group_and_the_rest_go_on(tmp_path):
     command = [sys.executable, "-m", "tests.distributed.regroup", str(tmp_path)]
     environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, timeout=200)
-    told = [(tmp_path / str(rank)).read_text() for rank in range(3)]
-    assert told == ["True 2", "True 2", "False 1"]
+    text = [(tmp_path / str(rank)).read_text() for rank in range(3)]
+    assert text == ["True 2", "True 2", "False 1"]
 
 
 # With Ray.
@@ -140,7 +140,7 @@ def test_a_tune_trial_with_two_workers_trains_the_parameters_of_one(tuned):
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_the_manifest_tells_of_the_worker_group(tuned):
+def test_the_manifest_describes_the_worker_group(tuned):
     artifact = tuned.artifact("sgd_vae")
     manifest = artifact.manifest()
     assert manifest["world"] == {"size": 2, "device": "cpu"}
@@ -174,18 +174,18 @@ def test_a_killed_worker_costs_less_than_a_checkpoint_interval_and_changes_nothi
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_worker_group_told_to_go_saves_a_checkpoint_and_goes_on_later_with_the_same_bits(tuned):
-    def tell(step: Step) -> None:
+def test_a_worker_group_asked_to_go_saves_a_checkpoint_and_goes_on_later_with_the_same_bits(tuned):
+    def interrupt(step: Step) -> None:
         if step.index == bodies.STEPS // 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit) as left:
-        tuned.build("interrupted_vae", TWO, seeing=tell)
+        tuned.build("interrupted_vae", TWO, seeing=interrupt)
     assert left.value.code == 143
     assert tuned.artifact("interrupted_vae") is None
     tuned.build("interrupted_vae", TWO)
     worker_group = tuned.artifact("interrupted_vae").manifest()["notes"]["worker_group"]
-    # The checkpoint is of the step in which it was told, between two of the regular ones.
+    # The checkpoint is of the step in which the request came, between two of the regular ones.
     assert [group["resumed_from"] for group in worker_group["groups"]] == [bodies.KILLED_AT + 1]
     assert [line["index"] for line in tuned.artifact("interrupted_vae").metrics()] == [0, 10, 20]
     ours, unbroken = tuned.parameters("interrupted_vae"), tuned.parameters("sgd_vae")
@@ -196,14 +196,14 @@ def test_a_worker_group_told_to_go_saves_a_checkpoint_and_goes_on_later_with_the
 def test_an_elastic_worker_group_shrinks_with_its_cluster_and_grows_again(tmp_path):
     command = [sys.executable, "-m", "tests.distributed.elastic_worker_group", str(tmp_path)]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=1500)
-    told = json.loads((tmp_path / "told.json").read_text())
-    sizes = [group["workers"] for group in told["worker_group"]["groups"]]
+    result = json.loads((tmp_path / "result.json").read_text())
+    sizes = [group["workers"] for group in result["worker_group"]["groups"]]
     assert (sizes[0], min(sizes), sizes[-1]) == (2, 1, 2)
-    for group in told["worker_group"]["groups"][1:]:
+    for group in result["worker_group"]["groups"][1:]:
         assert 0 <= bodies.KILLED_AT - group["resumed_from"] <= bodies.CHECKPOINT_EVERY
-    assert told["lines"] == [0, 10, 20]
-    assert told["furthest"] < 1e-5
-    assert told["wall_seconds"] < told["device_seconds"] < 2 * told["wall_seconds"]
+    assert result["lines"] == [0, 10, 20]
+    assert result["furthest"] < 1e-5
+    assert result["wall_seconds"] < result["device_seconds"] < 2 * result["wall_seconds"]
 
 
 @pytest.mark.slow

@@ -118,7 +118,7 @@ def meet(context: StageContext, fault: str, step: int) -> None:
             return
         once.touch()
     if fault.startswith("raise"):
-        raise StageError("the toy was told to fail")
+        raise StageError("the toy was made to fail")
     if fault.startswith("full"):
         raise OSError(28, "No space left on device")
     if fault == "nan":

@@ -41,12 +41,12 @@ class Bench:
         seeing: Callable[[Step], None] = lambda _step: None,
         **more,
     ) -> None:
-        """Build the stage; `seeing` is told each step as the stage worker relays it."""
+        """Build the stage; `seeing` receives each step as the stage worker relays it."""
         self.relayed = []
 
-        def relay(*told) -> None:
-            self.relayed.append(told)
-            seeing(told[2])
+        def relay(*record) -> None:
+            self.relayed.append(record)
+            seeing(record[2])
 
         build_with_worker_group(
             [self.node(body)],

@@ -132,7 +132,7 @@ def test_gap_and_share_of_ideal_are_the_stated_ratios(table):
         assert found.share_of_ideal.numerator == found.difference_to_baseline["auroc"]
 
 
-def test_faithfulness_tells_a_calibrated_row_from_a_narrow_one(rows, cases):
+def test_faithfulness_separates_a_calibrated_row_from_a_narrow_one(rows, cases):
     narrow = rows["ideal_sampler"].frame.copy()
     centre = narrow.groupby("case_id")["diameter_mm"].transform("mean")
     narrow["diameter_mm"] = centre + 0.1 * (narrow["diameter_mm"] - centre)

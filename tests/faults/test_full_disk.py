@@ -53,7 +53,7 @@ def test_a_disk_that_is_large_enough_ends_the_run(tmp_path, diary):
     assert toy_run(Store(FullAfter(tmp_path / "store", 1000), TIMING), ONE).rows
 
 
-def test_a_full_disk_under_a_body_is_told_as_such(tmp_path, diary, monkeypatch):
+def test_a_full_disk_under_a_body_is_named_as_such(tmp_path, diary, monkeypatch):
     import numpy as np
 
     def save(*_arguments):

@@ -144,7 +144,7 @@ def test_a_successor_killed_while_taking_over_changes_nothing(tmp_path, stride):
 
 
 def test_a_writer_that_does_not_look_at_identities_doubles(tmp_path):
-    """The twin: without identities a resumed script tells everything twice."""
+    """The twin: without identities a resumed script records everything twice."""
     storage = LocalStorage(tmp_path)
     write_all(storage)
     with open_writer(storage, STUDY, timing=STILL) as writer:

@@ -35,7 +35,7 @@ def identity(number: int) -> Identity:
     return Identity(f"trial{number}", 1, "interrupted")
 
 
-def told(storage) -> list[Identity]:
+def recorded(storage) -> list[Identity]:
     return [event.identity for event in read_events(storage, STUDY)]
 
 
@@ -63,7 +63,7 @@ def test_records_of_a_short_outage_are_written_once_and_in_order(s3_line, s3_url
         out_for(s3_line, way, 3.0)
         for number in range(1, 4):
             assert writer.append(identity(number)) or way == "stop"
-    assert told(storage) == [identity(n) for n in range(4)]
+    assert recorded(storage) == [identity(n) for n in range(4)]
 
 
 def test_a_creation_whose_answer_was_lost_is_known_as_ones_own(s3_line, s3_url):
@@ -83,7 +83,7 @@ def test_a_record_whose_answer_was_lost_is_there_once(s3_line, s3_url):
         assert writer.append(identity(0))
         assert writer.append(identity(1))
     assert s3_line.answers_lost
-    assert told(storage) == [identity(0), identity(1)]
+    assert recorded(storage) == [identity(0), identity(1)]
 
 
 def test_a_record_that_arrived_although_it_was_given_up_is_not_doubled(
@@ -98,7 +98,7 @@ def test_a_record_that_arrived_although_it_was_given_up_is_not_doubled(
         time.sleep(s3.RECHECK_S)
         writer.append(identity(0))
         assert writer.append(identity(1))
-    assert told(storage) == [identity(0), identity(1)]
+    assert recorded(storage) == [identity(0), identity(1)]
 
 
 def test_a_heartbeat_goes_on_after_an_outage(s3_line, s3_url):
@@ -133,7 +133,7 @@ def test_an_outage_for_good_is_an_error_within_the_limit_and_reopening_goes_on(
     with open_writer(again, STUDY, timing=QUICK) as successor:
         for number in range(3):
             successor.append(identity(number))
-    found = [i for i in told(again) if i.kind != "fenced"]
+    found = [i for i in recorded(again) if i.kind != "fenced"]
     assert found == [identity(n) for n in range(3)]
 
 

@@ -29,7 +29,7 @@ def clock() -> Clock:
 
 
 class SlowStorage(LocalStorage):
-    """A storage whose listings take as long as is told."""
+    """A storage whose listings take as long as given."""
 
     clock: Clock
     waits: list[float]

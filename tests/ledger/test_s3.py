@@ -57,8 +57,8 @@ def test_a_late_writer_and_a_second_one_are_refused(storage):
         with pytest.raises(LeaseLost):
             late.append(identity(1))
         successor.append(identity(1))
-    told = [e.identity for e in read_events(storage, STUDY) if e.identity.kind != "fenced"]
-    assert told == [identity(0), identity(1)]
+    found = [e.identity for e in read_events(storage, STUDY) if e.identity.kind != "fenced"]
+    assert found == [identity(0), identity(1)]
 
 
 def test_one_of_many_racing_creators_wins(storage):
@@ -78,7 +78,7 @@ def test_one_of_many_racing_creators_wins(storage):
     assert [storage.read("race")] == [f"{n}".encode() for n in won]
 
 
-def test_a_dead_server_is_an_error_and_the_record_can_be_told_again(storage, monkeypatch):
+def test_a_dead_server_is_an_error_and_the_record_can_be_repeated(storage, monkeypatch):
     with open_writer(storage, STUDY, timing=QUICK) as writer:
         with monkeypatch.context() as dead:
             dead.setattr(storage._filesystem, "pipe_file", _unreachable)

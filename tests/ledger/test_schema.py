@@ -92,9 +92,9 @@ def test_only_a_field_without_a_default_must_be_there(kind, name):
 
 
 def test_an_unknown_transition_keeps_its_body():
-    told = Event(Place(1, 1), Identity(None, 1, "of_later"), 0.0, "w", {"x": 1})
-    check_record(json.loads(told.encode()))
-    assert told.content.encode() == {"x": 1}
+    found = Event(Place(1, 1), Identity(None, 1, "of_later"), 0.0, "w", {"x": 1})
+    check_record(json.loads(found.encode()))
+    assert found.content.encode() == {"x": 1}
 
 
 def test_a_stage_of_an_earlier_record_is_read_from_its_label():

@@ -56,7 +56,7 @@ def write_segments(folder: Path, num_trials: int) -> int:
     return len(events)
 
 
-def test_a_view_holds_what_was_told():
+def test_a_view_holds_what_was_recorded():
     opened = (Identity(None, 1, "opened"), {"specification": {"name": STUDY}})
     message = (Identity(None, 1, "message/1"), {"text": "LPIPS falls back"})
     view = reduce_events(STUDY, place_all([opened, *trial_events(7), message]))
@@ -71,9 +71,9 @@ def test_a_view_holds_what_was_told():
     assert set(view.executions().values()) == {1}
 
 
-def test_the_cohort_is_the_last_that_an_opening_told():
-    told = {"cohort": "/c", "cohort_fingerprint": "aa", "host": "one"}
-    openings = [told, {"host": "two"}, {"cohort": "/moved"}]
+def test_the_cohort_is_the_last_that_an_opening_named():
+    found = {"cohort": "/c", "cohort_fingerprint": "aa", "host": "one"}
+    openings = [found, {"host": "two"}, {"cohort": "/moved"}]
     events = [(Identity(None, n, "opened"), about) for n, about in enumerate(openings, start=1)]
     about = reduce_events(STUDY, place_all(events[:2])).about
     assert about == {"cohort": "/c", "cohort_fingerprint": "aa", "host": "two"}
@@ -82,7 +82,7 @@ def test_the_cohort_is_the_last_that_an_opening_told():
 
 
 @pytest.mark.parametrize("ending", ["completed", "pruned", "failed", "diverged"])
-def test_each_ending_is_told_as_what_it_is(ending):
+def test_each_ending_is_named_as_what_it_is(ending):
     view = reduce_events(STUDY, place_all(trial_events(0, ending)))
     assert view.counts()[ending] == 1
     assert sum(view.counts().values()) == 1

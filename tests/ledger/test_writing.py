@@ -24,7 +24,7 @@ def identity(number: int, transition: str = "interrupted") -> Identity:
     return Identity(f"trial{number}", 1, transition)
 
 
-def told(storage: Storage) -> list[Identity]:
+def recorded(storage: Storage) -> list[Identity]:
     return [e.identity for e in read_events(storage, STUDY) if e.identity.kind != "fenced"]
 
 
@@ -51,7 +51,7 @@ def test_a_second_record_of_one_identity_is_not_written_even_after_reopening(sto
         assert writer.has(identity(1))
         assert not writer.append(identity(1), {"values": 3})
         assert writer.append(identity(2))
-    assert told(storage) == [identity(1), identity(2)]
+    assert recorded(storage) == [identity(1), identity(2)]
 
 
 def test_sealing_keeps_every_record_and_lets_go_of_the_loose_ones(storage):
@@ -61,7 +61,7 @@ def test_sealing_keeps_every_record_and_lets_go_of_the_loose_ones(storage):
     listing = list_records(storage, STUDY)
     assert listing.spans == (Span(1, 1, 4), Span(1, 5, 8))
     assert listing.loose == (Place(1, 9), Place(1, 10))
-    assert told(storage) == [identity(n) for n in range(10)]
+    assert recorded(storage) == [identity(n) for n in range(10)]
 
 
 def test_reading_goes_on_after_a_place(storage):
@@ -92,7 +92,7 @@ def test_overlapping_segments_and_loose_records_double_nothing(storage, tmp_path
     for first, last in ((1, 3), (2, 5)):
         data = gzip.compress(b"".join(e.encode() for e in events[first - 1 : last]))
         (folder / Span(1, first, last).name).write_bytes(data)
-    assert told(storage) == [identity(n) for n in range(6)]
+    assert recorded(storage) == [identity(n) for n in range(6)]
 
 
 def test_a_second_live_writer_is_refused_and_a_released_study_is_not(storage):
@@ -113,10 +113,10 @@ def test_two_studies_do_not_disturb_each_other(storage):
     ):
         one.append(identity(1))
         two.append(identity(2))
-    assert told(storage) == [identity(1)]
+    assert recorded(storage) == [identity(1)]
 
 
-def test_a_writer_that_wakes_up_late_is_refused_and_told_nothing_is_lost(storage):
+def test_a_writer_that_wakes_up_late_is_refused_and_nothing_is_lost(storage):
     late = open_writer(storage, STUDY, timing=QUICK)
     late.append(identity(1))
     late._lease.stop()  # asleep: its heart stands still, its process lives
@@ -125,7 +125,7 @@ def test_a_writer_that_wakes_up_late_is_refused_and_told_nothing_is_lost(storage
         with pytest.raises(LeaseLost):
             late.append(identity(3))
         assert successor.append(identity(3))
-    assert told(storage) == [identity(1), identity(2), identity(3)]
+    assert recorded(storage) == [identity(1), identity(2), identity(3)]
 
 
 def test_a_fence_still_holds_after_its_epoch_was_sealed(storage):
@@ -137,7 +137,7 @@ def test_a_fence_still_holds_after_its_epoch_was_sealed(storage):
         successor.seal()
         with pytest.raises(LeaseLost):
             late.append(identity(3))
-    assert told(storage) == [identity(1), identity(2)]
+    assert recorded(storage) == [identity(1), identity(2)]
 
 
 def test_two_successors_cannot_share_an_epoch(storage):
@@ -162,7 +162,7 @@ def test_an_append_that_failed_but_arrived_is_adopted(storage, monkeypatch):
         monkeypatch.undo()
         writer.append(identity(2))
         assert not writer.append(identity(1))
-    assert told(storage) == [identity(1), identity(2)]
+    assert recorded(storage) == [identity(1), identity(2)]
 
 
 def end_on_a_full_disk(storage, monkeypatch, error: Exception | None) -> None:
@@ -173,12 +173,12 @@ def end_on_a_full_disk(storage, monkeypatch, error: Exception | None) -> None:
             raise error
 
 
-def test_on_a_full_disk_what_ended_the_writer_is_told_and_not_the_lease(storage, monkeypatch):
+def test_on_a_full_disk_what_ended_the_writer_is_reported_and_not_the_lease(storage, monkeypatch):
     with pytest.raises(ValueError, match="what ended it"):
         end_on_a_full_disk(storage, monkeypatch, ValueError("what ended it"))
 
 
-def test_a_lease_that_cannot_be_given_back_is_told_where_nothing_else_is(storage, monkeypatch):
+def test_a_lease_that_cannot_be_given_back_is_reported_where_nothing_else_is(storage, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         end_on_a_full_disk(storage, monkeypatch, None)
 
@@ -189,9 +189,9 @@ def test_a_full_disk_leaves_nothing_half_written(storage, monkeypatch):
             full.setattr("os.fsync", _no_space)
             with pytest.raises(OSError, match="No space left"):
                 writer.append(identity(1))
-        assert told(storage) == []
+        assert recorded(storage) == []
         assert writer.append(identity(1))
-    assert told(storage) == [identity(1)]
+    assert recorded(storage) == [identity(1)]
 
 
 def _no_space(descriptor: int) -> None:

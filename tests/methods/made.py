@@ -1,6 +1,6 @@
 """Cohorts, autoencoders and contexts made by hand, so that what a stage body composes is a number.
 
-Every crop is told by its mean: case n lies at -950 + 60 n HU, its follow-up 30 HU above.
+Every crop is known by its mean: case n lies at -950 + 60 n HU, its follow-up 30 HU above.
 """
 
 from collections.abc import Mapping

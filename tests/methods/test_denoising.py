@@ -55,9 +55,9 @@ def test_a_pair_is_one_case_at_one_angle_baseline_its_mean_and_followup_a_sample
     turns = set()
     for step in range(8):
         batch = source().at(step)
-        told = batch.condition[:, 0, 0, 0]
-        assert torch.equal(batch.condition, told[:, None, None, None].expand(-1, *SHAPE))
-        turn, case = told // 100, told % 100
+        found = batch.condition[:, 0, 0, 0]
+        assert torch.equal(batch.condition, found[:, None, None, None].expand(-1, *SHAPE))
+        turn, case = found // 100, found % 100
         assert case.tolist() == batch.cases.tolist()
         turns.update(turn.tolist())
         mean = (1000 + 100 * turn + case)[:, None, None, None]

@@ -66,7 +66,7 @@ def finetuned(monkeypatch, tmp_path):
 
 
 def whose(sample, states):
-    """The case of each baseline that the network was shown, and the age that it was told."""
+    """The case of each baseline that the network was shown, and the age that it was given."""
     condition = sample[:, 4:] / SCALE
     return made.which(condition), states[:, 0, 0].tolist()
 
@@ -139,10 +139,10 @@ def test_a_dropped_record_is_the_null_token_and_a_kept_one_its_report():
     assert states[:, :, 0].tolist() == [[70.0, 70.0], [NULL, NULL], [60.0, 60.0]]
 
 
-def test_reports_come_in_the_order_of_the_cases_and_tell_what_is_included():
+def test_reports_come_in_the_order_of_the_cases_with_what_is_included():
     cohort = made.cohort()
-    told = reports_of(cohort, ReportSettings())
-    assert [f"{40 + n} years old" in text for n, text in enumerate(told)] == [True] * len(cohort)
+    found = reports_of(cohort, ReportSettings())
+    assert [f"{40 + n} years old" in text for n, text in enumerate(found)] == [True] * len(cohort)
     few = reports_of(cohort, ReportSettings(include=("SCT_LONG_DIA", "SCT_PERP_DIA")))
     assert not any("years" in text for text in few)
     assert "5 mm in size" in few[0]

@@ -152,8 +152,10 @@ def test_a_cohort_that_does_not_meet_a_configuration_is_refused_by_run(plan, tmp
     make_cohort(size=16).write(folder)
     words = ["run", "--preset", "tiny", "--cohort", str(folder), "--store", str(tmp_path / "S")]
     assert main(words + plan) == 2
-    *notes, told = capsys.readouterr().err.splitlines()
-    assert told.startswith(f"error: {folder}: stored crops of 16 pixels are smaller than image.siz")
+    *notes, printed = capsys.readouterr().err.splitlines()
+    assert printed.startswith(
+        f"error: {folder}: stored crops of 16 pixels are smaller than image.siz"
+    )
     assert len(notes) == len(plan)  # of a store that is not there yet
     small = ["--set", "image.size=16", "--set", "judge.architecture.image_size=16"]
     assert main([*words, "--plan", *small]) == 0

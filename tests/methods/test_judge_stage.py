@@ -138,7 +138,7 @@ def test_crops_are_shifted_by_at_most_so_many_pixels_and_turned(trained):
     assert quarters == {0, 1, 2, 3}
 
 
-def test_the_hand_made_crops_are_told_apart():
+def test_the_hand_made_crops_are_distinct():
     cohort = made.cohort()
     images = to_unit(cohort.baseline[:, 4:-4, 4:-4])
     assert made.which(images) == list(range(18))

@@ -75,9 +75,9 @@ def test_every_reports_state_is_asked_for_the_mean_of_its_words(tokenizer):
     reports = [[20, end], [21, 22, 22, end], [end]]
     batch = rewriting(reports, [[30], [31], [32]], [[1.0]] * 3, tokenizer)
     targets = torch.eye(len(tokenizer))[batch.targets]
-    starts, told = words_told(batch, targets)
+    starts, found = words_told(batch, targets)
     assert starts.tolist() == [0, 2, 6]
-    for row, report in zip(told, reports, strict=True):
+    for row, report in zip(found, reports, strict=True):
         shares = {word: report.count(word) / len(report) for word in report}
         assert {int(word): float(row[word]) for word in row.nonzero()[:, 0]} == shares
 
@@ -160,7 +160,7 @@ def test_probes_are_measured_on_records_that_they_were_not_fitted_on(monkeypatch
     assert found["age"] < 0.3
 
 
-def test_what_a_report_does_not_tell_is_a_class_of_its_own():
+def test_what_a_report_names_no_cohort_is_a_class_of_its_own():
     assert told_code({}, "gender") == NOT_TOLD
     assert told_code({"SCT_PRE_ATT": 7}, "SCT_PRE_ATT") == NOT_TOLD
     assert told_code({"SCT_PRE_ATT": 2}, "SCT_PRE_ATT") == 2

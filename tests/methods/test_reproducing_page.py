@@ -54,8 +54,8 @@ def stated(page: str) -> dict[str, dict[str, Any]]:
 def contradictions(page: str, presets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return where the page and a preset disagree, in words."""
     found = []
-    for preset, told in stated(page).items():
-        for path, value in told.items():
+    for preset, shown in stated(page).items():
+        for path, value in shown.items():
             real = presets[preset].get(path, "nothing")
             same = real == value if not isinstance(value, str) else str(real) == value
             if not (same or (isinstance(real, float) and real == float(value))):
@@ -89,9 +89,11 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def test_every_value_on_the_page_is_the_presets(page, presets):
-    told = stated(page)
+    shown = stated(page)
     assert len({point for point, _, _ in cells(page)}) > 35
-    assert {preset: len(found) > 10 for preset, found in told.items()} == dict.fromkeys(told, True)
+    assert {preset: len(found) > 10 for preset, found in shown.items()} == dict.fromkeys(
+        shown, True
+    )
     assert contradictions(page, presets) == []
 
 

@@ -32,7 +32,7 @@ def warnings(folder: Path, *overrides: str, known: int | None = None) -> list[st
     cohort.write(folder / "C")
     for name in ("out", "checkpoints"):
         (folder / name).mkdir()
-    told: list[str] = []
+    seen: list[str] = []
     context = open_context(
         settings=resolve("tiny", None, [*TINY, *overrides]).config,
         values={},
@@ -41,13 +41,13 @@ def warnings(folder: Path, *overrides: str, known: int | None = None) -> list[st
         outputs={None: folder / "out"},
         checkpoints=folder / "checkpoints",
         world=LocalWorld(),
-        warn=told.append,
+        warn=seen.append,
     )
     assert [step.index for step in vae.run(context)][-1] == 2
-    return [line for line in told if "taught nothing" in line]
+    return [line for line in seen if "taught nothing" in line]
 
 
-def test_batches_without_enough_complete_crops_are_told_once(tmp_path):
+def test_batches_without_enough_complete_crops_are_reported_once(tmp_path):
     (line,) = warnings(tmp_path, "vae.validate_every=1", known=2)
     assert line.startswith("vae.alignment.weight 1.0 taught nothing for a while: no batch had 3 ")
 

@@ -123,7 +123,7 @@ class Record:
 
 
 def _unfit(faults: Sequence[Fault]) -> str | None:
-    """Return why nothing could be told from these faults' tests; None if they pass as they are."""
+    """Return why nothing follows from these faults' tests; None if they pass as they are."""
     tests = sorted({test for fault in faults for test in fault.tests})
     _progress(f"running {len(tests)} test files without a fault first")
     with copied() as copy:

@@ -165,11 +165,11 @@ def ran(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("survivors", "status"), [(0, 0), (1, 0), (2, 1)])
 def test_the_score_decides_the_exit_status(ran, capsys, survivors, status):
     assert ran(survivors)[0] == status
-    told = capsys.readouterr()
-    assert f"{20 - survivors} of  20: {1 - survivors / 20:.1%}, 95% wanted" in told.out
+    captured = capsys.readouterr()
+    assert f"{20 - survivors} of  20: {1 - survivors / 20:.1%}, 95% wanted" in captured.out
     for fault in TABLE[:survivors]:
-        assert f"survived: {fault.name} ({fault.file})\n    {fault.means}" in told.out
-    assert "[20/20]" in told.err
+        assert f"survived: {fault.name} ({fault.file})\n    {fault.means}" in captured.out
+    assert "[20/20]" in captured.err
 
 
 def test_json_holds_every_outcome(ran, capsys):
@@ -196,7 +196,7 @@ def test_an_outcome_of_other_sources_does_not_count(ran, monkeypatch):
     assert len(ran(0)[1]) == 20
 
 
-def test_nothing_is_told_while_the_tests_fail_without_a_fault(ran, monkeypatch, capsys):
+def test_nothing_is_reported_while_the_tests_fail_without_a_fault(ran, monkeypatch, capsys):
     assert ran(0, TABLE[0].name)[0] == 0
     monkeypatch.setattr(runner, "run_tests", lambda *_a: Outcome("caught", "tests.a::test_b"))
     assert runner.main(["--again", "--record=/nonexistent/record", TABLE[0].name]) == 2

@@ -110,9 +110,9 @@ def test_checkpoints_of_a_worker_group_are_whole(place):
 
 def test_a_loss_that_breaks_on_one_rank_stops_both_at_that_step(place):
     for rank in range(2):
-        told = (place.folder / f"diverging_language-{rank}.txt").read_text()
-        assert f"not finite at step {bodies.KILLED_AT}" in told
-        assert ("nan" in told) == (rank == 1)
+        text = (place.folder / f"diverging_language-{rank}.txt").read_text()
+        assert f"not finite at step {bodies.KILLED_AT}" in text
+        assert ("nan" in text) == (rank == 1)
 
 
 def test_a_rank_asked_to_stop_takes_the_other_along_and_leaves_a_checkpoint(place):

@@ -107,8 +107,8 @@ def interrupted_vae(context: StageContext) -> Iterator[Step]:
     def wait(state: TrainState) -> None:
         if context.world.leads and state.step == KILLED_AT and not marker.exists():
             marker.touch()
-            with stop_requests() as told_to_stop:
-                _patiently(told_to_stop)
+            with stop_requests() as stop_requested:
+                _patiently(stop_requested)
 
     yield from _with_sgd(vae, context, wait)
 
@@ -258,7 +258,7 @@ def make_cohort(folder: Path, size: int = 24) -> Path:
     known = random.random(count) < 0.6
     known[:6] = True
     label[:6] = [0, 1, 0, 1, 0, 1]
-    told = random.random(count) < 0.7
+    found = random.random(count) < 0.7
     table = pd.DataFrame(
         {
             "case_id": [f"c{i:03d}" for i in range(count)],
@@ -269,7 +269,7 @@ def make_cohort(folder: Path, size: int = 24) -> Path:
             "label": np.where(known, label, np.nan),
             "months": 12.0,
             "spacing_mm": 0.5,
-            "SCT_PRE_ATT": np.where(told, random.integers(1, 4, count), np.nan),
+            "SCT_PRE_ATT": np.where(found, random.integers(1, 4, count), np.nan),
             "SCT_EPI_LOC": random.integers(1, 7, count).astype(float),
             "SCT_MARGINS": random.integers(1, 4, count).astype(float),
             "SCT_LONG_DIA": first,

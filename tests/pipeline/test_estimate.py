@@ -1,4 +1,4 @@
-"""A recorded artifact tells what another costs only where their counts are of one order."""
+"""A recorded artifact predicts another's cost only if their counts are of one order."""
 
 from dataclasses import replace
 

@@ -17,7 +17,7 @@ KEY = "ab" * 32
 
 @pytest.fixture
 def url(s3_server, tmp_path, monkeypatch, request) -> str:
-    """An empty prefix; the machine is told apart by its cache."""
+    """An empty prefix; the machine is identified by its cache."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
@@ -183,9 +183,9 @@ def test_a_server_that_overwrites_is_refused(url, monkeypatch):
 
 def test_a_dead_server_is_one_line(url, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(StoreError, match=r"^store s3://bucket/.* does not answer \(") as told:
+    with pytest.raises(StoreError, match=r"^store s3://bucket/.* does not answer \(") as raised:
         open_store(url)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_bucket_that_is_not_there_is_one_line(url):

@@ -17,6 +17,6 @@ def test_an_interval_over_seeds_ends_where_the_metric_does_and_only_there():
 
 def test_a_mean_over_seeds():
     assert mean_over_seeds([0.5]) == {"mean": 0.5, "low": None, "high": None}
-    told = mean_over_seeds([0.0, 1.0, 2.0])
+    found = mean_over_seeds([0.0, 1.0, 2.0])
     # t(0.975, 2) = 4.3027, standard error 1/sqrt(3)
-    assert told["high"] == pytest.approx(1 + 4.3027 / 3**0.5, rel=1e-4)
+    assert found["high"] == pytest.approx(1 + 4.3027 / 3**0.5, rel=1e-4)

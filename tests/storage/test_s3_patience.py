@@ -120,8 +120,8 @@ def test_what_the_server_says_is_handed_on_at_once(clock):
 
 
 def client_error(status: int, code: str) -> ClientError:
-    told = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return ClientError(told, "PutObject")
+    found = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(found, "PutObject")
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_only_what_may_pass_by_itself_counts_as_away(error, away):
     assert is_away(translated) is (away and isinstance(error, ClientError))
 
 
-@pytest.mark.parametrize("told", ["soon", "-1", "inf"])
-def test_a_limit_that_is_no_number_of_seconds_is_refused(monkeypatch, told):
-    monkeypatch.setenv(PATIENCE_VARIABLE, told)
+@pytest.mark.parametrize("text", ["soon", "-1", "inf"])
+def test_a_limit_that_is_no_number_of_seconds_is_refused(monkeypatch, text):
+    monkeypatch.setenv(PATIENCE_VARIABLE, text)
     with pytest.raises(InputError, match=PATIENCE_VARIABLE):
         Patience(URL)
 

@@ -1,4 +1,4 @@
-"""Two short runs tell what a long one costs, if costs are what they are said to be."""
+"""Two short runs show what a long one costs, if costs are what they are said to be."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How many arms a design has, and what a fraction can tell apart."""
+"""How many arms a design has, and what a fraction can separate."""
 
 import itertools
 import time
@@ -77,7 +77,7 @@ def test_fractions_are_as_small_as_the_tables_say(count, resolution, runs):
 
 
 @given(st.integers(3, 8), st.integers(3, 5))
-def test_aliases_are_what_the_runs_cannot_tell_apart(count, resolution):
+def test_aliases_are_what_the_runs_cannot_separate(count, resolution):
     names = [f"t{n}" for n in range(count)]
     fraction = make_fraction(names, resolution)
     table = dict(zip(names, signs(fraction).T, strict=True))

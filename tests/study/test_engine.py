@@ -1,4 +1,4 @@
-"""Resumed = uninterrupted, for every sampler; what Optuna is told is what happened."""
+"""Resumed = uninterrupted, for every sampler; what Optuna gets is what happened."""
 
 import json
 import subprocess
@@ -45,11 +45,11 @@ def uninterrupted(search) -> list[dict]:
 
 
 def step(engine: Engine, number: int) -> dict:
-    """Propose, and tell a whole batch when it is complete, last first."""
+    """Propose, and report a whole batch when it is complete, last first."""
     point = dict(engine.propose(number).point)
     if (number + 1) % engine.search.batch == 0:
-        for told in reversed(range(engine.batch_start(number), number + 1)):
-            engine.tell(told, outcome(told, engine.proposals[told].point))
+        for found in reversed(range(engine.batch_start(number), number + 1)):
+            engine.tell(found, outcome(found, engine.proposals[found].point))
     return point
 
 
@@ -64,8 +64,8 @@ def test_resumed_is_uninterrupted(sampler):
             for proposal in engine.proposals:
                 written = json.loads(json.dumps(proposal.to_mapping()))
                 resumed.admit(type(proposal).from_mapping(proposal.number, written))
-            for told, known in engine.outcomes.items():
-                resumed.tell(told, known)
+            for found, known in engine.outcomes.items():
+                resumed.tell(found, known)
             engine = resumed
         assert step(engine, number) == whole[number]
 
@@ -108,11 +108,11 @@ def test_one_sampler_for_all_proposals_would_not_resume():
     assert run([range(12)]) != run([range(9), range(9, 12)])
 
 
-def test_tpe_learns_from_what_it_is_told():
+def test_tpe_learns_from_what_it_is_given():
     assert uninterrupted(spec("tpe"))[8:] != uninterrupted(spec("random"))[8:]
 
 
-def test_a_batch_waits_for_the_one_before_and_its_order_of_telling_is_nothing():
+def test_a_batch_waits_for_the_one_before_and_its_order_of_reporting_is_nothing():
     search = spec("tpe")
     engine = Engine(search)
     for number in range(4):
@@ -131,7 +131,7 @@ def test_an_asynchronous_search_waits_for_nobody():
     assert len(engine.proposals) == 10
 
 
-def test_asking_twice_gives_the_same_and_telling_twice_changes_nothing():
+def test_asking_twice_gives_the_same_and_reporting_twice_changes_nothing():
     engine = Engine(spec("tpe"))
     first = engine.propose(0)
     assert engine.propose(0) is first
@@ -154,7 +154,7 @@ def test_a_failure_may_be_replaced_by_its_retry():
     engine.propose(2)
 
 
-def test_optuna_is_told_pruned_for_what_asha_stopped():
+def test_optuna_gets_pruned_for_what_asha_stopped():
     engine = Engine(spec("tpe", order="asynchronous"))
     for number in range(4):
         engine.propose(number)

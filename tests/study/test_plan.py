@@ -101,7 +101,7 @@ def test_a_store_of_everything_leaves_nothing_to_do(tmp_path):
     assert all(stage.distinct == stage.in_store for stage in found.stages)
 
 
-def test_the_most_alike_artifact_tells_the_cost(tmp_path):
+def test_the_most_alike_artifact_gives_the_cost(tmp_path):
     store = open_store(str(tmp_path / "store"))
     study = spec(seeds=3)
     full, no_align = ablation_trials(study, toy.configurator(study))[:2]
@@ -113,7 +113,7 @@ def test_the_most_alike_artifact_tells_the_cost(tmp_path):
 
 
 @pytest.mark.parametrize(("sets", "source"), [(6, "recorded"), (7, "calibration")])
-def test_artifacts_of_another_order_tell_no_cost(tmp_path, sets, source):
+def test_artifacts_of_another_order_give_no_cost(tmp_path, sets, source):
     store = open_store(str(tmp_path / "store"))
     study = spec(seeds=1)
     for trial in ablation_trials(study, toy.configurator(study)):
@@ -134,7 +134,7 @@ def test_artifacts_of_other_source_are_flagged(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["COMMIT", "attempts/*/manifest.json"])
-def test_a_damaged_artifact_is_refused_where_it_is_needed_and_tells_no_cost(tmp_path, place):
+def test_a_damaged_artifact_is_refused_where_it_is_needed_and_gives_no_cost(tmp_path, place):
     store = open_store(str(tmp_path / "store"))
     study = spec(seeds=1)
     for trial in ablation_trials(study, toy.configurator(study)):

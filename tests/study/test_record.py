@@ -50,7 +50,7 @@ def opened(folder: Path, spec: StudySpec, **more) -> StudyRecord:
 
 
 def work(record: StudyRecord, trial: Trial) -> None:
-    """What a driver tells of one trial."""
+    """What a driver records of one trial."""
     name = trial.trial
     record.start(name)
     record.stage(
@@ -244,7 +244,7 @@ def test_a_finished_ablation_takes_more_seeds_and_a_search_more_trials(tmp_path)
     assert extended["points"] == longer["points"]
 
 
-def test_the_opening_tells_which_combinations_each_arm_stands_for(tmp_path):
+def test_the_opening_names_which_combinations_each_arm_stands_for(tmp_path):
     """Of toggles that set one value, both together are the first: merged, and not lost."""
     toggles = {
         "align": {"encoder.align.weight": 0},
@@ -274,7 +274,7 @@ def test_a_changed_study_is_refused(tmp_path):
         opened(tmp_path, search(sampler="random"))
 
 
-def test_failures_divergence_and_pruning_are_told_as_what_they_are(tmp_path):
+def test_failures_divergence_and_pruning_are_named_as_what_they_are(tmp_path):
     spec = toy.search_spec(num_trials=4, stop_early=ASHA, confirm_seeds=1)
     with opened(tmp_path, spec) as record:
         one, two, three, four = (t.trial for t in record.next_trials(4))
@@ -319,7 +319,7 @@ def test_a_duplicate_proposal_reuses_the_trial(tmp_path):
     assert not replay(spec, read_events(LocalStorage(tmp_path), spec.name))
 
 
-def test_a_rung_told_twice_keeps_its_decision(tmp_path):
+def test_a_rung_repeated_keeps_its_decision(tmp_path):
     spec = toy.search_spec(num_trials=8, order="asynchronous", stop_early=ASHA)
     with opened(tmp_path, spec) as record:
         names = [t.trial for t in record.next_trials(4)]
@@ -405,7 +405,7 @@ def test_a_ledger_whose_opening_names_no_warm_trials_is_read_as_it_stands(tmp_pa
     append = Writer.append
 
     def as_before(self, identity, body=None):
-        kept = {name: told for name, told in (body or {}).items() if name != "warm"}
+        kept = {name: found for name, found in (body or {}).items() if name != "warm"}
         return append(self, identity, kept)
 
     monkeypatch.setattr(Writer, "append", as_before)

@@ -26,12 +26,12 @@ def test_the_same_cases_elsewhere_are_the_same_cohort(tmp_path):
 
 def test_other_cases_are_refused_with_both_cohorts_named(tmp_path):
     other = cohort(tmp_path / "other", "b" * 64)
-    with pytest.raises(InputError, match=r"other: holds other cases \(b{12}\)") as told:
+    with pytest.raises(InputError, match=r"other: holds other cases \(b{12}\)") as raised:
         require_same_cohort(begun(cohort_fingerprint="a" * 64), other)
-    assert "(aaaaaaaaaaaa, then in /old/C)" in str(told.value)
+    assert "(aaaaaaaaaaaa, then in /old/C)" in str(raised.value)
 
 
-def test_a_new_study_and_one_whose_ledger_does_not_tell_take_any_cohort(tmp_path):
+def test_a_new_study_and_one_whose_ledger_names_no_cohort_take_any_cohort(tmp_path):
     other = cohort(tmp_path / "other", "b" * 64)
     assert require_same_cohort(StudyView("parts"), other) == "b" * 64
     assert require_same_cohort(begun(), other) == "b" * 64

@@ -262,7 +262,7 @@ def with_rung(method: str, **rung):
         ("judge", "validation_auroc", 1, r"judge reports no metric .* do: probe \(probe_auroc\)"),
     ],
 )
-def test_a_rung_that_no_trial_would_be_told_of_is_refused(stage, metric, fraction, message):
+def test_a_rung_that_no_trial_would_reach_is_refused(stage, metric, fraction, message):
     spec = with_rung("namd", stage=stage, metric=metric, fraction=fraction)
     with pytest.raises(ConfigError, match=message) as caught:
         Configurator(spec).check()
@@ -280,7 +280,7 @@ def test_the_rungs_on_offer_are_what_stages_of_a_search_report():
         module = Path(__file__).parents[2] / stages[stage].partition(":")[0].replace(".", "/")
         source = module.with_suffix(".py").read_text()
         if stage == "finetune":
-            source += module.with_name("quick_draws.py").read_text()
+            source += (module.parents[1] / "shared" / "quick_draws.py").read_text()
         assert all(f'"{metric}"' in source for metric in metrics)
 
 

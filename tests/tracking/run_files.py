@@ -40,11 +40,11 @@ class RunFile:
 
     @property
     def content(self) -> tuple:
-        told = {k: v for k, v in self.summary.items() if not k.startswith("_")}
-        told = json.dumps(told, sort_keys=True)
+        found = {k: v for k, v in self.summary.items() if not k.startswith("_")}
+        found = json.dumps(found, sort_keys=True)
         config = json.dumps(self.config, sort_keys=True)
         who = (self.run_id, self.name, self.group, self.job_type, self.tags)
-        return (*who, config, str(self.history), told, tuple(self.artifacts), self.exit_code)
+        return (*who, config, str(self.history), found, tuple(self.artifacts), self.exit_code)
 
 
 def read_runs(folder: Path) -> dict[str, RunFile]:
@@ -61,12 +61,12 @@ def read_run(path: Path) -> RunFile:
         record = wandb_internal_pb2.Record.FromString(data)
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            told = record.run
-            run.run_id, run.name, run.group = told.run_id, told.display_name, told.run_group
-            run.job_type, run.host, run.tags = told.job_type, told.host, tuple(told.tags)
-            run.project, run.entity = told.project, told.entity
-            run.notes, run.sweep = told.notes, told.sweep_id
-            update(run.config, told.config.update)
+            found = record.run
+            run.run_id, run.name, run.group = found.run_id, found.display_name, found.run_group
+            run.job_type, run.host, run.tags = found.job_type, found.host, tuple(found.tags)
+            run.project, run.entity = found.project, found.entity
+            run.notes, run.sweep = found.notes, found.sweep_id
+            update(run.config, found.config.update)
         elif kind == "config":
             update(run.config, record.config.update)
         elif kind == "summary":

@@ -9,26 +9,26 @@ from namd.tracking.protocol import Tracker
 
 
 class Inner:
-    """A tracker that keeps what it is told, and fails or hangs when asked to."""
+    """A tracker that keeps what it receives, and fails or hangs when asked to."""
 
     def __init__(self, error=None, gate=None) -> None:
-        self.told, self.error, self.gate, self.abandoned = [], error, gate, False
+        self.received, self.error, self.gate, self.abandoned = [], error, gate, False
 
     def event(self, trial, attempt, transition, body):
         if self.gate is not None:
             self.gate.wait()
         if self.error is not None:
             raise self.error
-        self.told.append(transition)
+        self.received.append(transition)
 
     def step(self, label, key, index, total, metrics):
-        self.told.append(index)
+        self.received.append(index)
 
     def table(self, rows, effects=()):
-        self.told.append("table")
+        self.received.append("table")
 
     def close(self):
-        self.told.append("close")
+        self.received.append("close")
 
     def abandon(self):
         self.abandoned = True
@@ -45,7 +45,7 @@ def test_calls_arrive_in_order_and_close_waits_for_them():
     tracker.table([])
     tracker.close()
     tracker.close()
-    assert inner.told == ["opened", 1, "table", "close"]
+    assert inner.received == ["opened", 1, "table", "close"]
     assert not warnings
     assert not inner.abandoned
 
@@ -57,7 +57,7 @@ def test_a_failing_tracker_costs_one_warning():
         for _ in range(5):
             tracker.event(None, 1, "opened", {})
         tracker.close()
-        assert inner.told == []
+        assert inner.received == []
         assert len(warnings) == 1
         assert "publish" in warnings[0]
 

@@ -169,8 +169,8 @@ def flat(value, prefix=""):
 
 
 def test_overrides_are_cleaned_by_the_end_of_their_path():
-    told = {"vae.architecture.weights": "/w/MRN-1", "cohort": "MRN-1", "precision": "bf16"}
-    assert clean(told) == {"vae.architecture.weights": GONE, "cohort": GONE, "precision": "bf16"}
+    found = {"vae.architecture.weights": "/w/MRN-1", "cohort": "MRN-1", "precision": "bf16"}
+    assert clean(found) == {"vae.architecture.weights": GONE, "cohort": GONE, "precision": "bf16"}
     assert clean({"cohort": "phantom", "perceptual.source": "lpips"}) == {
         "cohort": "phantom",
         "perceptual.source": "lpips",

@@ -14,10 +14,10 @@ from namd.tracking.wandb_writer import WandbWriter
 
 
 class Nobody:
-    def event(self, *told):
+    def event(self, *record):
         pass
 
-    def step(self, *told):
+    def step(self, *record):
         pass
 
 
@@ -26,9 +26,9 @@ def test_a_study_is_published_from_its_store_alone(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_DIR", raising=False)
     with opened(tmp_path, ablation(1), Nobody()) as record:
         drive(record, Nobody())
-    told = publish_study(str(tmp_path), "toys", "offline")
-    assert told["records"] == len(list(records(tmp_path, "toys")))
-    assert told["folder"] == str(tmp_path / "studies" / "toys" / "wandb")
+    found = publish_study(str(tmp_path), "toys", "offline")
+    assert found["records"] == len(list(records(tmp_path, "toys")))
+    assert found["folder"] == str(tmp_path / "studies" / "toys" / "wandb")
     assert len(read_runs(tmp_path)) == 5
     assert list(ledger_records(str(tmp_path), "toys")) == list(records(tmp_path, "toys"))
 

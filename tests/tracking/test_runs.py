@@ -88,8 +88,8 @@ def test_effects_stand_in_the_artifact_only_where_a_design_has_them():
         tracker.event(None, 1, "opened", {"specification": {"name": "toys"}})
         tracker.table(ROWS, *effects)
         tracker.close()
-        ((_, told, _),) = writer.runs.values()
-        return told
+        ((_, found, _),) = writer.runs.values()
+        return found
 
     assert tables().keys() == {"table"}
     assert tables(effects)["effects"] == [
@@ -161,13 +161,13 @@ class Both:
     def __init__(self, *trackers):
         self.trackers = trackers
 
-    def event(self, *told):
+    def event(self, *record):
         for tracker in self.trackers:
-            tracker.event(*told)
+            tracker.event(*record)
 
-    def step(self, *told):
+    def step(self, *record):
         for tracker in self.trackers:
-            tracker.step(*told)
+            tracker.step(*record)
 
 
 def test_nothing_that_names_a_person_or_a_machine_is_shown(tmp_path):
@@ -190,13 +190,13 @@ def test_texts_and_mappings_are_cleaned_but_not_emptied():
 def test_a_trial_that_failed_over_a_case_does_not_name_it(case):
     coverage = Coverage("draws-test", [case, f"{case}x"], [0, 12])
     coverage.add([case], [0])
-    with pytest.raises(StageError) as told:
+    with pytest.raises(StageError) as raised:
         coverage.require()
-    assert case in str(told.value)
+    assert case in str(raised.value)
     reducer = StudyRuns()
     reducer.event("t", 0, "queued", {"arm": "full", "proposal": None, "seed": 0, "overrides": {}})
     reducer.event("t", 1, "started", {})
-    content = reducer.event("t", 1, "failed", {"reason": str(told.value)})
+    content = reducer.event("t", 1, "failed", {"reason": str(raised.value)})
     assert content.summary["reason"] == (
         "draws-test: pairs (a case, k=0), (a case, k=12), (a case, k=12) did not return"
     )

@@ -93,9 +93,9 @@ def test_run_files_say_what_the_ledger_says(study):
     for key, run in stages.items():
         label = run.config["stage"]
         lines = steps_of_key(StageName(label), key)
-        told = [(line["index"], line["loss"]) for line in lines if line["loss"] is not None]
+        found = [(line["index"], line["loss"]) for line in lines if line["loss"] is not None]
         shown = [(step, line["loss"]) for step, line in run.history if "loss" in line]
-        assert shown == told
+        assert shown == found
         assert any("draws" in line for _, line in run.history) == (label == "scores")
     (whole,) = [r for r in runs.values() if r.job_type == "study"]
     assert whole.artifacts == ["toys-table"]
@@ -194,9 +194,9 @@ def test_online_without_a_network_the_files_are_written_offline(tmp_path, monkey
     start = time.monotonic()
     with opened(tmp_path / "ledger", spec, tracker) as record:
         drive(record, tracker)
-    told = time.monotonic() - start
+    found = time.monotonic() - start
     tracker.close()
-    assert told < 10
+    assert found < 10
     assert time.monotonic() - start < 130
     assert writer.mode == "offline" or warnings
     if not warnings:
@@ -211,8 +211,8 @@ from namd.tracking.wandb_tracker import WandbTracker
 from namd.tracking.wandb_writer import WandbWriter
 
 writer = WandbWriter(Path(sys.argv[1]))
-told = []
-tracker = BackgroundTracker(WandbTracker(writer), told.append, patience_s=20)
+warnings = []
+tracker = BackgroundTracker(WandbTracker(writer), warnings.append, patience_s=20)
 
 def work(trial):
     tracker.event(trial, 0, "queued", {"arm": "full", "proposal": None, "seed": 0, "overrides": {}})
@@ -228,7 +228,7 @@ if sys.argv[2] == "kill":
 work("b" * 20)
 tracker.close()
 assert "torch" not in sys.modules
-print(len(told))
+print(len(warnings))
 """
 
 

@@ -1,4 +1,4 @@
-"""Toy studies with a ledger, driven the way a study's driver does it, told to a tracker."""
+"""Toy studies with a ledger, driven the way a study's driver does it, sent to a tracker."""
 
 from pathlib import Path
 
@@ -23,8 +23,8 @@ def ablation(seeds: int = 2, **more) -> StudySpec:
     design = {"design": "leave-one-out", "toggles": TOGGLES}
     base = {"method": "toy", "cohort": f"{HOME}/cohorts/lung", "store": f"{HOME}/store"}
     question = "Does it help?"
-    told = {"name": "toys", "question": question, "base": base, "seeds": seeds} | more
-    return parse_study({**told, "ablation": design})
+    found = {"name": "toys", "question": question, "base": base, "seeds": seeds} | more
+    return parse_study({**found, "ablation": design})
 
 
 def search() -> StudySpec:
@@ -41,7 +41,7 @@ def steps_of_key(stage: StageName, key: str) -> list[dict]:
     return [*lines, {"index": count + 1, "loss": None}]
 
 
-def tell_steps(tracker, label: str, key: str) -> None:
+def send_steps(tracker, label: str, key: str) -> None:
     for line in steps_of_key(StageName(label), key):
         metrics = {"loss": float("nan") if line["loss"] is None else line["loss"]}
         tracker.step(label, key, line["index"], 4, metrics)
@@ -88,7 +88,7 @@ def _work(record: StudyRecord, trial, tracker, built: set[str], fails: bool) -> 
 def _stage(record, name, label, key, tracker, built) -> None:
     cached = key in built
     if not cached:
-        tell_steps(tracker, label, key)
+        send_steps(tracker, label, key)
         built.add(key)
     seconds = 0.0 if cached else 2.0
     stage = StageName(label, family=label)

@@ -99,13 +99,13 @@ def test_a_validation_that_is_not_finite_ends_the_training(tmp_path: Path, keep:
     settings = dataclasses.replace(SETTINGS, keep=keep)
 
     def trained(losses: list[float], name: str) -> list[Progress]:
-        told, data = iter(losses), toy.rows()
+        found, data = iter(losses), toy.rows()
         training = toy.state(settings)
         return list(
             fit(
                 training,
                 lambda step: (step, data),
-                lambda: {"validation_loss": next(told)},
+                lambda: {"validation_loss": next(found)},
                 tmp_path / name,
             )
         )

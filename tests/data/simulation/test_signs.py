@@ -50,7 +50,7 @@ def test_spicules_reach_beyond_the_border_and_no_farther_than_said():
     ring = (mask == 0) & (distance < reach)
     changed = (after[ring] - before[ring]) > 300
     assert 0.1 < changed.mean() < 0.8
-    # A core is all inside: the ring tells the two signs apart.
+    # A core is all inside: the ring separates the two signs.
     core_before, core_after, *_ = draw(core=True)
     assert ((core_after[ring] - core_before[ring]) > 300).mean() < 0.05
 

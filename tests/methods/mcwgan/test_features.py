@@ -38,16 +38,16 @@ def context_of(folder: Path, cohort: Cohort) -> StageContext:
 @pytest.fixture
 def noted(monkeypatch, tmp_path):
     """A run whose training is left out; what it was given."""
-    told = {}
+    seen = {}
 
     def fit(state, batches, validate, _folder) -> Iterator[object]:
-        told.update(state=state, batches=batches, validate=validate)
+        seen.update(state=state, batches=batches, validate=validate)
         state.objective.eval()
         return iter(())
 
     monkeypatch.setattr(stage, "fit", fit)
     list(stage.run(context_of(tmp_path, made.cohort())))
-    return told | {"out": tmp_path / "out"}
+    return seen | {"out": tmp_path / "out"}
 
 
 def labelled(split):

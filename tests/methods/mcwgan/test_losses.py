@@ -72,8 +72,8 @@ def test_the_penalty_trains_the_critic_and_leaves_the_images_alone():
 def test_the_gap_is_low_if_the_critic_prefers_real_images():
     gap = verdict_gap(lambda x: x.mean((1, 2, 3)), REAL, DRAWN)
     assert float(gap) == pytest.approx(float(DRAWN.mean() - REAL.mean()), abs=1e-6)
-    told = verdict_gap(lambda x: -x.mean((1, 2, 3)), REAL + 5, REAL)
-    assert float(told) == pytest.approx(5, abs=1e-5)
+    found = verdict_gap(lambda x: -x.mean((1, 2, 3)), REAL + 5, REAL)
+    assert float(found) == pytest.approx(5, abs=1e-5)
 
 
 def test_the_critic_judges_each_image_by_itself():

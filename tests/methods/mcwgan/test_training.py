@@ -193,15 +193,15 @@ def noted(monkeypatch, tmp_path):
         world=LocalWorld(),
         warn=pytest.fail,
     )
-    told = {}
+    seen = {}
 
     def fit(state, batches, validate, folder):
-        told.update(state=state, batches=batches, validate=validate)
+        seen.update(state=state, batches=batches, validate=validate)
         return iter(())
 
     monkeypatch.setattr(training, "fit", fit)
     list(training.run(context))
-    return told
+    return seen
 
 
 def test_it_learns_from_train_pairs_and_each_baseline_has_its_own_followup(noted):

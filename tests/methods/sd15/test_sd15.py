@@ -97,7 +97,7 @@ def learned(reader) -> SimpleNamespace:
     )
     known = dict(zip(REPORTS, reader(REPORTS), strict=True))
     record = ReportContext(
-        lambda texts: torch.stack([known[told] for told in texts]), NullContext(16, reader([""]))
+        lambda texts: torch.stack([known[found] for found in texts]), NullContext(16, reader([""]))
     )
     record.reports = list(REPORTS)
     schedule = noise_schedule(NoiseScheduleSettings(prediction_type="v_prediction"))
