@@ -104,16 +104,30 @@ def named(tree: ast.AST, names: set[str]) -> list[str]:
     ]
 
 
+ALSO_NAMED = {
+    "namd/models/clip_null.py": {"pretrain"},
+    "namd/models/weights_settings.py": {"pretrain", "language"},
+    "namd/models/language.py": {"language"},
+    "namd/models/language_settings.py": {"language"},
+    "namd/methods/shared/quick_draws.py": {"drawn_diameter_crps_mm"},
+}
+"""Files that name a section where weights are looked for, or measure what a stage reports."""
+
+
 def test_a_method_s_own_stages_and_metrics_are_named_in_its_folder_alone():
-    assert {"probe", "finetune", "pretrain", "probe_auroc"} <= own_names()
-    names = own_names() - NOT_ONLY_A_STAGE
+    names = own_names()
+    assert {"probe", "finetune", "pretrain", "probe_auroc"} <= names
     for name, tree in sources():
         if not any(name.startswith(f"{METHODS_FOLDER}{method}/") for method in METHODS):
-            assert named(tree, names) == [], name
+            assert named(tree, names - ALSO_NAMED.get(name, set())) == [], name
 
 
-NOT_ONLY_A_STAGE = {"language", "pretrain", "drawn_diameter_crps_mm"}
-"""Also sections in which `namd.models` looks for weights, and what shared quick draws measure."""
+def test_a_file_that_names_a_method_s_own_section_still_does():
+    """An exemption that is no longer needed would let a name back in."""
+    for name, allowed in ALSO_NAMED.items():
+        tree = ast.parse((REPOSITORY / name).read_text(encoding="utf-8"))
+        for word in allowed:
+            assert named(tree, {word}), (name, word)
 
 
 @pytest.mark.parametrize(
