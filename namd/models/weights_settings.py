@@ -179,15 +179,16 @@ WEIGHTS: dict[str, ExternalWeight] = {
         ExternalWeight(
             name="flux",
             title="FLUX.1 [dev] transformer",
-            purpose="optional start of the row Flux, which is not here yet",
+            purpose="optional start of stage flux; reads latents of FLUX's own autoencoder",
             format="diffusers",
             licence="FLUX.1 [dev] non-commercial licence",
             gated=True,
-            fallback="a Flux transformer of the project's own size, from random weights",
+            fallback="set flux.architecture.weights to null: it starts from random weights",
             repository="black-forest-labs/FLUX.1-dev",
             folder="FLUX.1-dev",
             subfolder="transformer",
             classes=("FluxTransformer2DModel",),
+            config_path="flux.architecture.weights",
         ),
         ExternalWeight(
             name="lpips-vgg",

@@ -1,0 +1,1 @@
+"""Flux, a rectified-flow transformer on latents (Labs 2024)."""
