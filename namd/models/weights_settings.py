@@ -179,7 +179,7 @@ WEIGHTS: dict[str, ExternalWeight] = {
         ExternalWeight(
             name="flux",
             title="FLUX.1 [dev] transformer",
-            purpose="optional start of stage flux; reads latents of FLUX's own autoencoder",
+            purpose="optional start of the row Flux; reads latents of FLUX's own autoencoder",
             format="diffusers",
             licence="FLUX.1 [dev] non-commercial licence",
             gated=True,

@@ -299,7 +299,10 @@ def test_a_preset_lists_only_weights_that_a_stage_of_it_reads(preset):
     assert unread <= every - {status.name for status in listed}
 
 
-OF_OTHERS = {"paper": {"clip-text", "sd15-clip"}, "paper-authors-code": {"sd15-clip"}}
+OF_OTHERS = {
+    "paper": {"clip-text", "sd15-clip", "flux"},
+    "paper-authors-code": {"sd15-clip", "flux"},
+}
 """What these presets of NAMD do not read: another preset or another method does."""
 
 

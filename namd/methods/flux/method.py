@@ -10,6 +10,7 @@ docs/methods.md has the rest.
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from namd.config.errors import InputError
 from namd.data.schema import EHR_FEATURES
@@ -33,7 +34,7 @@ BODIES = "namd.methods.flux"
 def stages(config: FluxConfig) -> tuple[Stage, ...]:
     """Return the plain autoencoder's stages, the flow's training, then what every method has."""
     flow = Stage(
-        family="flux",
+        family="flux_transformer",
         code_version=1,
         role="train",
         body=f"{BODIES}.training:run",
@@ -50,7 +51,7 @@ def stages(config: FluxConfig) -> tuple[Stage, ...]:
         config.evaluate,
         drawer=DrawerCode(f"{BODIES}.drawing:FluxDrawer", code_version=1),
         reads=("image", "precision", "draws", "flux.guidance", "flux.baseline_latent"),
-        upstream=("vae", "flux"),
+        upstream=("vae", "flux_transformer"),
         columns=(*CROPS, *EHR_FEATURES),
     )
     return (
@@ -83,7 +84,7 @@ def demands(config: FluxConfig) -> CohortDemands:
     return CohortDemands(
         config.image.size,
         diameters=config.features.normalisation == "standardised",
-        turned=config.image.rotations in STATED,
+        turned=config.image.rotations in STATED_ANGLES,
     )
 
 
@@ -92,15 +93,19 @@ def _require_fitting(config: FluxConfig) -> None:
     configured = config.flux.architecture.weights
     if configured is None or (folder := locate("flux", configured)) is None:
         return
-    width = json.loads((folder / "config.json").read_text()).get("in_channels")
     channels = config.vae.architecture.latent_channels
     if (named := config.vae.architecture.weights) is not None:
         if (other := locate("sd15-vae", named)) is None:
             return
-        channels = json.loads((other / "config.json").read_text()).get("latent_channels")
-    needed = PATCH**2 * channels * config.latents.fold**2
-    if width != needed:
-        raise InputError(misfit(configured, width, needed))
+        channels = _published(other).get("latent_channels", channels)
+    width = PATCH**2 * channels * config.latents.fold**2
+    guided = config.flux.guidance is not None
+    if problem := misfit(configured, _published(folder), width, guided):
+        raise InputError(problem)
+
+
+def _published(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "config.json").read_text()))
 
 
 METHOD = Method(
@@ -116,6 +121,6 @@ METHOD = Method(
     demands=demands,
     rung_metrics={
         "reconstruction-validation": {"psnr": "max"},
-        "flux": {"drawn_diameter_crps_mm": "min"},
+        "flux_transformer": {"drawn_diameter_crps_mm": "min"},
     },
 )

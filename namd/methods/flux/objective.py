@@ -1,6 +1,5 @@
 """What the transformer learns, and the batches it learns from."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +16,12 @@ from namd.methods.flux.record import RecordTokens
 from namd.methods.flux.settings import FluxSettings
 from namd.methods.flux.transformer import packed, token_positions, unpacked
 from namd.methods.shared.latents import PairedLatents
-from namd.train.loop import autocast
 from namd.train.order import CaseOrder
 from namd.train.workers import World
 from namd.train.world import share_of
 
-NAME = "flux"
+NAME = "flux_transformer"
+"""The stage."""
 VALIDATION_LEVELS = 4
 VALIDATION_CASES = 512
 VALIDATION_BATCH = 64
@@ -38,6 +37,7 @@ class FlowBatch:
         levels: s of each case.
         condition: Scaled latents of the baseline.
         record: Numbers of the records, zeros where the record is dropped.
+        cases: Numbers of the cases.
     """
 
     clean: Float[Tensor, "B C h w"]
@@ -45,6 +45,7 @@ class FlowBatch:
     levels: Float[Tensor, " B"]
     condition: Float[Tensor, "B C h w"]
     record: Float[Tensor, "B F"]
+    cases: np.ndarray
 
 
 class RectifiedFlow(nn.Module):
@@ -176,18 +177,4 @@ class FlowBatches:
             baseline.sample(own) if sampled else baseline.mean,
             self.record[cases] * keep[:, None],
         )
-        return FlowBatch(*(tensor.to(self.world.device) for tensor in tensors))
-
-
-def validator(
-    objective: RectifiedFlow, batches: list[FlowBatch], precision: str, device: str
-) -> Callable[[], dict[str, float]]:
-    """Return a function that measures the mean error over fixed batches."""
-
-    def validate() -> dict[str, float]:
-        with autocast(precision, device):
-            losses = [(float(objective(batch).loss), len(batch.clean)) for batch in batches]
-        cases = sum(count for _, count in losses)
-        return {"validation_loss": sum(loss * count for loss, count in losses) / cases}
-
-    return validate
+        return FlowBatch(*(tensor.to(self.world.device) for tensor in tensors), cases)

@@ -1,4 +1,4 @@
-"""What a half-trained flow draws, measured in mm while it trains: the rung of stage `flux`.
+"""What a half-trained flow draws, measured in mm while it trains: the rung of its stage.
 
 Its cases, draws and steps are constants, so that it means the same whatever a search varies.
 """

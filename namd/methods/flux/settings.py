@@ -1,7 +1,8 @@
 """Configuration of Flux: its transformer, its training and its draws. Torch-free."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from namd.data.schema import EHR_FEATURES
 from namd.methods.shared.settings import (
@@ -104,7 +105,7 @@ class RecordSettings:
 
 @dataclass(frozen=True)
 class FluxSettings(TrainingSettings):
-    """Stage `flux`: the transformer learns the velocity from follow-up to noise.
+    """Stage `flux_transformer`: the transformer learns the velocity from follow-up to noise.
 
     Attributes:
         architecture: The transformer.
@@ -150,14 +151,30 @@ class FlowDrawSettings:
             raise ValueError(f"num_inference_steps is 1 or more, not {self.num_inference_steps}")
 
 
-def misfit(configured: str, own: int, width: int) -> str:
-    """Return the line for weights of another autoencoder's latents."""
-    return (
-        f"flux.architecture.weights={configured}: that transformer reads latents of "
-        f"{own // PATCH**2} channels, this autoencoder has {width // PATCH**2}; set "
-        "vae.architecture.weights to the autoencoder it was trained with, or "
-        "flux.architecture.weights to null to train from random weights"
-    )
+def misfit(configured: str, published: Mapping[str, Any], width: int, guided: bool) -> str:
+    """Return why a folder's transformer cannot be used, or an empty text.
+
+    Args:
+        configured: The folder, as it is configured.
+        published: The transformer's own config.json.
+        width: Numbers of one token of this autoencoder's latents.
+        guided: Whether a guidance is configured.
+    """
+    where = f"flux.architecture.weights={configured}"
+    reads = published.get("in_channels")
+    gives = published.get("out_channels") or reads
+    if gives != width or reads not in (width, 2 * width):
+        return (
+            f"{where}: that transformer reads tokens of {reads} numbers and predicts {gives}, a "
+            f"token of this autoencoder's latents has {width}; set vae.architecture.weights to the "
+            "autoencoder it was trained with, or flux.architecture.weights to null to train from "
+            "random weights"
+        )
+    needs_guidance = bool(published.get("guidance_embeds"))
+    if needs_guidance is not guided:
+        need = "a number (30)" if needs_guidance else "null"
+        return f"{where}: that transformer needs flux.guidance to be {need}"
+    return ""
 
 
 def _plain() -> VAESettings:

@@ -1,4 +1,4 @@
-"""Stage `flux`: the transformer and the record's tokens learn the follow-up."""
+"""Stage `flux_transformer`: the transformer and the record's tokens learn the follow-up."""
 
 from collections.abc import Iterator
 
@@ -11,11 +11,12 @@ from namd.data.intensity import to_unit
 from namd.data.rotation import centre_cut
 from namd.data.schema import EHR_FEATURES
 from namd.methods.base import StageContext, Step
-from namd.methods.flux.objective import NAME, FlowBatches, RectifiedFlow, validator
+from namd.methods.flux.objective import NAME, FlowBatches, RectifiedFlow
 from namd.methods.flux.quick_draws import QuickDraws
 from namd.methods.flux.record import RecordScale, RecordTokens, save_record
 from namd.methods.flux.transformer import build_transformer
-from namd.methods.shared.crop_set import read_split
+from namd.methods.shared.crop_set import read_pairs
+from namd.methods.shared.denoising import validator
 from namd.methods.shared.latent_space import copy_latent_space, load_latent_space
 from namd.methods.shared.latents import load_latents
 from namd.models.initialisation import initialised_from
@@ -28,7 +29,7 @@ def run(context: StageContext) -> Iterator[Step]:
     """Train on train pairs, keep what the settings say; writes the transformer and the record."""
     settings, seed = context.settings.flux, context.settings.train_seed
     device, precision = context.world.device, context.settings.precision
-    pairs = {split: _paired(context, split) for split in ("train", "validation")}
+    pairs = {split: read_pairs(context.cohort, split) for split in ("train", "validation")}
     scale = RecordScale.fit(pairs["train"].table, settings.record.include)
     batches = {
         split: FlowBatches(
@@ -59,11 +60,6 @@ def run(context: StageContext) -> Iterator[Step]:
     transformer.save_pretrained(context.out / "transformer", safe_serialization=True)
     save_record(objective.record, scale, context.out)
     copy_latent_space(context.inputs["latents"], context.out)
-
-
-def _paired(context: StageContext, split: str) -> Cohort:
-    cohort = read_split(context.cohort, split)
-    return cohort.select(np.flatnonzero(np.asarray(cohort.has_followup)))
 
 
 def _records(cohort: Cohort) -> pd.DataFrame:

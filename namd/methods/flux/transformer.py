@@ -15,7 +15,7 @@ from namd.methods.flux.settings import PATCH, FluxArchitecture, misfit
 from namd.models.vae import load_diffusers
 from namd.models.weights import require
 
-NAME = "flux"
+WEIGHT = "flux"
 
 
 def packed(latents: Float[Tensor, "B C h w"]) -> Float[Tensor, "B n D"]:
@@ -42,7 +42,8 @@ def build_transformer(
     """Return a transformer that reads noisy and baseline latents and gives a velocity.
 
     From a folder of weights, `x_embedder` gets columns of zeros for the baseline, so that before
-    the first step it does what it did without one. From random weights, modulations and the last
+    the first step it does what it did without one; a transformer that has columns for a condition
+    already, as flux-control saves it, keeps them. From random weights, modulations and the last
     layer start at zero (Peebles and Xie 2023) [ours: diffusers leaves them random].
 
     Raises InputError if the folder has no FLUX transformer or one for other latents.
@@ -86,15 +87,11 @@ def condition_on_baseline(transformer: FluxTransformer2DModel) -> FluxTransforme
 
 
 def _from_folder(configured: str, width: int, guided: bool) -> FluxTransformer2DModel:
-    where = f"flux.architecture.weights={configured}"
-    transformer = load_diffusers(FluxTransformer2DModel, require(NAME, configured), "transformer")
-    own = transformer.config.in_channels
-    if own != width:
-        raise InputError(misfit(configured, own, width))
-    if transformer.config.guidance_embeds is not guided:
-        need = "a number (30)" if transformer.config.guidance_embeds else "null"
-        raise InputError(f"{where}: these weights need flux.guidance to be {need}")
-    return condition_on_baseline(transformer)
+    transformer = load_diffusers(FluxTransformer2DModel, require(WEIGHT, configured), "transformer")
+    if problem := misfit(configured, transformer.config, width, guided):
+        raise InputError(problem)
+    is_wide = transformer.config.in_channels == 2 * width
+    return transformer if is_wide else condition_on_baseline(transformer)
 
 
 @torch.no_grad()
