@@ -2,22 +2,109 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from namd.study.spec import read_study
+from namd.methods.registry import METHODS
+from namd.pipeline.graph import make_plan
+from namd.study.spec import StudySpec, read_study
 from namd.study.trials import Configurator, ablation_trials
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 FILES = [*sorted(FOLDER.glob("*.yaml")), FOLDER.parent / "namd" / "cli" / "demo.yaml"]
 
 
+TABLE_1 = ("table1", "table1-small")
+
+
+def compared(spec: StudySpec) -> set[str]:
+    """The methods that a study names."""
+    return {spec.base.method} | {
+        values["method"]
+        for values in (spec.ablation.toggles.values() if spec.ablation else ())
+        if "method" in values
+    }
+
+
+def keys_of(trial) -> dict[str, str]:
+    """The key of each stage by its name, of families that of the last index."""
+    configuration = trial.configuration
+    plan = make_plan(configuration.stages(), configuration.config, cohort_digest=lambda _part: "c")
+    return {node.stage.name: node.key for node in plan.nodes}
+
+
+def read_runnable(path: Path) -> StudySpec:
+    """A study all of whose methods this checkout has."""
+    spec = read_study(path)
+    if missing := compared(spec) - METHODS.keys():
+        pytest.skip(f"not registered: {', '.join(sorted(missing))}")
+    return spec
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_path_and_value_of_a_shipped_study_is_allowed(path):
-    spec = read_study(path)
+    spec = read_runnable(path)
     assert spec.name == path.stem
     Configurator(spec).check()
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_table_1_has_every_method_that_is_registered(name):
+    spec = read_study(FOLDER / f"{name}.yaml")
+    assert METHODS.keys() - compared(spec) == set()
+    values = spec.ablation.toggles.values()
+    samplers = [v["draws.sampler"] for v in values if v.get("method") == "corrflownet"]
+    assert samplers == ["ode", "sde"]
+
+
+def test_a_method_without_a_row_in_table_1_would_be_seen():
+    spec = read_study(FOLDER / "table1.yaml")
+    assert METHODS.keys() - compared(spec) == set()
+    del spec.ablation.toggles["regression"]
+    assert METHODS.keys() - compared(spec) == {"regression"}
+
+
+def test_the_small_table_1_has_the_rows_of_the_large_one():
+    large, small = (read_study(FOLDER / f"{name}.yaml") for name in TABLE_1)
+    assert list(small.ablation.toggles) == list(large.ablation.toggles)
+    assert small.evaluate.secondary == large.evaluate.secondary
+    assert (large.base.preset, large.train_seeds, large.evaluate.num_draws) == (
+        "base", tuple(range(5)), 20,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_the_authors_own_arm_of_table_1_trains_for_as_many_epochs(name):
+    spec = read_study(FOLDER / f"{name}.yaml")
+    theirs = spec.ablation.toggles["authors_no_align"]
+    with_known = replace(spec, ablation=replace(spec.ablation, toggles={"authors": theirs}))
+    clean, confounded = (
+        trial.configuration.config.vae
+        for trial in ablation_trials(with_known, Configurator(with_known))[:2]
+    )
+    cases = {vae.num_steps * vae.batch_size for vae in (clean, confounded)}
+    assert len(cases) == 1
+    assert confounded.learning_rate == 2 * clean.learning_rate
+    assert confounded.batch_size == clean.batch_size // 4
+    assert confounded.alignment.weight == confounded.prediction.weight == 0
+
+
+def test_rows_of_table_1_share_the_judge_the_references_and_the_autoencoder():
+    spec = read_study(FOLDER / "table1-small.yaml")
+    toggles = spec.ablation.toggles
+    known = {arm: v for arm, v in toggles.items() if v.get("method", "namd") in METHODS}
+    spec = replace(spec, ablation=replace(spec.ablation, toggles=known), seeds=1)
+    trials = ablation_trials(spec, Configurator(spec))
+    assert len(trials) == 1 + len(known)
+    keys = {trial.arm: keys_of(trial) for trial in trials}
+    for stage in ("judge", "reference-test"):
+        assert len({found[stage] for found in keys.values()}) == 1
+    assert keys["sd15"]["vae"] == keys["no_align_no_predict"]["vae"]
+    assert keys["sd15"]["vae"] != keys["no_align"]["vae"]
+    assert keys["corrflownet_ode"]["flow"] == keys["corrflownet_sde"]["flow"]
+    assert keys["corrflownet_ode"]["draws-test"] != keys["corrflownet_sde"]["draws-test"]
 
 
 def test_the_table_ablation_is_eighteen_trials_of_six_arms():
