@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from namd.api.cohorts import cohort_folder
+from namd.api.copies import copies_line, draw_copies
 from namd.api.frames import ResultFrame, card_html, result_frame
 from namd.api.predictions import NUM_DRAWS, Prediction
 from namd.api.stores import named_store, viewed_store
@@ -129,6 +130,12 @@ class Run:
         return self.record.get("gap_recovered")
 
     @property
+    def copies(self) -> str | None:
+        """How near its draws come to crops that it was trained on, in one line; None: unknown."""
+        rows = {row["row"]: row for row in self.record.get("rows") or ()}
+        return copies_line(rows.get(str(self.record.get("method")), {}))
+
+    @property
     def configuration(self) -> RunConfiguration:
         """How it was made, every automatic choice resolved."""
         return self._finished.configuration
@@ -179,14 +186,26 @@ class Run:
         """
         from namd.api.draws_picture import draw_picture
 
-        path = local_path(out)
+        path, cohort = local_path(out), self._cohort_to_show()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_picture(self._artifacts(), self.configuration, cohort, path)
+        return path
+
+    def copies_picture(self, out: str | Path) -> Path:
+        """Write the draws that are nearest to a crop of the train split; return the path.
+
+        Raises InputError if the run did not measure copies, or was loaded without its cohort.
+        """
+        path, cohort = local_path(out), self._cohort_to_show()
+        draw_copies(self._artifacts(), self.configuration, cohort, path)
+        return path
+
+    def _cohort_to_show(self) -> Path:
         if self.cohort is None:
             raise InputError(
                 f"run {self.key[:12]}: a picture shows its cases; load it with cohort="
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_picture(self._artifacts(), self.configuration, self.cohort, path)
-        return path
+        return self.cohort
 
     def _artifacts(self) -> dict[str, Artifact]:
         keys, found = self._finished.keys, {}
@@ -203,11 +222,13 @@ class Run:
         return f"Run({self.key[:12]})\n{self.rows!r}"
 
     def _repr_html_(self) -> str:
-        facts = {
+        facts: dict[str, object] = {
             "run": self.key[:12],
             "method": self.record.get("method"),
             "preset": self.record.get("preset"),
         }
+        if (copies := self.copies) is not None:
+            facts["copies"] = copies
         table = result_frame(self.record.get("rows") or (), "row", FIRST_COLUMNS, ())
         return card_html("Run", self.banner, facts, table._repr_html_())
 

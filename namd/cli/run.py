@@ -52,6 +52,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--picture", type=local_path, metavar="F.png", help="also write a picture of drawn cases"
     )
+    parser.add_argument(
+        "--copies",
+        type=local_path,
+        metavar="F.png",
+        help="also write a picture of the draws that are nearest to a train crop",
+    )
     parser.add_argument("--plan", action="store_true", help="say what would be built, and stop")
     add_store_option(parser)
     add_json_option(parser)
@@ -65,9 +71,10 @@ def run_command(arguments: argparse.Namespace) -> int:
 
     if arguments.preset is None and arguments.config is None:
         raise InputError("no configuration: name one with --preset or --config (see namd presets)")
-    if arguments.picture is not None:
-        _require_picture(arguments.picture)
+    for option in ("picture", "copies"):
+        _require_picture(f"--{option}", getattr(arguments, option))
     configuration = resolve(arguments.preset, arguments.config, _overrides(arguments))
+    _require_copies(arguments.copies, configuration)
     if not arguments.plan:
         require_weights(configuration)
     store = (
@@ -86,6 +93,11 @@ def run_command(arguments: argparse.Namespace) -> int:
 
         write_picture(result, configuration, cohort, arguments.picture)
         text += f"\npicture {arguments.picture}"
+    if arguments.copies is not None:
+        from namd.api.copies import draw_copies
+
+        draw_copies(result.artifacts, configuration, cohort, arguments.copies)
+        text += f"\nnearest train crops {arguments.copies}"
     answer(arguments, result.to_mapping(), text)
     return 0
 
@@ -95,13 +107,25 @@ def _overrides(arguments: argparse.Namespace) -> list[str]:
     return [*method, *arguments.set]
 
 
-def _require_picture(path: Path) -> None:
+def _require_picture(option: str, path: Path | None) -> None:
     """Refuse a picture that could not be written once the run is over. Raises InputError."""
+    if path is None:
+        return
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise InputError(
-            f"--picture {path}: its suffix names its kind, one of {', '.join(PICTURE_SUFFIXES)}"
+            f"{option} {path}: its suffix names its kind, one of {', '.join(PICTURE_SUFFIXES)}"
         )
-    require_writable("--picture", path)
+    require_writable(option, path)
+
+
+def _require_copies(path: Path | None, configuration: "RunConfiguration") -> None:
+    """Refuse a picture of copies that the run would not look for. Raises InputError."""
+    config: Any = configuration.config
+    if path is not None and not config.evaluate.copies:
+        raise InputError(
+            f"--copies {path}: evaluate.copies is false, so that no draw is compared with train "
+            "crops; leave it at true"
+        )
 
 
 def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -> "RunResult":

@@ -88,20 +88,25 @@ def _score_cells(row: Row, with_ideal: bool, ddof: int) -> list[str]:
 def faithfulness_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the calibration, for rows that have draws or images."""
     quintiles = max((len(row.quintiles or ()) for row in table.rows), default=0)
-    rows = [row for row in table.rows if row.diameter or row.quintiles]
+    rows = [row for row in table.rows if row.diameter or row.quintiles or row.nearest_train]
     header = ["row", "coverage (rule)", "CRPS mm (rule)", "coverage (table)", "CRPS mm (table)"]
     header.append(f"bias mm, baseline < {SMALL_MM:g} mm")
+    with_copies = any(row.nearest_train for row in rows)
+    header += ["nearest train crop", "copies"] if with_copies else []
     header += [f"P | p quintile {number + 1}" for number in range(quintiles)]
-    return header, [_faithfulness_cells(row, quintiles) for row in rows]
+    return header, [_faithfulness_cells(row, quintiles, with_copies) for row in rows]
 
 
-def _faithfulness_cells(row: Row, quintiles: int) -> list[str]:
+def _faithfulness_cells(row: Row, quintiles: int, with_copies: bool) -> list[str]:
     agreements = (None, None) if row.diameter is None else (row.diameter.rule, row.diameter.table)
     cells = [row.title]
     for agreement in agreements:
         cells += [_coverage(agreement), _estimate(agreement.crps_mm, 2) if agreement else ABSENT]
     small = row.diameter.small if row.diameter else None
     cells.append(_estimate(small.bias_mm, 2) if small else ABSENT)
+    near = row.nearest_train
+    if with_copies:
+        cells += [_estimate(near.distance), _estimate(near.copies)] if near else [ABSENT, ABSENT]
     for number in range(quintiles):
         found = row.quintiles[number] if row.quintiles and number < len(row.quintiles) else None
         if found is None:

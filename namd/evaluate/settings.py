@@ -37,6 +37,8 @@ class EvaluateSettings:
         judge_seeds: Seeds of further judges, trained like the first one and shown the same images.
             Every AUROC and AUPRC is then the mean over judges, and its interval holds how far
             judges of other seeds would have ranked otherwise.
+        copies: Whether draws are compared with the train crops: how near the nearest one is, and
+            how many draws are as near as copies.
     """
 
     split: Literal["train", "validation", "test"] = "test"
@@ -53,6 +55,7 @@ class EvaluateSettings:
     ensemble: Literal["probability", "logit"] = field(default="probability", metadata=LATER)
     deviation: Literal["sample", "population"] = field(default="sample", metadata=LATER)
     judge_seeds: tuple[int, ...] = field(default=(), metadata=LATER)
+    copies: bool = field(default=True, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Reject impossible counts and shares."""

@@ -16,6 +16,7 @@ from namd.evaluate.calibration import (
     diameter_calibration,
     quintile_means,
 )
+from namd.evaluate.copies import NearestTrain, nearest_train
 from namd.evaluate.ideal_share import ShareOfIdeal, share_of_ideal
 from namd.evaluate.ranking import METRICS, Ranked, Ranking, rank
 from namd.evaluate.scores import SetMetrics
@@ -44,12 +45,14 @@ class RowScores:
         sets: Set metrics per draw; empty where the row has none.
         title: What people read; None: from the row's name.
         further: Score frames of further judges; empty for a row that no judge scores.
+        nearest: Distances to the train crops, one line per (case_id, k); None: not measured.
     """
 
     frame: pd.DataFrame
     sets: Sequence[SetMetrics] = ()
     title: str | None = None
     further: Sequence[pd.DataFrame] = ()
+    nearest: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Row:
         gap_recovered_per_draw: Likewise by `auroc_per_draw`.
         share_of_ideal: On simulated cohorts.
         mean_probability: Of the judge, over cases and draws.
+        copies: Share of the draws that are as near a train crop as copies.
+        nearest_train: The same with its interval, and the distances.
         diameter: Calibration of the drawn diameters.
         quintiles: Mean judge probability per quintile of the simulation's p.
         lpips, ssim, psnr, fid, kid, fid_judge, kid_judge: Means over draws, against the real
@@ -108,6 +113,8 @@ class Row:
     gap_recovered_per_draw: float | None = None
     share_of_ideal: ShareOfIdeal | None = None
     mean_probability: float | None = None
+    copies: float | None = None
+    nearest_train: NearestTrain | None = None
     diameter: DiameterCalibration | None = None
     quintiles: tuple[QuintileMean, ...] | None = None
     lpips: float | None = None
@@ -341,6 +348,10 @@ def _with_images(
     """Add image metrics and the calibration of drawn diameters and probabilities."""
     means, deviations = _image_metrics(row)
     found = replace(found, **means, image_metrics_std=deviations)  # type: ignore[arg-type]
+    if row.nearest is not None and (real := rows.get(FOLLOWUP)) and real.nearest is not None:
+        near = nearest_train(row.nearest, real.nearest, cases, settings)
+        copies = None if near is None else near.copies["value"]
+        found = replace(found, copies=copies, nearest_train=near)
     probability = _matrix(row.frame, "probability", cases)
     if not np.isfinite(probability).any():
         return found
@@ -399,4 +410,10 @@ def _notes(
         notes.append("FID, KID: Inception's weights are not on disk, or fid is off")
     if any(row.fid is not None for row in compared):
         notes.append("FID is biased upwards at this number of cases")
+    near = next((row.nearest_train for row in rows if row.nearest_train), None)
+    if near is not None:
+        notes.append(
+            "copies: share of images as near a train crop of another patient as the nearest 1% of "
+            f"{near.real_cases} real follow-ups (cf. Dar et al. 2025)"
+        )
     return tuple(notes)

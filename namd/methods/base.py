@@ -21,11 +21,12 @@ from namd.methods.declared import (
 from namd.storage.stage_names import StageName
 from namd.train.workers import World
 
-StageRole = Literal["train", "map", "draw", "score", "reference", "rejudge"]
+StageRole = Literal["train", "map", "draw", "score", "reference", "rejudge", "copies"]
 """What a stage is for. `train` is built by a worker group, `draw` also by a pool of workers.
 
 `draw` and `score` have one artifact per draw index; `reference` makes rows of the table without a
-model; `rejudge` has a further judge's scores of the images in all rows.
+model; `rejudge` has a further judge's scores of the images in all rows; `copies` has distances to
+the train crops, of real images, or of one draw index.
 """
 
 

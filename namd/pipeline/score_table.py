@@ -9,6 +9,7 @@ import pandas as pd
 from namd.data.card import law_of
 from namd.data.cohort import Cohort
 from namd.data.splits import evaluation_subset
+from namd.evaluate.copies import DISTANCES_FILE
 from namd.evaluate.scores import DRAWN, SCORES_FILE, SetMetrics, load_rows, load_scores
 from namd.evaluate.table import ResultTable, RowScores, build_table
 from namd.pipeline.run_configuration import RunConfiguration
@@ -46,6 +47,7 @@ def _rows(
     alone: dict[str, list[Path]] = {}
     own: list[Path] = []
     further: list[Path] = []
+    copies: list[Path] = []
     for stage in configuration.stages():
         artifact = artifacts.get(stage.label)
         if artifact is None or stage.split != split:
@@ -54,6 +56,8 @@ def _rows(
             own.append(artifact.payload)
         elif stage.role == "rejudge":
             further.append(artifact.payload)
+        elif stage.role == "copies":
+            copies.append(artifact.payload)
         elif stage.role == "reference" and stage.row is not None:
             alone.setdefault(stage.row, []).append(artifact.payload)
         elif stage.role == "reference":
@@ -65,7 +69,20 @@ def _rows(
     rows = named | {name: row for name, row in joined.items() if row is not None}
     for payload in further:
         rows = _with_judge(rows, payload, method.name)
-    return rows
+    return _with_copies(rows, copies, method.name)
+
+
+def _with_copies(
+    rows: Mapping[str, RowScores], payloads: Sequence[Path], method: str
+) -> dict[str, RowScores]:
+    """Return the rows with their images' distances to the train crops, as far as there are any."""
+    frames = [pd.read_parquet(payload / DISTANCES_FILE) for payload in payloads]
+    if not frames:
+        return dict(rows)
+    frame = pd.concat(frames, ignore_index=True)
+    near = {str(name): part for name, part in frame.groupby("row")}
+    near[method] = near.pop(DRAWN, None)
+    return {name: replace(row, nearest=near.get(name)) for name, row in rows.items()}
 
 
 def _with_judge(rows: Mapping[str, RowScores], payload: Path, method: str) -> dict[str, RowScores]:

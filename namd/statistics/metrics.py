@@ -49,6 +49,7 @@ _OTHERS = {
     "gap_recovered": Metric("share of the follow-up's gain"),
     "gap_recovered_per_draw": Metric("share of the follow-up's gain per draw"),
     "mean_probability": Metric("mean probability", 0, 1, lower_is_better=None),
+    "copies": Metric("share of draws that are copies of train crops", 0, 1, lower_is_better=True),
 }
 
 RANKING = tuple(_RANKING)

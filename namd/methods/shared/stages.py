@@ -132,7 +132,8 @@ def draw_stages(
 ) -> list[Stage]:
     """Return the draws of the evaluated split, then their scores: one stage each per draw index.
 
-    A draw never depends on their number. A method whose draws do not differ has one.
+    Unless `evaluate.copies` is off, their distances to the train crops come last. A draw never
+    depends on their number. A method whose draws do not differ has one.
 
     Args:
         evaluate: Which split and cases, and how many draws.
@@ -164,7 +165,8 @@ def draw_stages(
         )
         for index in indices
     ]
-    return [*draws, *_score_stages(evaluate, indices)]
+    copies = _copies_stages(evaluate, indices) if evaluate.copies else []
+    return [*draws, *_score_stages(evaluate, indices), *copies]
 
 
 def _score_stages(evaluate: EvaluateSettings, indices: range) -> list[Stage]:
@@ -186,6 +188,36 @@ def _score_stages(evaluate: EvaluateSettings, indices: range) -> list[Stage]:
         )
         for index in indices
     ]
+
+
+def _copies_stages(evaluate: EvaluateSettings, indices: range) -> list[Stage]:
+    """Return the train crops with the real images' distances to them, then one stage per draw."""
+    split = evaluate.split
+    train = Stage(
+        family="train_crops",
+        code_version=1,
+        role="copies",
+        body=f"{BODIES}.copies:run_real",
+        reads=("image", *SUBSET),
+        cohort=CohortSlice((*CROPS, "label"), tuple(dict.fromkeys(("train", split)))),
+        split=split,
+    )
+    draws = [
+        Stage(
+            family="copies",
+            code_version=1,
+            role="copies",
+            body=f"{BODIES}.copies:run",
+            reads=SUBSET,
+            upstream=(f"draws-{split}", train.name),
+            cohort=CohortSlice(CHOSEN_BY, (split,)),
+            split=split,
+            index=index,
+            values={"scored": f"draws-{split}", "train_crops": train.name},
+        )
+        for index in indices
+    ]
+    return [train, *draws]
 
 
 def reference_stages(evaluate: EvaluateSettings) -> list[Stage]:
