@@ -37,7 +37,7 @@ def draw_copies(
 ) -> None:
     """Write the draws that are nearest to a train crop, and the nearest real follow-ups beside.
 
-    Of each case its nearest draw alone is shown, so that one case does not fill the picture.
+    Of each patient the nearest image alone is shown, so that several patients are seen.
 
     Args:
         artifacts: Of one run or trial, by label.
@@ -70,17 +70,12 @@ def draw_copies(
     distances = real["distance"].to_numpy(float)
     path.parent.mkdir(parents=True, exist_ok=True)
     copies_figure(
-        [crops.pair(line) for line in _nearest_lines(frame[frame["row"] == DRAWN])],
-        [crops.pair(line) for line in _nearest_lines(real)],
+        crops.nearest_pairs(frame[frame["row"] == DRAWN]),
+        crops.nearest_pairs(real),
         path,
         threshold=float(nearest_hundredth(distances, np.ones((len(distances), 1)))[0]),
         simulated=crops.simulated,
     )
-
-
-def _nearest_lines(frame: "pd.DataFrame") -> list[dict[str, Any]]:
-    near = frame.dropna(subset="distance").sort_values(["distance", "case_id", "k"])
-    return near.drop_duplicates("case_id").head(SHOWN_PAIRS).to_dict("records")
 
 
 class _Crops:
@@ -101,7 +96,16 @@ class _Crops:
         self._place = {case: n for n, case in enumerate(self._cohort.table["case_id"])}
         self.simulated = bool(self._cohort.card.get("simulation"))
 
-    def pair(self, line: Mapping[str, Any]) -> "Pair":
+    def nearest_pairs(self, frame: "pd.DataFrame") -> "list[Pair]":
+        """Return the nearest pairs of some distances, one a patient."""
+        near = frame.dropna(subset="distance").sort_values(["distance", "case_id", "k"])
+        whose = near["case_id"].map(self._cohort.table.set_index("case_id")["patient_id"])
+        return [
+            self._pair(line)
+            for line in near[~whose.duplicated()].head(SHOWN_PAIRS).to_dict("records")
+        ]
+
+    def _pair(self, line: Mapping[str, Any]) -> "Pair":
         """Return an image, its nearest train crop as it was turned, and its own baseline."""
         from analysis.copies_figure import Pair
         from namd.evaluate.scores import DRAWN

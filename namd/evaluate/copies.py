@@ -212,11 +212,14 @@ def _share_up_to(
 
 
 def _interval(
-    values: Float[np.ndarray, "N B"] | Float[np.ndarray, "N 1"],
+    values: Float[np.ndarray, "N C"],
     weights: Float[np.ndarray, "N B"],
     level: float,
 ) -> Bounds:
-    """Return the weighted means over cases; column 0 is the data itself."""
+    """Return the weighted mean over cases; column 0 is the data itself.
+
+    Values have a column for each column of weights, or one for all.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         means = (values * weights).sum(axis=0) / weights.sum(axis=0)
     return percentile_interval(float(means[0]), means[1:], level).to_mapping()

@@ -88,25 +88,20 @@ def _score_cells(row: Row, with_ideal: bool, ddof: int) -> list[str]:
 def faithfulness_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of the calibration, for rows that have draws or images."""
     quintiles = max((len(row.quintiles or ()) for row in table.rows), default=0)
-    rows = [row for row in table.rows if row.diameter or row.quintiles or row.nearest_train]
+    rows = [row for row in table.rows if row.diameter or row.quintiles]
     header = ["row", "coverage (rule)", "CRPS mm (rule)", "coverage (table)", "CRPS mm (table)"]
     header.append(f"bias mm, baseline < {SMALL_MM:g} mm")
-    with_copies = any(row.nearest_train for row in rows)
-    header += ["nearest train crop", "copies"] if with_copies else []
     header += [f"P | p quintile {number + 1}" for number in range(quintiles)]
-    return header, [_faithfulness_cells(row, quintiles, with_copies) for row in rows]
+    return header, [_faithfulness_cells(row, quintiles) for row in rows]
 
 
-def _faithfulness_cells(row: Row, quintiles: int, with_copies: bool) -> list[str]:
+def _faithfulness_cells(row: Row, quintiles: int) -> list[str]:
     agreements = (None, None) if row.diameter is None else (row.diameter.rule, row.diameter.table)
     cells = [row.title]
     for agreement in agreements:
         cells += [_coverage(agreement), _estimate(agreement.crps_mm, 2) if agreement else ABSENT]
     small = row.diameter.small if row.diameter else None
     cells.append(_estimate(small.bias_mm, 2) if small else ABSENT)
-    near = row.nearest_train
-    if with_copies:
-        cells += [_estimate(near.distance), _estimate(near.copies)] if near else [ABSENT, ABSENT]
     for number in range(quintiles):
         found = row.quintiles[number] if row.quintiles and number < len(row.quintiles) else None
         if found is None:
@@ -138,8 +133,15 @@ def share_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def copies_cells(table: ResultTable) -> tuple[list[str], list[list[str]]]:
+    """Return header and cells of the distances to the train crops, for rows that have them."""
+    header = ["row", "distance to the nearest train crop", "copies"]
+    rows = [(row.title, near) for row in table.rows if (near := row.nearest_train) is not None]
+    return header, [[name, _estimate(near.distance), _estimate(near.copies)] for name, near in rows]
+
+
 def to_text(table: ResultTable, width: int = WIDTH) -> str:
-    """Return both tables for a terminal of `width` characters."""
+    """Return the tables for a terminal of `width` characters."""
     stream = io.StringIO()
     console = Console(file=stream, width=width, highlight=False)
     for title, (header, lines) in _parts(table):
@@ -155,7 +157,7 @@ def to_text(table: ResultTable, width: int = WIDTH) -> str:
 
 
 def to_markdown(table: ResultTable) -> str:
-    """Return both tables as Markdown."""
+    """Return the tables as Markdown."""
     blocks = []
     for title, (header, lines) in _parts(table):
         rule = [":--", *["--:"] * (len(header) - 1)]
@@ -189,6 +191,10 @@ def _parts(table: ResultTable) -> list[tuple[str, tuple[list[str], list[list[str
         about = "share of the ideal sampler's gain, and AUROC minus the ideal predictor's, by the "
         about += "number of draws averaged"
         parts.append((about + (" (simulated)" if table.simulated else ""), shares))
+    copies = copies_cells(table)
+    if copies[1]:
+        about = "copies of train crops: share as near as the nearest 1% of real follow-ups"
+        parts.append((about + (" (simulated)" if table.simulated else ""), copies))
     return parts
 
 

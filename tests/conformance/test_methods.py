@@ -29,7 +29,7 @@ REPORT_ONLY = {f"evaluate.{n}" for n in ("coverage", "interval", "num_bootstrap"
 OWNERS = {"perceptual", "trunks"}
 """Sections whose stage or weights a preset may do without (its loss reads real weights, say)."""
 
-SHARED = {"judge", "reference", "ideal"}
+SHARED = {"judge", "reference", "ideal", "train_crops"}
 OWN_JUDGE = {"paper-authors-code"}
 """Presets that only one method can have: they repeat its authors' choices."""
 
@@ -108,7 +108,8 @@ def test_more_draws_leave_every_earlier_key_alone(method, preset):
     assert few.items() <= many.items()
     more = [role for node, role in many.items() if node not in few]
     differ = method.draws_differ(resolve(preset, methods={method.name: method}).config)
-    assert more.count("draw") == more.count("score") == (2 if differ else 0)
+    for role in ("draw", "score", "copies"):
+        assert more.count(role) == (2 if differ else 0)
 
 
 @every
@@ -119,7 +120,7 @@ def test_another_training_seed_is_another_model_and_the_same_judge(method, prese
     )
     moved = {a.stage.family for a, b in zip(one, two, strict=True) if a.key != b.key}
     assert "scores" in moved
-    assert not moved & {"judge", "reference", "ideal"}
+    assert not moved & {"judge", "reference", "ideal", "train_crops"}
 
 
 @every
@@ -142,7 +143,7 @@ def test_mending_a_drawer_moves_the_keys_of_its_draws_and_scores_alone(method, p
         planned(resolve(preset, None, [f"method={m.name}"], {m.name: m})) for m in (method, other)
     )
     moved = {a.stage.role for a, b in zip(before, after, strict=True) if a.key != b.key}
-    assert moved == {"draw", "score"}
+    assert moved == {"draw", "score", "copies"}
 
 
 def test_methods_with_equal_settings_share_judge_and_rows():
@@ -151,12 +152,12 @@ def test_methods_with_equal_settings_share_judge_and_rows():
         {
             (node.stage.name, node.key)
             for node in planned(resolve("tiny", None, [f"method={m.name}"], ALL))
-            if node.stage.family in ("judge", "reference", "ideal")
+            if node.stage.family in ("judge", "reference", "ideal", "train_crops")
         }
         for m in (*small, METHODS["namd"])
     ]
     assert shared[0] == shared[1] == shared[2] == shared[3]
-    assert len(shared[0]) == 4
+    assert len(shared[0]) == 5
 
 
 @every_method

@@ -108,8 +108,8 @@ def run_real(context: StageContext) -> Iterator[Step]:
             ("real_followup", paired.followup, paired),
         )
     )
-    frames = [baseline, baseline.assign(row="copied_baseline"), followup]
-    pd.concat(frames, ignore_index=True).to_parquet(context.out / DISTANCES_FILE, index=False)
+    frame = pd.concat([baseline, followup], ignore_index=True)
+    frame.to_parquet(context.out / DISTANCES_FILE, index=False)
     yield Step(1, 1, {"train_crops": float(len(train.table))})
 
 
