@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from analysis.comparison import Comparison
+from analysis.comparison_cells import comparison_tables
 from analysis.html_page import Table
 from analysis.study_effects import Effects
 from analysis.study_search import SearchSummary
@@ -17,9 +19,10 @@ def report_tables(
     table: StudyTable,
     search: SearchSummary | None,
     importance: Mapping[str, Mapping[str, float]],
+    comparison: Comparison | None = None,
 ) -> list[tuple[str, Table]]:
     """Return the result tables of a report by caption, the most important first."""
-    found: list[tuple[str, Table]] = []
+    found = [] if comparison is None else comparison_tables(comparison, table)
     if search is not None:
         found.append(("Chosen by the search, and the same on fresh seeds", _winner_table(search)))
         for metric, shares in importance.items():

@@ -46,6 +46,7 @@ def arm_mean(name: str, arm: str, basis: Basis) -> dict[str, Any] | None:
     estimate = _estimate(measured, basis)
     return plain(patients_x_seeds(name, estimate, basis.level)) | {
         "std": float(measured.values.std(ddof=1)) if len(measured.values) > 1 else None,
+        "std_draws": None if measured.over_draws is None else float(measured.over_draws.mean()),
         "per_seed": _per_seed(measured.seeds, measured.values),
     }
 

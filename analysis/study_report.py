@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.comparison import Comparison, comparison_of
+from analysis.comparison_cells import footnotes
+from analysis.comparison_files import comparison_csv, comparison_latex, comparison_markdown
 from analysis.html_page import Page, Table
 from analysis.study_cells import effect_notes, report_tables
 from analysis.study_cost import (
@@ -57,6 +60,7 @@ class Report:
         programs: Programs that built the artifacts.
         importance: Share per searched parameter, by objective; empty if it was not computed.
         warnings: Lines that a reader must see first, such as presets whose numbers mean nothing.
+        comparison: The paper's Table 1 on this study's cohort; None if it has one method alone.
     """
 
     view: StudyView
@@ -67,6 +71,7 @@ class Report:
     programs: tuple[Mapping[str, Any], ...]
     importance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    comparison: Comparison | None = None
 
 
 def make_report(
@@ -75,8 +80,9 @@ def make_report(
     cohort: Path | None = None,
     importance: Mapping[str, Mapping[str, float]] | None = None,
     warnings: Sequence[str] = (),
+    titles: Mapping[str, str] | None = None,
 ) -> Report:
-    """Read and compute the contents of a study's report."""
+    """Read and compute the contents of a study's report; `titles` are those of methods."""
     table = study_table(storage, view, cohort)
     return Report(
         view=view,
@@ -87,7 +93,13 @@ def make_report(
         programs=tuple(environments(storage, view)),
         importance=importance or {},
         warnings=tuple(warnings),
+        comparison=comparison_of(storage, view, table, titles),
     )
+
+
+def all_tables(report: Report) -> list[tuple[str, Table]]:
+    """Return the result tables by caption, the most important first."""
+    return report_tables(report.table, report.search, report.importance, report.comparison)
 
 
 def write_report(report: Report, folder: Path, pictures: Mapping[str, Path] | None = None) -> Path:
@@ -109,9 +121,21 @@ def write_report(report: Report, folder: Path, pictures: Mapping[str, Path] | No
         (folder / "effects.csv").write_text(effects_csv(report.table), encoding="utf-8")
         text = json.dumps(report.table.effects, indent=1, allow_nan=False)
         (folder / "effects.json").write_text(text + "\n", encoding="utf-8")
+    if report.comparison is not None:
+        for name, written in COMPARISONS.items():
+            text = written(report.comparison, report.table)
+            (folder / name).write_text(text, encoding="utf-8")
     page = folder / "report.html"
     page.write_text(to_html(report, figures, pictures or {}), encoding="utf-8")
     return page
+
+
+COMPARISONS = {
+    "comparison.tex": comparison_latex,
+    "comparison.md": comparison_markdown,
+    "comparison.csv": comparison_csv,
+}
+"""Files of a comparison of methods, in the form of the paper's Table 1."""
 
 
 def to_markdown(report: Report) -> str:
@@ -119,7 +143,7 @@ def to_markdown(report: Report) -> str:
     lines = [f"# {report.view.study}", "", report.table.question, ""]
     lines += [f"**{line}**" for line in banner_lines(report)]
     lines += ["", *(f"- {note}" for note in effect_notes(report.table))]
-    for caption, table in report_tables(report.table, report.search, report.importance):
+    for caption, table in all_tables(report):
         lines += ["", f"**{caption}**", "", *table.markdown()]
     lines += ["", *(f"- {note}" for note in note_lines(report))]
     return "\n".join(lines) + "\n"
@@ -197,7 +221,7 @@ def to_html(
     page.table(Table(("", ""), tuple(_facts(report))), header=False)
     page.heading("Result" if report.search is None else "Winners", 2)
     page.bullets(effect_notes(table))
-    for caption, found in report_tables(report.table, report.search, report.importance):
+    for caption, found in all_tables(report):
         page.table(found, caption)
     page.bullets(note_lines(report))
     for name, path in figures.items():
@@ -236,7 +260,8 @@ def method_lines(table: StudyTable) -> list[str]:
         f"{title_of(table.primary)} are secondary and their p values are for orientation.",
         *_effect_method(table),
         "Image metrics compare draws with the real (or simulated) follow-up. Set metrics such as "
-        "FID vary over training seeds only here; their intervals leave patients out.",
+        "FID, and the share of the follow-up's gain, vary over training seeds only here; their "
+        "intervals leave patients out.",
     ]
 
 
@@ -345,6 +370,8 @@ def _size(table: StudyTable) -> str:
 def note_lines(report: Report) -> list[str]:
     """Return the notes under the tables."""
     notes = list(report.table.notes)
+    if report.comparison is not None:
+        notes = [*footnotes(report.comparison, report.table), *notes]
     if report.search is not None:
         notes.append(
             "the value in the search is the best of many and so too good; the one on fresh "

@@ -24,6 +24,12 @@ from namd.statistics.metrics import IMAGE_METRICS, SET_METRICS
 from namd.storage.artifacts import read_payload
 from namd.storage.base import Storage
 
+DIAMETER = "diameter_mm"
+"""Column of a score frame: the diameter measured on an image, NaN if no nodule stands out."""
+
+FOLLOWUP = "real_followup"
+"""Row of the references against whose diameters those of draws are held."""
+
 
 @dataclass(frozen=True)
 class TrialScores:
@@ -37,6 +43,8 @@ class TrialScores:
         sets: Set metrics averaged over draws, by name, if they were measured.
         ensemble: How a case's draws are averaged: as probabilities or as logits.
         further: Probabilities of further judges, each like `score`.
+        diameters: Diameters in mm measured on the draws, like `score`; NaN if nothing stands out.
+        each_draw: Image and set metrics of single draws, by name, (K,).
     """
 
     seed: int
@@ -46,6 +54,8 @@ class TrialScores:
     sets: Mapping[str, float]
     ensemble: Ensemble = "probability"
     further: tuple[npt.NDArray[np.floating], ...] = ()
+    diameters: npt.NDArray[np.floating] | None = None
+    each_draw: Mapping[str, npt.NDArray[np.floating]] = field(default_factory=dict)
 
     @property
     def of_mean(self) -> npt.NDArray[np.floating]:
@@ -108,20 +118,25 @@ def trial_scores(
     wide = _by_draw(frame)
     ids = wide.columns.to_numpy(dtype=str)
     further = [_by_draw(found).reindex(columns=ids) for found in _rejudged(storage, trial, split)]
-    means = frame.groupby("case_id")[[n for n in IMAGE_METRICS if n in frame]].mean().reindex(ids)
+    measured = [name for name in IMAGE_METRICS if name in frame]
+    means = frame.groupby("case_id")[measured].mean().reindex(ids)
+    single = frame.groupby("k")[measured].mean().sort_index()
+    diameters = _by_draw(frame, DIAMETER).to_numpy(float) if DIAMETER in frame else None
     return TrialScores(
         seed=trial.seed,
         case_ids=ids,
         score=wide.to_numpy(float),
         images={name: means[name].to_numpy(float) for name in means},
-        sets=_set_means(sets),
+        sets={name: float(values.mean()) for name, values in _known_sets(sets).items()},
         ensemble=ensemble,
         further=tuple(each.to_numpy(float) for each in further),
+        diameters=diameters,
+        each_draw={name: single[name].to_numpy(float) for name in single} | _known_sets(sets),
     )
 
 
-def _by_draw(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.pivot(index="k", columns="case_id", values="score").sort_index()
+def _by_draw(frame: pd.DataFrame, column: str = "score") -> pd.DataFrame:
+    return frame.pivot(index="k", columns="case_id", values=column).sort_index()
 
 
 def _rejudged(storage: Storage, trial: TrialView, split: str) -> Iterable[pd.DataFrame]:
@@ -134,11 +149,11 @@ def _rejudged(storage: Storage, trial: TrialView, split: str) -> Iterable[pd.Dat
                 yield frame[frame["row"] == "drawn"]
 
 
-def reference_scores(storage: Storage, trial: TrialView, split: str) -> dict[str, pd.Series]:
-    """Return the scores by case of the rows that need no training, if they are in the store.
+def reference_rows(storage: Storage, trial: TrialView, split: str) -> dict[str, pd.DataFrame]:
+    """Return the score frames of the rows that need no training, if they are in the store.
 
-    Real baselines and follow-ups under the judge, a diameter alone, and the like, by row name.
-    Other references score one row each and name none.
+    Real baselines and follow-ups under the judge, a diameter alone, and the like, by row name, each
+    with its cases as index. Other references score one row each and name none.
     """
     for done in needed_stages(trial):
         stage = done.stage
@@ -148,7 +163,7 @@ def reference_scores(storage: Storage, trial: TrialView, split: str) -> dict[str
         frame = None if raw is None else pd.read_parquet(io.BytesIO(raw))
         if frame is not None and "row" in frame:
             rows = frame.groupby("row", sort=False)
-            return {str(name): part.set_index("case_id")["score"] for name, part in rows}
+            return {str(name): part.set_index("case_id") for name, part in rows}
     return {}
 
 
@@ -201,15 +216,24 @@ def _select(trial: TrialScores, ids: npt.NDArray[np.str_]) -> TrialScores:
     place = pd.Index(trial.case_ids).get_indexer(ids)
     images = {name: values[place] for name, values in trial.images.items()}
     further = tuple(each[:, place] for each in trial.further)
-    return replace(trial, case_ids=ids, score=trial.score[:, place], images=images, further=further)
+    diameters = None if trial.diameters is None else trial.diameters[:, place]
+    return replace(
+        trial,
+        case_ids=ids,
+        score=trial.score[:, place],
+        images=images,
+        further=further,
+        diameters=diameters,
+    )
 
 
-def _set_means(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _known_sets(entries: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[np.floating]]:
+    """Return the set metrics that were measured, an entry per draw."""
     found = {}
     for name in SET_METRICS:
         known = [entry[name] for entry in entries if entry.get(name) is not None]
         if known:
-            found[name] = float(np.mean(known))
+            found[name] = np.array(known, float)
     return found
 
 

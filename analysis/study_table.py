@@ -15,13 +15,16 @@ import pandas as pd
 
 from analysis.study_contrasts import Basis, adjust, arm_mean, contrast, plain
 from analysis.study_effects import REFERENCE, Effect, Effects, design_effects, reference_arm
-from analysis.study_measures import Measured, measure, rank_once, recorded
+from analysis.study_measures import Measured, Truth, measure, rank_once, recorded
 from analysis.study_scores import (
+    DIAMETER,
+    FOLLOWUP,
+    Cases,
     TrialScores,
     aligned,
     completed,
     find_cases,
-    reference_scores,
+    reference_rows,
     trial_scores,
 )
 from namd.ledger.schema import CONFIRM
@@ -35,6 +38,7 @@ from namd.storage.opening import open_storage
 
 NUM_BOOTSTRAP = 2000
 LEVEL = 0.95
+GAPS = ("gap_recovered", "gap_recovered_per_draw")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class StudyTable:
         design: The design of the effects; None if it has none.
         effects: One mapping per effect of a toggle and per interaction of two, JSON-able.
         reference: The arm that the others are compared with.
+        deviation: Of what a deviation over draws is: a `sample` (ddof 1) or the `population` (0).
     """
 
     study: str
@@ -82,6 +87,7 @@ class StudyTable:
     design: Effects | None = None
     effects: tuple[dict[str, Any], ...] = ()
     reference: str = REFERENCE
+    deviation: str = "sample"
 
     def row(self, arm: str) -> dict[str, Any]:
         """Return the row of an arm. Raises KeyError if there is none."""
@@ -156,6 +162,7 @@ def study_table(storage: Storage, view: StudyView, cohort: Path | None = None) -
         design=design,
         effects=tuple(effects),
         reference=reference,
+        deviation=str(settings.get("deviation", "sample")),
         **about,
     )
 
@@ -179,8 +186,8 @@ def _basis(
 ) -> Basis:
     """Read every arm's scores; if they or the cohort are missing, the ledger's own values."""
     arms = {arm: completed(view, arm) for arm in arm_names(view, kind)}
-    ensemble = (view.configuration.get("evaluate") or {}).get("ensemble", "probability")
-    scores, missing = _stored_scores(storage, arms, split, ensemble)
+    settings = view.configuration.get("evaluate") or {}
+    scores, missing = _stored_scores(storage, arms, split, settings.get("ensemble", "probability"))
     everything = [trial for found in scores.values() for trial in found]
     notes: list[str] = []
     ids = (str(case) for trial in everything for case in trial.case_ids)
@@ -192,10 +199,7 @@ def _basis(
     if missing or cases is None or not everything:
         if any(arms.values()):
             notes.append("values are those of the ledger; no interval over patients")
-        simulated, law = (None, None) if cases is None else (cases.simulated, cases.law)
-        values = {arm: recorded(trials) for arm, trials in arms.items()}
-        lines = tuple(notes)
-        return Basis(view, arms, values, 0, level, notes=lines, simulated=simulated, law=law)
+        return _ledgers_own(view, arms, level, cases, notes)
     table, trials, left_out = aligned(everything, cases)
     if left_out:
         notes.append(f"{left_out} cases without label or without a score in every trial left out")
@@ -211,12 +215,16 @@ def _basis(
         notes.append(
             "all cases of one class are one patient's: AUROC and AUPRC have neither intervals nor p"
         )
-    seed = int((view.configuration.get("evaluate") or {}).get("bootstrap_seed", 0))
-    weights = arm_weights(patients, labels, num_bootstrap, seed)
+    weights = arm_weights(patients, labels, num_bootstrap, int(settings.get("bootstrap_seed", 0)))
+    references = _references(storage, arms, split)
+    truth = _truth(table, references, settings)
     return Basis(
         view=view,
         arms=arms,
-        measured={arm: measure(found, labels, weights) for arm, found in scores.items()},
+        measured={
+            arm: _with_gap(measure(found, truth, weights), arms[arm])
+            for arm, found in scores.items()
+        },
         num_patients=num_patients,
         level=level,
         cases=table,
@@ -224,8 +232,54 @@ def _basis(
         notes=tuple(notes),
         simulated=cases.simulated,
         law=cases.law,
-        context=_context(storage, arms, split, table, weights, level),
+        context=_context(references, table, weights, level),
     )
+
+
+def _ledgers_own(
+    view: StudyView,
+    arms: Mapping[str, Mapping[int, TrialView]],
+    level: float,
+    cases: Cases | None,
+    notes: Sequence[str],
+) -> Basis:
+    """Return the metrics that the ledger recorded, without scores of cases."""
+    simulated, law = (None, None) if cases is None else (cases.simulated, cases.law)
+    values = {arm: recorded(trials) for arm, trials in arms.items()}
+    return Basis(view, arms, values, 0, level, notes=tuple(notes), simulated=simulated, law=law)
+
+
+def _references(
+    storage: Storage, arms: Mapping[str, Mapping[int, TrialView]], split: str
+) -> dict[str, pd.DataFrame]:
+    """Return the rows without training, which are the same ones for every arm."""
+    trial = next((trial for trials in arms.values() for trial in trials.values()), None)
+    return {} if trial is None else reference_rows(storage, trial, split)
+
+
+def _truth(
+    table: pd.DataFrame, references: Mapping[str, pd.DataFrame], settings: Mapping[str, Any]
+) -> Truth:
+    """Return what draws are held against: labels, and diameters measured on real follow-ups."""
+    followup = references.get(FOLLOWUP)
+    diameters = None
+    if followup is not None and DIAMETER in followup:
+        diameters = followup[DIAMETER].reindex(table["case_id"]).to_numpy(float)
+    return Truth(
+        table["label"].to_numpy(int),
+        diameters,
+        float(settings.get("coverage", 0.9)),
+        0 if settings.get("deviation") == "population" else 1,
+    )
+
+
+def _with_gap(
+    measured: Mapping[str, Measured], trials: Mapping[int, TrialView]
+) -> dict[str, Measured]:
+    """Add the shares of the follow-up's gain, as each run recorded them."""
+    known = recorded(trials)
+    gaps = {name: known[name] for name in GAPS if name in known and measured}
+    return {**measured, **gaps}
 
 
 def _stored_scores(
@@ -241,21 +295,17 @@ def _stored_scores(
 
 
 def _context(
-    storage: Storage,
-    arms: Mapping[str, Mapping[int, TrialView]],
-    split: str,
+    references: Mapping[str, pd.DataFrame],
     table: pd.DataFrame,
     weights: npt.NDArray[np.float32],
     level: float,
 ) -> tuple[dict[str, Any], ...]:
     """Return AUROC and AUPRC of the rows without training that scored every one of the cases."""
-    trial = next((trial for trials in arms.values() for trial in trials.values()), None)
-    found = {} if trial is None else reference_scores(storage, trial, split)
     labels, ids = table["label"].to_numpy(int), table["case_id"]
     patients = class_patients(table["patient_id"].to_numpy(str), labels)
     rows = []
-    for name, scores in found.items():
-        values = scores.reindex(ids).to_numpy(float)
+    for name, frame in references.items():
+        values = frame["score"].reindex(ids).to_numpy(float)
         if not np.isfinite(values).all():
             continue
         row: dict[str, Any] = {"row": name}
@@ -281,6 +331,7 @@ def _row(arm: str, basis: Basis, primary: str, metrics: Sequence[str]) -> dict[s
     row: dict[str, Any] = {
         "arm": arm,
         "overrides": dict(planned[0].overrides),
+        "num_draws": max((len(found.score) for found in basis.scores.get(arm, ())), default=None),
         "seeds": len(basis.arms[arm]),
         "seeds_planned": len(planned),
         "states": states,

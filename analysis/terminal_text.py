@@ -11,8 +11,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from analysis.html_page import Table
-from analysis.study_cells import effect_notes, report_tables
-from analysis.study_report import Report, banner_lines, note_lines
+from analysis.study_cells import effect_notes
+from analysis.study_report import Report, all_tables, banner_lines, note_lines
 
 NARROWEST = 40
 GAP = 2
@@ -30,7 +30,7 @@ def to_text(report: Report, width: int = 80) -> str:
     for line in banner_lines(report):
         lines += wrapped(line, width)
     lines += _bullets(effect_notes(report.table), width)
-    for caption, table in report_tables(report.table, report.search, report.importance):
+    for caption, table in all_tables(report):
         lines += ["", *wrapped(caption, width), "", *table_lines(table, width)]
     lines += _bullets(note_lines(report), width)
     return "\n".join(lines)

@@ -26,10 +26,12 @@ def read_report(
         warnings: Lines that a reader must see first.
     """
     from analysis.study_report import make_report
+    from namd.methods.registry import METHODS
     from namd.study.importance import ledger_importance
 
     importance, lost = ledger_importance(storage, view)
-    return make_report(storage, view, cohort, importance, (*warnings, *lost))
+    titles = {method.name: method.title for method in METHODS.values()}
+    return make_report(storage, view, cohort, importance, (*warnings, *lost), titles)
 
 
 def write_study_report(

@@ -1,7 +1,7 @@
 """A finished run's rows, formed once and recorded, and the metrics that a trial completes with."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,19 @@ def values_of(rows: Sequence[Mapping[str, Any]], method: str, key: str) -> dict[
     own = [row for row in rows if row.get("row") == method] or list(rows[-1:])
     values: dict[str, Any] = {"run": key}
     for row in own:
-        for name, value in row.items():
+        for name, value in (*row.items(), *_diameter_metrics(row.get("diameter"))):
             number = value.get("mean", value.get("value")) if isinstance(value, Mapping) else value
             if isinstance(number, int | float) and not isinstance(number, bool):
                 # JSON has no NaN; metrics that could not be measured are left out.
                 values |= {name: number} if math.isfinite(number) else {}
     return values
+
+
+def _diameter_metrics(calibration: object) -> Iterator[tuple[str, Any]]:
+    """Yield what a row says of its drawn diameters, measured by one rule on both images."""
+    by_rule = (calibration.get("rule") or {}) if isinstance(calibration, Mapping) else {}
+    for name in ("crps_mm", "coverage"):
+        yield f"diameter_{name}", by_rule.get(name)
 
 
 def _artifact(store: Store, stage: str, key: str) -> Artifact:

@@ -45,6 +45,10 @@ _SETS = {
     "fid_judge": Metric("Frechet distance of judge features", 0, lower_is_better=True),
     "kid_judge": Metric("kernel distance of judge features", lower_is_better=True),
 }
+_DIAMETERS = {
+    "diameter_crps_mm": Metric("CRPS of the drawn diameter, mm", 0, lower_is_better=True),
+    "diameter_coverage": Metric("coverage of the drawn diameter", 0, 1, lower_is_better=None),
+}
 _OTHERS = {
     "gap_recovered": Metric("share of the follow-up's gain"),
     "gap_recovered_per_draw": Metric("share of the follow-up's gain per draw"),
@@ -58,7 +62,9 @@ IMAGE_METRICS = tuple(_IMAGES)
 """Metrics of each case and draw against the real follow-up."""
 SET_METRICS = tuple(_SETS)
 """Metrics of all cases of a draw together."""
-METRICS: Mapping[str, Metric] = {**_RANKING, **_IMAGES, **_SETS, **_OTHERS}
+DIAMETER_METRICS = tuple(_DIAMETERS)
+"""Metrics of a case's drawn diameters against that of the real follow-up, by one rule on images."""
+METRICS: Mapping[str, Metric] = {**_RANKING, **_IMAGES, **_SETS, **_DIAMETERS, **_OTHERS}
 """All metrics of a completed trial, which are those that a study file may name."""
 
 

@@ -61,9 +61,15 @@ class MadeCohort:
                 "ssim": 0.5 + 0.1 * own,
                 "psnr": 20 + own,
                 "lpips": np.nan,
-                "diameter_mm": 8.0,
+                "diameter_mm": self.diameters() + own,
             }
         )
+
+    def diameters(self) -> np.ndarray:
+        """Of the real follow-ups, in mm; the first one shows no nodule."""
+        found = 8 + generator("made-diameter").normal(size=len(self.table))
+        found[0] = np.nan
+        return found
 
     def rejudged(self, name: str, seed: int, k: int, shift: float, judge: int) -> pd.DataFrame:
         """The same draw as a further judge scores it."""
@@ -121,10 +127,9 @@ class MadeStudy:
             self.stage(trial, stage, stage if stage == "judge" else f"{stage}-{name}-{seed}")
         truth = self.cohort.table["label"].to_numpy(float)
         rows = {"real_followup": truth, "real_baseline": 1 - truth, "partly": truth * np.nan}
-        frames = [
-            pd.DataFrame({"case_id": self.cohort.table["case_id"], "k": 0, "score": v, "row": n})
-            for n, v in rows.items()
-        ]
+        about = {"case_id": self.cohort.table["case_id"], "k": 0}
+        about["diameter_mm"] = self.cohort.diameters()
+        frames = [pd.DataFrame(about | {"score": v, "row": n}) for n, v in rows.items()]
         self.publish("reference-test", "reference", pd.concat(frames), 0)
         self.stage(trial, "reference-test", "reference")
         for k in range(draws):

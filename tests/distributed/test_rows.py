@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 
 from namd.distributed.rows import values_of
+from namd.evaluate.calibration import DiameterAgreement
 from namd.evaluate.scores import COLUMNS
 from namd.evaluate.table import Row
 from namd.pipeline.run import recorded_runs, rows_of
@@ -24,6 +25,11 @@ OWN = {
     "fid": None,
     "kid": float("nan"),
     "num_draws": 20,
+    "diameter": {
+        "unmeasured": 0.0,
+        "rule": {"crps_mm": {"value": 1.2, "low": 1.0, "high": 1.4}, "coverage": {"value": 0.8}},
+        "table": {"crps_mm": {"value": 9.0}, "coverage": {"value": 0.1}},
+    },
 }
 
 
@@ -37,7 +43,22 @@ def test_a_trial_completes_with_the_names_of_the_studys_table():
         "gap_recovered_per_draw": 0.25,
         "ssim": 0.9,
         "num_draws": 20,
+        "diameter_crps_mm": 1.2,
+        "diameter_coverage": 0.8,
     }
+
+
+@pytest.mark.parametrize("missing", [None, {"rule": None}])
+def test_a_row_without_diameters_completes_without_them(missing):
+    values = values_of([OWN | {"diameter": missing}], "namd", "run-1")
+    assert not [name for name in values if name.startswith("diameter")]
+
+
+def test_a_single_draw_has_no_coverage():
+    rule = {"crps_mm": {"value": 1.2}, "coverage": None}
+    values = values_of([OWN | {"diameter": {"rule": rule}}], "namd", "run-1")
+    assert values["diameter_crps_mm"] == 1.2
+    assert "diameter_coverage" not in values
 
 
 def test_rows_of_an_older_record_are_read_under_todays_names():
@@ -77,6 +98,7 @@ def test_a_whole_older_record_is_read_under_todays_names(tmp_path):
 @pytest.mark.parametrize("name", METRICS)
 def test_a_run_measures_every_name_that_a_study_file_may_use(name):
     row = {field.name: 0.5 for field in fields(Row)} | {"row": "namd"}
+    row["diameter"] = {"rule": {each.name: 0.5 for each in fields(DiameterAgreement)}}
     assert name in values_of([row], "namd", "run-1")
     unmeasured = dict.fromkeys(row) | {"row": "namd"}
     assert name not in values_of([unmeasured], "namd", "run-1")
