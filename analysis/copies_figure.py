@@ -57,12 +57,15 @@ def copies_figure(
     )
     for place in axes.flat:
         place.axis("off")
-    for first, pairs, title in ((0, draws, "draw"), (4, real, followup)):
+    for first, pairs, title, near in (
+        (0, draws, "draw", "copy"),
+        (4, real, followup, "nearest 1%"),
+    ):
         for row, pair in zip(axes, pairs, strict=False):
             images = (pair.baseline, pair.image, pair.train)
             for place, image in zip(row[first:], images, strict=False):
                 place.imshow(image, **GREY)
-            word = "copy" if pair.distance <= threshold else "distance"
+            word = near if pair.distance <= threshold else "distance"
             row[first + 2].set_title(f"{word} {pair.distance:.3f}", fontsize=7, pad=2)
         names = ("own baseline", title, "nearest train crop")
         for place, name in zip(axes[0][first:], names, strict=False):
