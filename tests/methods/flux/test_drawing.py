@@ -141,6 +141,16 @@ def test_steps_and_their_shift_are_those_that_are_set(drawer, monkeypatch):
     assert all(high > low for high, low in zip(shifted[1:], [0.75, 0.5, 0.25], strict=True))
 
 
+def test_a_flow_that_ends_at_its_baseline_draws_the_baseline(drawer, monkeypatch):
+    own = drawer()
+    monkeypatch.setattr(
+        own.flow,
+        "bound",
+        lambda condition, _record: lambda latents, level: (latents - condition) / level,
+    )
+    assert crops.which(own.draw(np.arange(4), 0)) == crops.FOLLOWED["test"]
+
+
 class Still(RectifiedFlow):
     """A velocity that ends at a picture, whatever the noise."""
 

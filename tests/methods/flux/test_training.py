@@ -12,6 +12,7 @@ from namd.data.schema import CODES, EHR_FEATURES
 from namd.methods.flux import training
 from namd.methods.flux.flow import euler_sample, euler_scheduler, interpolated, velocity
 from namd.methods.flux.objective import RectifiedFlow
+from namd.methods.flux.quick_draws import METRIC, QuickDraws
 from namd.methods.flux.record import WIDTHS, RecordScale, RecordTokens, load_record, save_record
 from namd.methods.shared.latents import load_latents
 from namd.train.loop import DivergedError
@@ -208,6 +209,26 @@ def test_the_stage_learns_train_pairs_beside_their_own_records(inputs, monkeypat
     known = np.array(crops.FOLLOWED["train"]) + 40.0
     expected = (torch.tensor(whose) + 40 - known.mean()) / known.std()
     assert torch.allclose(age, expected.float(), atol=1e-5)
+
+
+def test_quick_draws_decode_scaled_latents_beside_the_real_followups(inputs, monkeypatch, tmp_path):
+    given = {}
+
+    def noted(*positional, **named):
+        given.update(named, decode=positional[1])
+        return object.__new__(QuickDraws)
+
+    monkeypatch.setattr(training, "QuickDraws", noted)
+    monkeypatch.setattr(QuickDraws, "__call__", lambda _self: {METRIC: 1.5})
+    fit = crops.noted_fit(monkeypatch, training)
+    made.trained(tmp_path / "run", inputs)
+    cases = crops.FOLLOWED["validation"]
+    images = torch.nn.functional.pixel_shuffle(given["condition"] / made.SCALE, 2)
+    assert crops.which(images) == cases
+    assert crops.which(given["decode"](given["condition"])) == cases
+    assert crops.which(given["followup"]) == [case + 0.5 for case in cases]
+    assert given["case_ids"] == [f"c{case:02d}" for case in cases]
+    assert fit["metrics"][METRIC] == 1.5
 
 
 def test_the_stage_writes_diffusers_own_format_and_resumes_bit_for_bit(inputs, tmp_path):
