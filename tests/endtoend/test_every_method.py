@@ -84,11 +84,11 @@ def stored(result: RunResult, index: int) -> torch.Tensor:
 
 @every_method
 def test_a_run_ends_with_a_row_beside_shared_references(bench, name):
+    others = {row["row"]: row for row in bench.run("namd")[1].rows}
     configuration, result = bench.run(name)
     rows = {row["row"]: row for row in result.rows}
     assert 0 <= rows[name]["auroc"]["mean"] <= 1
     assert rows[name]["num_draws"] == (2 if METHODS[name].draws_differ(configuration.config) else 1)
-    others = {row["row"]: row for row in bench.run("namd")[1].rows}
     for row in ("real_baseline", "real_followup", "copied_baseline", "ideal_sampler"):
         assert rows[row] == others[row]
     if name != "namd":

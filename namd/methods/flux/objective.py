@@ -170,11 +170,12 @@ class FlowBatches:
     ) -> FlowBatch:
         baseline = self.latents.baseline.at(turns, cases)
         sampled = self.settings.baseline_latent == "sample"
-        tensors = (
-            self.latents.followup.at(turns, cases).sample(posterior),
-            noise,
-            levels,
-            baseline.sample(own) if sampled else baseline.mean,
-            self.record[cases] * keep[:, None],
+        device = self.world.device
+        return FlowBatch(
+            clean=self.latents.followup.at(turns, cases).sample(posterior).to(device),
+            noise=noise.to(device),
+            levels=levels.to(device),
+            condition=(baseline.sample(own) if sampled else baseline.mean).to(device),
+            record=(self.record[cases] * keep[:, None]).to(device),
+            cases=cases,
         )
-        return FlowBatch(*(tensor.to(self.world.device) for tensor in tensors), cases)
