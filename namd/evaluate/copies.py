@@ -62,10 +62,15 @@ class NearestTrain:
 
 
 def offsets(size: int) -> tuple[tuple[int, int], ...]:
-    """Return the shifts in pixels, down and right, at which an image is compared; none first."""
+    """Return the shifts in pixels, down and right, at which an image is compared; none first.
+
+    A square of 3 x 3 with one in the middle of each of its quarters, so that of 64 pixels every
+    shift by up to 2 is at most one pixel away.
+    """
     step = size // 32
     steps = (0, -step, step) if step else (0,)
-    return tuple((down, right) for down in steps for right in steps)
+    halves = (-(step // 2), step // 2) if step > 1 else ()
+    return tuple((down, right) for each in (steps, halves) for down in each for right in each)
 
 
 def features(
