@@ -28,6 +28,8 @@ SECONDS = {
     "reconstruction-test": 3.0,
     "draws-test": 4.0,
     "scores-test": 1.0,
+    "train_crops-test": 0.5,
+    "copies-test": 0.1,
 }
 """About what preset small takes on the demo's cohort."""
 

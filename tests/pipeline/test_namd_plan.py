@@ -7,7 +7,7 @@ from namd.config.fingerprint import canonical_json
 from namd.pipeline.graph import make_plan
 from namd.pipeline.run_configuration import resolve
 
-DRAWN = {"draws-test", "scores-test"}
+DRAWN = {"draws-test", "scores-test", "copies-test"}
 DENOISED = {"finetune", *DRAWN}
 FROM_LATENTS = {"latents", "probe", "pretrain", *DENOISED}
 FROM_VAE = {"vae", "reconstruction-test", *FROM_LATENTS}
