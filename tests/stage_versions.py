@@ -188,7 +188,12 @@ def tiny_outputs(
         cohort: The cohort of the runs.
         store: Their store.
     """
-    bodies = {str(entry["source"]): body for body, entry in record.items()}
+    # Bodies of one module have one source: the stage's name says which it is.
+    bodies = {
+        (str(entry["source"]), name): body
+        for body, entry in record.items()
+        for name in entry["stages"]
+    }
     outputs: Outputs = {}
     for method in methods:
         chosen = ("--preset", PRESET, "--method", method)
@@ -196,7 +201,7 @@ def tiny_outputs(
         for stage in json.loads(ran)["stages"]:
             (commit,) = store.glob(f"*/{stage['key']}/COMMIT")
             digests, source_of = payload_digests(commit)
-            outputs[method, bodies[source_of], stage["label"]] = digests
+            outputs[method, bodies[source_of, stage["name"]], stage["label"]] = digests
     return outputs
 
 
