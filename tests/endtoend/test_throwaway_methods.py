@@ -44,7 +44,8 @@ def test_the_judge_and_the_rows_are_built_once(results):
     assert not any(stage.cached for stage in first.stages)
     for result in others:
         cached = {stage.stage.label for stage in result.stages if stage.cached}
-        assert cached == {"judge", "reference-test", "ideal-test[0]", "ideal-test[1]"}
+        shared = {"judge", "reference-test", "ideal-test[0]", "ideal-test[1]", "train_crops-test"}
+        assert cached == shared
 
 
 def test_draws_differ_only_if_the_method_says_so(results):
