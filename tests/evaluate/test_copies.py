@@ -220,7 +220,9 @@ def test_the_hundredth_is_scipys_and_follows_the_weights():
     distances = generator("test-copies-hundredth", 0).random(250)
     expected = np.quantile(distances, 0.01, method="inverted_cdf")
     assert nearest_hundredth(distances, np.ones((250, 1)))[0] == expected
-    weights = np.ones((250, 2))
+    weights = np.ones((250, 3))
     weights[np.argsort(distances)[:5], 1] = 0
+    weights[:, 2] = 3
     found = nearest_hundredth(distances, weights)
     assert found[1] == np.sort(distances)[7] > found[0]
+    assert found[2] == found[0]
