@@ -20,10 +20,13 @@ def test_fewer_or_busier_cores_take_longer_and_many_do_not_make_it_vanish():
     assert demo_seconds(0.5, 1.0) == demo_seconds(1, 1.0)
 
 
-def test_slowness_is_the_clock_over_a_quiet_probe():
+def test_slowness_is_the_clock_over_a_quiet_probe(monkeypatch):
+    assert slowness_of(1) >= 0.1
+    probed = []
+    monkeypatch.setattr("namd.cli.demo_estimate._probe", probed.append)
     clock = itertools.count(0.0, 3 * QUIET_PROBE_S)
     assert slowness_of(2, lambda: next(clock)) == pytest.approx(3.0)
-    assert slowness_of(1) >= 0.1
+    assert [len(content) for content in probed] == [1 << 20] * 2, "one probe a core"
 
 
 @pytest.mark.parametrize(

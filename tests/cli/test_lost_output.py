@@ -71,6 +71,7 @@ def read_all(terminal):
             return text.decode()
 
 
+@pytest.mark.serial
 def test_a_pipe_whose_reader_has_gone_ends_no_run(tmp_path):
     read, write = os.pipe()
     process = command("run", tmp_path, stdout=write, stderr=write)
@@ -80,6 +81,7 @@ def test_a_pipe_whose_reader_has_gone_ends_no_run(tmp_path):
     assert is_published(tmp_path, "scores-test")
 
 
+@pytest.mark.serial
 def test_a_terminal_that_is_closed_ends_no_run_that_was_asked_to_survive(tmp_path):
     process, terminal = on_a_terminal("run", tmp_path, handler=signal.SIG_IGN)
     await_training(tmp_path)
@@ -88,6 +90,7 @@ def test_a_terminal_that_is_closed_ends_no_run_that_was_asked_to_survive(tmp_pat
     assert is_published(tmp_path, "scores-test")
 
 
+@pytest.mark.serial
 def test_a_terminal_that_is_closed_stops_a_run_that_can_be_continued(tmp_path):
     process, terminal = on_a_terminal("run", tmp_path)
     await_training(tmp_path)
@@ -159,6 +162,7 @@ def test_a_result_that_cannot_be_written_is_one_line(tmp_path):
     assert printed == b"error: stdout cannot be written (No space left on device)\n"
 
 
+@pytest.mark.serial
 def test_progress_that_cannot_be_written_ends_no_run(tmp_path):
     with Path("/dev/full").open("w") as full:
         process = command("run", tmp_path, stdout=subprocess.PIPE, stderr=full)
