@@ -2,20 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from analysis.study_scores import completed, needed_stages
 from namd.ledger.view import StageExecution, StudyView, TrialView
-from namd.storage.artifacts import PAYLOAD, attempt_folder, read_commit, read_manifest
+from namd.storage.artifacts import read_manifest
 from namd.storage.base import Storage
-
-SUFFIX = ".safetensors"
-FETCHED_UP_TO = 256 * 2**20
-"""Bytes of weights that counting may copy from a remote store, an artifact each."""
+from namd.storage.tensor_counts import stored_numbers
 
 
 @dataclass(frozen=True)
@@ -45,31 +40,6 @@ def arm_sizes(storage: Storage, view: StudyView, arms: Iterable[str]) -> dict[st
             mean = float(np.mean(known)) if len(known) == len(seconds) else None
             found[arm] = ArmSize(_parameters(storage, trials[0]), mean)
     return found
-
-
-def stored_numbers(storage: Storage, stage: str, key: str) -> int | None:
-    """Return how many numbers the tensors of an artifact's payload hold; None if it is not there.
-
-    Buffers such as the statistics of batch norms count too.
-    """
-    commit = read_commit(storage, stage, key)
-    if commit is None:
-        return None
-    places = [n for n in commit.files if n.startswith(f"{PAYLOAD}/") and n.endswith(SUFFIX)]
-    size = sum(int(commit.files[place]["size"]) for place in places)
-    if size > FETCHED_UP_TO and not Path(storage.root).is_dir():
-        return None
-    if not places:
-        return 0
-    folder = storage.fetch(attempt_folder(stage, key, commit.attempt))
-    return sum(_numbers(folder / place) for place in places)
-
-
-def _numbers(path: Path) -> int:
-    """Return the numbers in a file of tensors, from its header alone."""
-    with safe_open(path, framework="numpy") as tensors:
-        shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
-    return sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
 
 
 def _parameters(storage: Storage, trial: TrialView) -> int | None:

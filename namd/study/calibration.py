@@ -78,14 +78,14 @@ def calibrate(
     whole = to_mapping(configuration.config)
     measured = []
     for steps, cases in (lengths.warm_up, *zip(lengths.steps, lengths.cases, strict=True)):
-        short = _shortened(whole, steps, cases)
+        short = shortened(whole, steps, cases)
         short["method"] = configuration.method.name
         measured.append(measure(from_mapping(short, None, methods)))
     del measured[0]
     stages = {stage.name: stage for stage in configuration.stages()}
     found = {}
     for name, first in measured[0].items():
-        low, high, full = _amounts(stages[name], whole, size, lengths)
+        low, high, full = amounts(stages[name], whole, size, lengths)
         # Noise may make the longer run the faster one; a cost never falls with the length.
         slope = max(0.0, (measured[1][name] - first) / (high - low)) if high > low else 0.0
         found[name] = max(0.0, first + slope * (full - low))
@@ -108,7 +108,7 @@ def measure_with_launcher(cohort: Path) -> Measure:
     return measure
 
 
-def _amounts(
+def amounts(
     stage: Stage, whole: Mapping[str, Any], size: CohortSize, lengths: CalibrationLengths
 ) -> tuple[int, int, int]:
     """Return what a stage's cost is in proportion to: in the two short runs and at full length."""
@@ -142,7 +142,7 @@ def _steps(section: Mapping[str, Any], num_cases: int) -> int:
     return int(section["num_steps"])
 
 
-def _shortened(whole: Mapping[str, Any], steps: int, cases: int) -> dict[str, Any]:
+def shortened(whole: Mapping[str, Any], steps: int, cases: int) -> dict[str, Any]:
     """Return the configuration with every training cut to `steps` and one draw of `cases`."""
 
     def cut(value: Any) -> Any:  # noqa: ANN401 - any configuration value

@@ -13,7 +13,7 @@ from made_study import MadeCohort, MadeStudy, ablation
 from safetensors.numpy import save_file
 from scipy.stats import spearmanr
 
-from analysis.arm_sizes import ArmSize, arm_sizes, stored_numbers
+from analysis.arm_sizes import ArmSize, arm_sizes
 from analysis.comparison import ComparedArm, Comparison, comparison_of, order_of
 from analysis.comparison_cells import (
     comparison_tables,
@@ -35,6 +35,7 @@ from namd.ledger.view import read_view
 from namd.methods.registry import METHODS
 from namd.storage.opening import open_storage
 from namd.storage.stage_names import StageName
+from namd.storage.tensor_counts import stored_numbers
 
 TITLES = {"namd": "NAMD", "mcwgan": "McWGAN", "regression": "Regression"}
 TOGGLES = {
