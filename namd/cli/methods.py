@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from namd.cli.output import add_json_option, answer, columns, tell
+from namd.cli.output import add_json_option, answer, columns, echo
 from namd.config.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _costs(
     for method in methods:
         configuration = resolve(preset, None, [f"method={method.name}"])
         place = find_cohort(cohort, scratch, configuration.demands())
-        tell(f"{method.name}: three short runs of preset {preset}")
+        echo(f"{method.name}: three short runs of preset {preset}")
         size = cohort_size(place, configuration.config.evaluate.split)
         yield method, method_costs(configuration, size, measure_draws(place))
 
