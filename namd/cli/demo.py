@@ -54,7 +54,7 @@ def demo(arguments: argparse.Namespace) -> int:
     """
     from analysis.terminal_text import to_text
     from namd.api.study_report import write_study_report
-    from namd.cli.run import find_cohort
+    from namd.cli.named_cohorts import find_cohort
     from namd.cli.study_progress import study_reporter
     from namd.pipeline.store import open_store
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from namd.cli.output import add_json_option, answer, columns, echo
 from namd.config.errors import InputError, shown
+from namd.config.places import place
 
 if TYPE_CHECKING:
     from namd.methods.base import Method
@@ -31,6 +32,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--cohort",
+        type=place,
         metavar="DIR",
         help=f"measure on this cohort (default: {COHORT}, rendered for the purpose)",
     )
@@ -92,17 +94,17 @@ def _measure_methods(arguments: argparse.Namespace, methods: "Mapping[str, Metho
 def _costs(
     methods: "Sequence[Method]", preset: str, cohort: str, scratch: Path
 ) -> "Iterator[tuple[Method, list[StageCost]]]":
-    from namd.cli.run import find_cohort
+    from namd.cli.named_cohorts import find_cohort
     from namd.pipeline.run_configuration import resolve
     from namd.study.calibrated_plan import cohort_size
     from namd.study.method_costs import measure_draws, method_costs
 
     for method in methods:
         configuration = resolve(preset, None, [f"method={method.name}"])
-        place = find_cohort(cohort, scratch, configuration.demands())
+        folder = find_cohort(cohort, scratch, configuration.demands())
         echo(f"{method.name}: three short runs of preset {preset}")
-        size = cohort_size(place, configuration.config.evaluate.split)
-        yield method, method_costs(configuration, size, measure_draws(place))
+        size = cohort_size(folder, configuration.config.evaluate.split)
+        yield method, method_costs(configuration, size, measure_draws(folder))
 
 
 def _cost_table(methods: "Sequence[Method]", costs: "Mapping[str, Sequence[StageCost]]") -> str:

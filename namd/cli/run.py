@@ -20,7 +20,6 @@ from namd.config.places import local_path, place
 from namd.data import named_cohort
 
 if TYPE_CHECKING:
-    from namd.data.settings import CohortDemands
     from namd.pipeline.reporting import Reporter
     from namd.pipeline.run import RunResult
     from namd.pipeline.run_configuration import RunConfiguration
@@ -66,6 +65,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run_command(arguments: argparse.Namespace) -> int:
     """Run or plan. Raises InputError and StageError; SIGTERM and Ctrl-C leave resumable work."""
+    from namd.cli.named_cohorts import find_cohort
     from namd.pipeline.run_configuration import resolve
     from namd.pipeline.run_plan import require_weights
 
@@ -139,19 +139,6 @@ def run_shown(configuration: "RunConfiguration", cohort: Path, store: "Store") -
         except SystemExit:
             echo(f"{stop_reason()}; the same command continues from the last checkpoint")
             raise
-
-
-def find_cohort(
-    word: str, store: Path, demands: "CohortDemands | None" = None, build: bool = True
-) -> Path:
-    """Return a cohort's folder, with progress on stderr if a phantom is built.
-
-    See `namd.data.named_cohort.find_cohort`.
-    """
-    from namd.cli.cohort import build_progress
-
-    with build_progress() as stages:
-        return named_cohort.find_cohort(word, store, demands, build, say=echo, stages=stages)
 
 
 def announce_weights(configuration: "RunConfiguration") -> None:

@@ -155,7 +155,7 @@ def find_study_cohort(
     Raises InputError if none is named or there is none, ConfigError where the study file names
     one that is not there.
     """
-    from namd.cli.run import find_cohort
+    from namd.cli.named_cohorts import find_cohort
     from namd.data.named_cohort import phantom_named
 
     inside = spec.base.given("cohort")

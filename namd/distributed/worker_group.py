@@ -17,7 +17,8 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from namd.config.errors import InputError, StageError
-from namd.distributed.worker_group_host import Outcome, WorkerGroupHost, WorkerGroupOrder
+from namd.distributed.worker_group_host import Outcome, WorkerGroupHost
+from namd.distributed.worker_group_order import WorkerGroupOrder
 from namd.methods.base import StageContext, Step
 from namd.pipeline.graph import Node, Plan
 from namd.pipeline.launcher import Launcher

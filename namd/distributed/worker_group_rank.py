@@ -19,7 +19,7 @@ from namd.config.account import complete_account
 from namd.config.errors import InputError, StageError
 from namd.config.threads import fixed_threads
 from namd.distributed.source_identity import require_same_source
-from namd.distributed.worker_group_host import WorkerGroupOrder, WorkerResult
+from namd.distributed.worker_group_order import WorkerGroupOrder, WorkerResult
 from namd.methods.base import StageContext
 from namd.train.checkpoints import Checkpoints
 from namd.train.loop import DivergedError

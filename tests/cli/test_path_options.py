@@ -11,7 +11,7 @@ import toy_studies as toys
 
 import namd
 from namd.cli import main as front
-from namd.cli.run import find_cohort
+from namd.cli.named_cohorts import find_cohort
 from namd.cli.study_inputs import store_url
 from namd.config.errors import InputError
 from namd.config.places import local_path, place

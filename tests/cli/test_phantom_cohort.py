@@ -8,7 +8,7 @@ import toy_studies as toys
 
 from namd.cli import demo
 from namd.cli import main as front
-from namd.cli.run import find_cohort
+from namd.cli.named_cohorts import find_cohort
 from namd.cli.study_inputs import find_study_cohort
 from namd.config.errors import InputError
 from namd.data.named_cohort import Phantom, phantom_named

@@ -36,7 +36,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     (tmp_path / "cohort").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr("namd.cli.run.find_cohort", lambda *_, **__: tmp_path / "cohort")
+    monkeypatch.setattr("namd.cli.named_cohorts.find_cohort", lambda *_, **__: tmp_path / "cohort")
     monkeypatch.setattr(graph, "_cohort_digest", lambda _cohort, _digests: lambda part: str(part))
     monkeypatch.setattr("analysis.study_report._figures", lambda *_: {})
     open_store(str(tmp_path / "store"))

@@ -64,7 +64,7 @@ def folder(recorded, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
     monkeypatch.delenv("NAMD_STORE", raising=False)
-    monkeypatch.setattr("namd.cli.run.find_cohort", lambda *_, **__: tmp_path / "cohort")
+    monkeypatch.setattr("namd.cli.named_cohorts.find_cohort", lambda *_, **__: tmp_path / "cohort")
     monkeypatch.setattr(graph, "_cohort_digest", lambda _cohort, _digests: lambda part: str(part))
     monkeypatch.setattr("namd.tracking.publishing.publish", lambda *_: 0)
     monkeypatch.setattr("analysis.study_report._figures", lambda *_: {})

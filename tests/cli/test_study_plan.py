@@ -17,7 +17,7 @@ def cohort(tmp_path, monkeypatch):
     """A folder that passes for a cohort of fixed contents."""
     folder = tmp_path / "cohort"
     folder.mkdir()
-    monkeypatch.setattr("namd.cli.run.find_cohort", lambda _word, _store, **_more: folder)
+    monkeypatch.setattr("namd.cli.named_cohorts.find_cohort", lambda _word, _store, **_more: folder)
     monkeypatch.setattr(graph, "_cohort_digest", lambda _cohort, _digests: lambda part: str(part))
     return folder
 

@@ -14,7 +14,7 @@ from tests.data.conftest import make_cohort
 @pytest.fixture
 def cohort(tmp_path, monkeypatch):
     """A folder that passes for a cohort of fixed contents, under any name but `absent`."""
-    from namd.cli.run import find_cohort
+    from namd.cli.named_cohorts import find_cohort
 
     folder = tmp_path / "cohort"
     folder.mkdir()
@@ -22,7 +22,7 @@ def cohort(tmp_path, monkeypatch):
     def found(word, store, **more):
         return find_cohort(word, store, **more) if word == "absent" else folder
 
-    monkeypatch.setattr("namd.cli.run.find_cohort", found)
+    monkeypatch.setattr("namd.cli.named_cohorts.find_cohort", found)
     monkeypatch.setattr(graph, "_cohort_digest", lambda _cohort, _digests: lambda part: str(part))
     # Importing it would raise: no refusal may need Ray.
     monkeypatch.setitem(sys.modules, "namd.distributed.driver", None)

@@ -89,7 +89,7 @@ def cohort(tmp_path, monkeypatch):
     """A folder that passes for a cohort; without cases there are no intervals over patients."""
     folder = tmp_path / "cohort"
     folder.mkdir()
-    monkeypatch.setattr("namd.cli.run.find_cohort", lambda _word, _store, **_more: folder)
+    monkeypatch.setattr("namd.cli.named_cohorts.find_cohort", lambda _word, _store, **_more: folder)
     return folder
 
 

@@ -11,7 +11,7 @@ import ray
 from namd.config.errors import UndeclaredError
 from namd.distributed import drawing, worker_group_rank
 from namd.distributed.draw_workers import Work
-from namd.distributed.worker_group_host import WorkerGroupOrder
+from namd.distributed.worker_group_order import WorkerGroupOrder
 from namd.methods.registry import METHODS
 from namd.pipeline.graph import Node
 from namd.pipeline.run_configuration import resolve

@@ -85,7 +85,7 @@ def test_what_cannot_be_measured_is_refused_in_a_line(capsys, arguments, named):
 
 
 def test_every_method_that_has_the_preset_is_measured(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("namd.cli.run.find_cohort", lambda word, *_: tmp_path)
+    monkeypatch.setattr("namd.cli.named_cohorts.find_cohort", lambda word, *_: tmp_path)
     monkeypatch.setattr("namd.study.calibrated_plan.cohort_size", lambda *_: SIZE)
     monkeypatch.setattr("namd.study.method_costs.measure_draws", lambda _cohort: None)
     asked = []
