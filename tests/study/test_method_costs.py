@@ -6,7 +6,6 @@ import pytest
 
 from namd.cli.main import main
 from namd.methods.registry import METHODS
-from namd.methods.regression.training import build_network
 from namd.pipeline.run_configuration import resolve
 from namd.study.calibration import CohortSize
 from namd.study.method_costs import Built, StageCost, method_costs
@@ -54,6 +53,8 @@ def test_a_cost_is_never_below_nothing():
 
 @pytest.mark.serial
 def test_the_command_counts_what_torch_counts(capsys):
+    from namd.methods.regression.training import build_network
+
     assert main(["methods", "--measure", "tiny", "--method", "regression", "--json"]) == 0
     (told,) = json.loads(capsys.readouterr().out.splitlines()[-1])["methods"]
     assert (told["name"], told["preset"]) == ("regression", "tiny")
