@@ -146,7 +146,7 @@ def test_a_row_of_the_paper_is_a_method_and_stands_once():
     names = [row.title for row in PUBLISHED]
     assert len(set(names)) == len(names) == 9
     missing = {row.method for row in PUBLISHED} - METHODS.keys()
-    assert missing <= {"flux"}
+    assert missing == set()
     default = METHODS["corrflownet"].config_class().draws.sampler
     assert published_row("corrflownet", {}).settings == {"draws.sampler": default}
 
