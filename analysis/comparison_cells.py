@@ -55,6 +55,7 @@ COLUMNS = (
     Column("gap_recovered", "gap recovered"),
     Column("diameter_coverage", "coverage"),
     Column("diameter_crps_mm", "CRPS mm"),
+    Column("copies", "copies"),
 )
 
 DIFFERENCES = (
@@ -193,6 +194,11 @@ def footnotes(comparison: Comparison, table: StudyTable) -> list[str]:
         "Gap recovered is the share of the real follow-up's gain in AUROC over the real baseline, "
         "of mean."
     )
+    if any(arm.row.get("copies") for arm in comparison.arms):
+        notes.append(
+            "Copies: share of draws as near to a train crop of another patient as the nearest 1% "
+            "of real follow-ups, which stand at 0.01."
+        )
     notes.append(
         "Parameters: the numbers stored in what the draws read, without pretrained weights from "
         "local folders. Training: device seconds of every training that the draws depend on, "

@@ -38,7 +38,8 @@ from namd.storage.opening import open_storage
 
 NUM_BOOTSTRAP = 2000
 LEVEL = 0.95
-GAPS = ("gap_recovered", "gap_recovered_per_draw")
+AS_RECORDED = ("gap_recovered", "gap_recovered_per_draw", "copies")
+"""Metrics of whole runs, which no scores of cases repeat."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def _basis(
         view=view,
         arms=arms,
         measured={
-            arm: _with_gap(measure(found, truth, weights), arms[arm])
+            arm: _with_recorded(measure(found, truth, weights), arms[arm])
             for arm, found in scores.items()
         },
         num_patients=num_patients,
@@ -273,13 +274,13 @@ def _truth(
     )
 
 
-def _with_gap(
+def _with_recorded(
     measured: Mapping[str, Measured], trials: Mapping[int, TrialView]
 ) -> dict[str, Measured]:
-    """Add the shares of the follow-up's gain, as each run recorded them."""
+    """Add the metrics that each run recorded of itself."""
     known = recorded(trials)
-    gaps = {name: known[name] for name in GAPS if name in known and measured}
-    return {**measured, **gaps}
+    added = {name: known[name] for name in AS_RECORDED if name in known and measured}
+    return {**measured, **added}
 
 
 def _stored_scores(

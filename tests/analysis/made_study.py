@@ -114,6 +114,7 @@ class MadeStudy:
         name: str | None = None,
         draws: int = 2,
         judges: int = 0,
+        values: dict | None = None,
         **more,
     ) -> str:
         """A completed trial; arms with the same `name` have the same scores.
@@ -143,9 +144,8 @@ class MadeStudy:
             self.publish(family, key, pd.concat([*rejudged, other]), 0)
             recorded = StageName(family, None, f"rejudged-{judge}", "rejudge", "test")
             self.stage(trial, family, key, recorded.to_mapping())
-        self.writer.append(
-            Identity(trial, 1, schema.COMPLETED), {"values": {"auroc": 0.5 + shift / 10}}
-        )
+        completed = {"auroc": 0.5 + shift / 10} | (values or {})
+        self.writer.append(Identity(trial, 1, schema.COMPLETED), {"values": completed})
         return trial
 
     def stage(self, trial: str, label: str, key: str, recorded: dict | None = None) -> None:

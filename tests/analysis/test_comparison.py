@@ -56,7 +56,9 @@ def made_comparison(folder, **cohort) -> MadeStudy:
     for seed in range(2):
         for arm, shift in SHIFTS.items():
             draws = 1 if arm in ONCE else 3
-            study.run(arm, seed, shift, draws=draws, overrides=TOGGLES.get(arm, {}))
+            values = {"copies": shift / 100 + seed / 1000}
+            overrides = TOGGLES.get(arm, {})
+            study.run(arm, seed, shift, draws=draws, overrides=overrides, values=values)
     study.close()
     return study
 
@@ -76,6 +78,12 @@ def arm(name, published=None, **means) -> ComparedArm:
 
 def ranked(metric, values) -> list[ComparedArm]:
     return [arm(row.title, row, **{metric: v}) for row, v in zip(PUBLISHED, values, strict=True)]
+
+
+def test_copies_are_those_that_the_runs_recorded(made):
+    _, table, _ = made
+    for name, shift in SHIFTS.items():
+        assert table.row(name)["copies"]["mean"] == pytest.approx(shift / 100 + 0.0005)
 
 
 @pytest.mark.parametrize(("metric", "against"), [("auroc_per_draw", "auroc"), ("lpips", "lpips")])
@@ -281,17 +289,20 @@ def test_a_table_of_known_numbers():
         "auroc": value(0.8051, None, 0.75, 0.85),
         "lpips": value(0.2204, 0.001),
         "gap_recovered": value(0.82),
+        "copies": value(0.0125),
     }
     one = ComparedArm("x", "X_1", "x", {}, row, ArmSize(4_321_000, 990.4))
     table = plain_table(reference="namd")
-    found = comparison_tables(Comparison((one,), ()), table)
+    comparison = Comparison((one,), ())
+    found = comparison_tables(comparison, table)
+    assert any(note.startswith("Copies:") for note in footnotes(comparison, table))
     assert found[0][1].header == (
         "row", "LPIPS ↓", "AUROC per draw ↑", "AUROC of mean ↑", "gap recovered ↑",
-        "draws", "parameters", "training s",
+        "copies ↓", "draws", "parameters", "training s",
     )  # fmt: skip
     assert found[0][1].rows == (
-        ("X_1", "0.220 ± 0.001", "0.765 ± 0.021", "0.805 [0.750, 0.850]", "0.820", "20", "4.32 M",
-         "990"),
+        ("X_1", "0.220 ± 0.001", "0.765 ± 0.021", "0.805 [0.750, 0.850]", "0.820", "0.013", "20",
+         "4.32 M", "990"),
     )  # fmt: skip
     assert found[1][1].rows == (("X_1", "−0.040 [−0.090, +0.010]\np < 0.001"),)
 
