@@ -23,6 +23,8 @@ from namd.pipeline.run_configuration import RunConfiguration, resolve
 from namd.pipeline.store import open_store
 from tests.paper_folders import FULL, NARROW, Width, put_weights
 
+pytestmark = pytest.mark.serial
+
 CASES = 8
 EACH = {"train": (4, 2), "validation": (2, 1), "test": (2, 1)}
 """Cases, and malignant ones of them, of each split: the fewest that a judge can be trained on."""

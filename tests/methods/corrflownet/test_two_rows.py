@@ -25,8 +25,9 @@ def test_the_sampler_moves_draws_and_scores_alone():
     sde, ode = keys_of(), keys_of("draws.sampler=ode")
     assert sde.keys() >= TRAINED
     moved = {label for label in ode if ode[label] != sde[label]}
-    assert moved == {"draws-test[0]", "scores-test[0]"}
-    assert sde.keys() - ode.keys() == {"draws-test[1]", "scores-test[1]"}
+    assert moved == {"draws-test[0]", "scores-test[0]", "copies-test[0]"}
+    more = {"draws-test[1]", "scores-test[1]", "copies-test[1]"}
+    assert sde.keys() - ode.keys() == more
     # Twin: another training moves what it trains.
     trained = keys_of("flow.learning_rate=0.5")
     assert {"flow", "draws-test[0]"} <= {label for label in sde if sde[label] != trained[label]}
