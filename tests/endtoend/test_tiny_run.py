@@ -133,13 +133,16 @@ def test_sigma_f_retrains_from_vae_and_leaves_what_does_not_read_it(finished: Fi
 def test_num_sets_retrains_finetune_only(finished: Finished):
     names = missing(finished, "finetune.soft_prompt.num_sets=3")
     assert names[0] == "finetune"
-    assert {name.split("[")[0] for name in names} == {"finetune", "draws-test", "scores-test"}
+    drawn = {"draws-test", "scores-test", "copies-test"}
+    assert {name.split("[")[0] for name in names} == {"finetune", *drawn}
 
 
 def test_more_draws_add_draws_only(finished: Finished):
     names = missing(finished, "evaluate.num_draws=5")
     assert names == [
-        f"{family}-test[{k}]" for family in ("ideal", "draws", "scores") for k in (2, 3, 4)
+        f"{family}-test[{k}]"
+        for family in ("ideal", "draws", "scores", "copies")
+        for k in (2, 3, 4)
     ]
     assert missing(finished, "evaluate.num_draws=1") == []
 
