@@ -18,8 +18,10 @@ TITLES = {
     "copied_baseline": "baseline copied as follow-up",
     "longest_diameter": "longest diameter alone",
     "ehr_logistic_regression": "EHR logistic regression",
+    "ideal_predictor": "ideal predictor (p itself)",
+    "ideal_sampler": "ideal sampler",
 }
-"""Of rows without training, which have a probability and no image of their own."""
+"""Of rows without training; all but the last have one probability a case."""
 
 WEIGHTS_OF = {"lpips": "AlexNet's trunk is", "fid": "Inception's weights are"}
 """Columns of the paper that need pretrained weights."""
@@ -106,7 +108,7 @@ def main_table(comparison: Comparison, table: StudyTable) -> Table:
         (
             TITLES.get(str(row["row"]), str(row["row"])),
             *(_context(row, c) for c in columns),
-            "-",
+            str(row.get("num_draws", "-")),
             "-",
             "-",
         )
@@ -244,7 +246,7 @@ def _cell(row: Mapping[str, Any], metric: str) -> str:
 
 def _context(row: Mapping[str, Any], column: Column) -> str:
     """Return a cell of a row without training, whose single score stands for every draw."""
-    if column.metric in WITH_INTERVAL:
+    if column.metric in WITH_INTERVAL or row.get(column.metric):
         return _cell(row, column.metric)
     of_mean = row.get(column.metric.removesuffix("_per_draw"))
     is_score = column.metric.endswith("_per_draw") and of_mean

@@ -52,9 +52,10 @@ def comparison_csv(comparison: Comparison, table: StudyTable) -> str:
     writer = csv.DictWriter(stream, _names(), restval="")
     writer.writeheader()
     for row in table.context:
-        known = {m: row[m] for m in WITH_INTERVAL if row.get(m)}
+        once = {f"{m}_per_draw": row[m] for m in WITH_INTERVAL if row.get(m)}
         line = {"row": row["row"], "simulated": table.simulated}
-        writer.writerow(line | _numbers(known | {f"{m}_per_draw": v for m, v in known.items()}))
+        line |= {"num_draws": row["num_draws"]} if "num_draws" in row else {}
+        writer.writerow(line | _numbers(once | row))
     for arm in comparison.arms:
         line = {"row": arm.title, "arm": arm.arm, "method": arm.method}
         line |= {"seeds": arm.row["seeds"], "num_draws": arm.row["num_draws"]}

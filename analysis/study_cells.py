@@ -184,7 +184,7 @@ def _metric_table(table: StudyTable) -> Table:
     metrics = [m for m in table.metrics if any(row.get(m) for row in table.rows)]
     cells = []
     for row in table.rows:
-        for metric in metrics:
+        for metric in (name for name in metrics if row.get(name)):
             difference = row["differences"].get(metric)
             cells.append(
                 (

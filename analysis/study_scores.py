@@ -102,28 +102,56 @@ def trial_scores(
     storage: Storage, trial: TrialView, split: str, ensemble: Ensemble = "probability"
 ) -> TrialScores | None:
     """Return a trial's scores of a split; None if a draw of it is not in the store."""
+    stages = _draw_by_draw(trial, "score", split)
+    return _scores(storage, trial.seed, stages, ensemble, _rejudged(storage, trial, split))
+
+
+def ideal_scores(
+    storage: Storage, trial: TrialView, split: str, ensemble: Ensemble = "probability"
+) -> TrialScores | None:
+    """Return the ideal sampler's scores; None if the cohort has none, or one is not in the store.
+
+    It is no model: the seed is the trial's, and says nothing.
+    """
+    return _scores(storage, trial.seed, _draw_by_draw(trial, "reference", split), ensemble)
+
+
+def _draw_by_draw(trial: TrialView, role: str, split: str) -> list[StageExecution]:
+    """Return the stages of a role that score one draw each."""
+    return [
+        done
+        for done in needed_stages(trial)
+        if (done.stage.role, done.stage.split) == (role, split) and done.stage.index is not None
+    ]
+
+
+def _scores(
+    storage: Storage,
+    seed: int,
+    stages: Sequence[StageExecution],
+    ensemble: Ensemble,
+    rejudged: Iterable[pd.DataFrame] = (),
+) -> TrialScores | None:
     frames, sets = [], []
-    for done in needed_stages(trial):
-        if (done.stage.role, done.stage.split) != ("score", split):
-            continue
+    for done in stages:
         scores = read_payload(storage, done.stage.name, done.key, "scores.parquet")
         if scores is None:
             return None
         frames.append(pd.read_parquet(io.BytesIO(scores)))
         data = read_payload(storage, done.stage.name, done.key, "sets.json", optional=True)
         sets += json.loads(data or b"[]")
-    if not frames:
+    if not any(len(frame) for frame in frames):
         return None
     frame = pd.concat(frames, ignore_index=True)
     wide = _by_draw(frame)
     ids = wide.columns.to_numpy(dtype=str)
-    further = [_by_draw(found).reindex(columns=ids) for found in _rejudged(storage, trial, split)]
+    further = [_by_draw(found).reindex(columns=ids) for found in rejudged]
     measured = [name for name in IMAGE_METRICS if name in frame]
     means = frame.groupby("case_id")[measured].mean().reindex(ids)
     single = frame.groupby("k")[measured].mean().sort_index()
     diameters = _by_draw(frame, DIAMETER).to_numpy(float) if DIAMETER in frame else None
     return TrialScores(
-        seed=trial.seed,
+        seed=seed,
         case_ids=ids,
         score=wide.to_numpy(float),
         images={name: means[name].to_numpy(float) for name in means},
@@ -209,10 +237,11 @@ def aligned(
     kept = table[table["case_id"].isin(common) & table["label"].isin((0, MALIGNANT))]
     kept = kept.sort_values("case_id").reset_index(drop=True)
     ids = kept["case_id"].to_numpy(dtype=str)
-    return kept, [_select(trial, ids) for trial in trials], len(seen) - len(ids)
+    return kept, [select(trial, ids) for trial in trials], len(seen) - len(ids)
 
 
-def _select(trial: TrialScores, ids: npt.NDArray[np.str_]) -> TrialScores:
+def select(trial: TrialScores, ids: npt.NDArray[np.str_]) -> TrialScores:
+    """Return the scores of these cases, in their order; each must be among the trial's."""
     place = pd.Index(trial.case_ids).get_indexer(ids)
     images = {name: values[place] for name, values in trial.images.items()}
     further = tuple(each[:, place] for each in trial.further)

@@ -5,7 +5,7 @@ Read from the ledger and from the stored scores; `namd.statistics` has the stati
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.study_contrasts import Basis, adjust, arm_mean, contrast, plain
+from analysis.context_rows import plain_rows, sampler_rows
+from analysis.study_contrasts import Basis, adjust, arm_mean, contrast
 from analysis.study_effects import REFERENCE, Effect, Effects, design_effects, reference_arm
-from analysis.study_measures import Measured, Truth, measure, rank_once, recorded
+from analysis.study_measures import Measured, Truth, measure, recorded
 from analysis.study_scores import (
     DIAMETER,
     FOLLOWUP,
@@ -24,14 +25,15 @@ from analysis.study_scores import (
     aligned,
     completed,
     find_cases,
+    ideal_scores,
     reference_rows,
     trial_scores,
 )
 from namd.ledger.schema import CONFIRM
 from namd.ledger.view import StudyView, TrialView, read_view
 from namd.statistics.ensembles import Ensemble
-from namd.statistics.intervals import PATIENTS_X_SEEDS, PATIENTS_X_SEEDS_X_JUDGES, patients_x_seeds
-from namd.statistics.seeds import arm_weights, class_patients, seed_mean
+from namd.statistics.intervals import PATIENTS_X_SEEDS, PATIENTS_X_SEEDS_X_JUDGES
+from namd.statistics.seeds import arm_weights, class_patients
 from namd.statistics.testing import sign_flip_floor
 from namd.storage.base import Storage
 from namd.storage.opening import open_storage
@@ -217,15 +219,13 @@ def _basis(
             "all cases of one class are one patient's: AUROC and AUPRC have neither intervals nor p"
         )
     weights = arm_weights(patients, labels, num_bootstrap, int(settings.get("bootstrap_seed", 0)))
-    references = _references(storage, arms, split)
+    first = next(trial for trials in arms.values() for trial in trials.values())
+    references = reference_rows(storage, first, split)
     truth = _truth(table, references, settings)
-    return Basis(
+    basis = Basis(
         view=view,
         arms=arms,
-        measured={
-            arm: _with_recorded(measure(found, truth, weights), arms[arm])
-            for arm, found in scores.items()
-        },
+        measured={a: _measured(found, arms[a], truth, weights) for a, found in scores.items()},
         num_patients=num_patients,
         level=level,
         cases=table,
@@ -233,8 +233,10 @@ def _basis(
         notes=tuple(notes),
         simulated=cases.simulated,
         law=cases.law,
-        context=_context(references, table, weights, level),
     )
+    sampler = ideal_scores(storage, first, split, settings.get("ensemble", "probability"))
+    context = plain_rows(references, table, weights, level)
+    return replace(basis, context=(*context, *sampler_rows(sampler, truth, weights, basis)))
 
 
 def _ledgers_own(
@@ -248,14 +250,6 @@ def _ledgers_own(
     simulated, law = (None, None) if cases is None else (cases.simulated, cases.law)
     values = {arm: recorded(trials) for arm, trials in arms.items()}
     return Basis(view, arms, values, 0, level, notes=tuple(notes), simulated=simulated, law=law)
-
-
-def _references(
-    storage: Storage, arms: Mapping[str, Mapping[int, TrialView]], split: str
-) -> dict[str, pd.DataFrame]:
-    """Return the rows without training, which are the same ones for every arm."""
-    trial = next((trial for trials in arms.values() for trial in trials.values()), None)
-    return {} if trial is None else reference_rows(storage, trial, split)
 
 
 def _truth(
@@ -274,11 +268,14 @@ def _truth(
     )
 
 
-def _with_recorded(
-    measured: Mapping[str, Measured], trials: Mapping[int, TrialView]
+def _measured(
+    scores: Sequence[TrialScores],
+    trials: Mapping[int, TrialView],
+    truth: Truth,
+    weights: npt.NDArray[np.float32],
 ) -> dict[str, Measured]:
-    """Add the metrics that each run recorded of itself."""
-    known = recorded(trials)
+    """Measure an arm, and add the metrics that each of its runs recorded of itself."""
+    measured, known = measure(scores, truth, weights), recorded(trials)
     added = {name: known[name] for name in AS_RECORDED if name in known and measured}
     return {**measured, **added}
 
@@ -293,28 +290,6 @@ def _stored_scores(
     }
     missing = sum(scores is None for found in read.values() for scores in found)
     return {a: [s for s in found if s is not None] for a, found in read.items()}, missing
-
-
-def _context(
-    references: Mapping[str, pd.DataFrame],
-    table: pd.DataFrame,
-    weights: npt.NDArray[np.float32],
-    level: float,
-) -> tuple[dict[str, Any], ...]:
-    """Return AUROC and AUPRC of the rows without training that scored every one of the cases."""
-    labels, ids = table["label"].to_numpy(int), table["case_id"]
-    patients = class_patients(table["patient_id"].to_numpy(str), labels)
-    rows = []
-    for name, frame in references.items():
-        values = frame["score"].reindex(ids).to_numpy(float)
-        if not np.isfinite(values).all():
-            continue
-        row: dict[str, Any] = {"row": name}
-        for metric, (value, replicates) in rank_once(values, labels, weights).items():
-            mean = seed_mean(np.array([value]), replicates[None], patients)
-            row[metric] = plain(patients_x_seeds(metric, mean, level))
-        rows.append(row)
-    return tuple(rows)
 
 
 def _metrics(

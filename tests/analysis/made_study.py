@@ -115,6 +115,7 @@ class MadeStudy:
         draws: int = 2,
         judges: int = 0,
         values: dict | None = None,
+        ideal: int = 0,
         **more,
     ) -> str:
         """A completed trial; arms with the same `name` have the same scores.
@@ -137,6 +138,11 @@ class MadeStudy:
             key = f"{name}-{seed}-{k}"
             self.publish("scores-test", key, self.cohort.scores(name, seed, k, shift), k)
             self.stage(trial, f"scores-test[{k}]", key)
+        for k in range(ideal):
+            key = f"ideal-{k}"
+            self.publish("ideal-test", key, self.cohort.scores("ideal", 0, k, 2.0), k)
+            recorded = StageName("ideal-test", k, "ideal", "reference", "test")
+            self.stage(trial, f"ideal-test[{k}]", key, recorded.to_mapping())
         for judge in range(1, 1 + judges):
             family, key = f"rejudged-{judge}-test", f"{name}-{seed}-judge-{judge}"
             rejudged = [self.cohort.rejudged(name, seed, k, shift, judge) for k in range(draws)]

@@ -12,6 +12,7 @@ import pytest
 from made_study import MadeCohort, MadeStudy, ablation
 from safetensors.numpy import save_file
 from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 
 from analysis.arm_sizes import ArmSize, arm_sizes
 from analysis.comparison import ComparedArm, Comparison, comparison_of, order_of
@@ -58,7 +59,7 @@ def made_comparison(folder, **cohort) -> MadeStudy:
             draws = 1 if arm in ONCE else 3
             values = {"copies": shift / 100 + seed / 1000}
             overrides = TOGGLES.get(arm, {})
-            study.run(arm, seed, shift, draws=draws, overrides=overrides, values=values)
+            study.run(arm, seed, shift, draws=draws, overrides=overrides, values=values, ideal=3)
     study.close()
     return study
 
@@ -84,6 +85,23 @@ def test_copies_are_those_that_the_runs_recorded(made):
     _, table, _ = made
     for name, shift in SHIFTS.items():
         assert table.row(name)["copies"]["mean"] == pytest.approx(shift / 100 + 0.0005)
+
+
+def test_the_ideal_sampler_is_measured_like_an_arm(made):
+    study, table, comparison = made
+    row = {row["row"]: row for row in table.context}["ideal_sampler"]
+    draws = np.stack([study.cohort.scores("ideal", 0, k, 2.0)["score"] for k in range(3)])
+    labels = study.cohort.table["label"].to_numpy(int)
+    assert row["num_draws"] == 3
+    assert row["auroc"]["mean"] == pytest.approx(roc_auc_score(labels, draws.mean(0)))
+    each = [roc_auc_score(labels, draw) for draw in draws]
+    assert row["auroc_per_draw"]["mean"] == pytest.approx(np.mean(each))
+    assert row["auroc_per_draw"]["std_draws"] == pytest.approx(np.std(each, ddof=1))
+    # Twin: a row that is scored once has the same value per draw and of the mean.
+    assert np.mean(each) != pytest.approx(row["auroc"]["mean"])
+    printed = {line[0]: line for line in main_table(comparison, table).rows}
+    assert "±" in " ".join(printed["ideal sampler"])
+    assert "±" not in " ".join(printed["real follow-up"])
 
 
 @pytest.mark.parametrize(("metric", "against"), [("auroc_per_draw", "auroc"), ("lpips", "lpips")])
@@ -178,8 +196,8 @@ def test_rows_stand_in_the_papers_order_and_others_behind(made):
     ]  # fmt: skip
     shown = [row[0] for row in main_table(comparison, table).rows]
     assert shown == [
-        "real follow-up", "real baseline", "McWGAN (a)", "CorrFlowNet ODE (b)", "NAMD",
-        "NAMD w/o L_align", "Regression",
+        "real follow-up", "real baseline", "ideal sampler", "McWGAN (a)", "CorrFlowNet ODE (b)",
+        "NAMD", "NAMD w/o L_align", "Regression",
     ]  # fmt: skip
 
 
@@ -263,7 +281,7 @@ def test_the_csv_has_every_number_of_the_table(made):
     _, table, comparison = made
     lines = list(csv.DictReader(io.StringIO(comparison_csv(comparison, table))))
     named = {line["row"]: line for line in lines}
-    assert len(lines) == 2 + len(comparison.arms)
+    assert len(lines) == 3 + len(comparison.arms)
     ours, theirs = named["NAMD w/o L_align"], table.row("no_align")
     assert float(ours["auroc"]) == theirs["auroc"]["mean"]
     assert float(ours["auroc_difference_p_holm"]) == theirs["differences"]["auroc"]["p_holm"]
