@@ -90,6 +90,8 @@ class WganSettings(TrainingSettings):
         for name in ("block_out_channels", "critic_channels"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} names at least one level, each of 1 channel or more")
+        if self.norm_num_groups < 1:
+            raise ValueError(f"norm_num_groups is 1 or more, not {self.norm_num_groups}")
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
                 raise ValueError(

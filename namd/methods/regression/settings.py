@@ -25,6 +25,8 @@ class RegressionSettings(TrainingSettings):
         super().__post_init__()
         if not self.block_out_channels:
             raise ValueError("block_out_channels names at least one level")
+        if self.norm_num_groups < 1:
+            raise ValueError(f"norm_num_groups is 1 or more, not {self.norm_num_groups}")
         for channels in self.block_out_channels:
             if channels < 1 or channels % self.norm_num_groups:
                 raise ValueError(
