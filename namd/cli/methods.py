@@ -74,7 +74,7 @@ def _measure_methods(arguments: argparse.Namespace, methods: "Mapping[str, Metho
 
     preset = arguments.measure
     named = arguments.method or [name for name, m in methods.items() if preset in m.presets]
-    chosen = [method_of({"method": name}) for name in named]
+    chosen = [method_of({"method": name}) for name in dict.fromkeys(named)]
     if not chosen:
         raise InputError(f"--measure {shown(preset)}: no method has this preset; see namd presets")
     for method in chosen:
@@ -96,12 +96,16 @@ def _costs(
 ) -> "Iterator[tuple[Method, list[StageCost]]]":
     from namd.cli.named_cohorts import find_cohort
     from namd.pipeline.run_configuration import resolve
+    from namd.pipeline.run_plan import require_weights
     from namd.study.calibrated_plan import cohort_size
     from namd.study.method_costs import measure_draws, method_costs
 
-    for method in methods:
-        configuration = resolve(preset, None, [f"method={method.name}"])
-        folder = find_cohort(cohort, scratch, configuration.demands())
+    # All are examined before the first is measured: an error would lose what was measured.
+    configurations = [resolve(preset, None, [f"method={method.name}"]) for method in methods]
+    for configuration in configurations:
+        require_weights(configuration)
+    folders = [find_cohort(cohort, scratch, each.demands()) for each in configurations]
+    for method, configuration, folder in zip(methods, configurations, folders, strict=True):
         echo(f"{method.name}: three short runs of preset {preset}")
         size = cohort_size(folder, configuration.config.evaluate.split)
         yield method, method_costs(configuration, size, measure_draws(folder))

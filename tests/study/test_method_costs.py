@@ -5,6 +5,7 @@ import json
 import pytest
 
 from namd.cli.main import main
+from namd.config.errors import InputError
 from namd.methods.registry import METHODS
 from namd.pipeline.run_configuration import resolve
 from namd.study.calibration import CohortSize
@@ -87,6 +88,7 @@ def test_what_cannot_be_measured_is_refused_in_a_line(capsys, arguments, named):
 
 def test_every_method_that_has_the_preset_is_measured(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("namd.cli.named_cohorts.find_cohort", lambda word, *_: tmp_path)
+    monkeypatch.setattr("namd.pipeline.run_plan.require_weights", lambda _configuration: None)
     monkeypatch.setattr("namd.study.calibrated_plan.cohort_size", lambda *_: SIZE)
     monkeypatch.setattr("namd.study.method_costs.measure_draws", lambda _cohort: None)
     asked = []
@@ -112,3 +114,26 @@ def test_every_method_that_has_the_preset_is_measured(capsys, monkeypatch, tmp_p
     assert main(["methods", "--measure", "paper-authors-code", "--json"]) == 0
     (only,) = json.loads(capsys.readouterr().out)["methods"]
     assert (only["name"], only["stages"][0]["parameters"]) == ("namd", 4_321_000)
+
+
+def test_nothing_is_measured_while_a_later_method_lacks_its_weights(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("namd.cli.named_cohorts.find_cohort", lambda word, *_: tmp_path)
+    monkeypatch.setattr("namd.study.calibrated_plan.cohort_size", lambda *_: SIZE)
+    monkeypatch.setattr("namd.study.method_costs.measure_draws", lambda _cohort: None)
+    measured = []
+    monkeypatch.setattr(
+        "namd.study.method_costs.method_costs",
+        lambda configuration, *_: measured.append(configuration.method.name) or [],
+    )
+
+    def lacks(configuration):
+        if configuration.method.name == "sd15":
+            raise InputError("the autoencoder: not on this disk")
+
+    monkeypatch.setattr("namd.pipeline.run_plan.require_weights", lacks)
+    command = ["methods", "--measure", "paper", "--method", "regression"]
+    assert main([*command, "--method", "sd15"]) == 2
+    assert capsys.readouterr().err == "error: the autoencoder: not on this disk\n"
+    assert measured == []
+    assert main([*command, "--method", "regression"]) == 0
+    assert measured == ["regression"]
