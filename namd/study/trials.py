@@ -120,7 +120,12 @@ class Configurator:
         values = {path: value for path, value in overrides.items() if path not in ARM_STARTS}
         mapping = self._laid_over(self._start(method, preset), values, "a configuration")
         mapping[TRAIN_SEED] = seed
-        return from_mapping(mapping, preset, self._methods)
+        try:
+            return from_mapping(mapping, preset, self._methods)
+        except ConfigError:
+            if method != self.spec.base.method and self._preset is None:
+                self._require_common(method, preset)
+            raise
 
     def _start(self, method: str, preset: str | None) -> dict[str, Any]:
         """Return a method's preset under what the study says of every trial. Raises ConfigError."""
@@ -137,6 +142,19 @@ class Configurator:
             laid = self._laid_over(base, self.spec.base.set, "base.set")
             self._starts[method, preset] = laid
         return dict(self._starts[method, preset])
+
+    def _require_common(self, method: str, preset: str | None) -> None:
+        """Refuse what `base.set` names and an arm's own method lacks. Raises ConfigError."""
+        start = method_of({"method": method}, self._methods).preset(preset) if preset else {}
+        known = from_mapping(merge(start, {"method": method}), preset, self._methods).config
+        for path, value in self.spec.base.set.items():
+            try:
+                read_path(known, path)
+            except AttributeError:
+                raise ConfigError(
+                    f"base.set.{path}={shown(value)}: unknown key of method {method}, and base.set "
+                    f"holds in every arm; name it in arms of method {self.spec.base.method} instead"
+                ) from None
 
     def _require_comparison(self) -> None:
         """Refuse another method anywhere but in an arm of its own. Raises ConfigError."""

@@ -109,7 +109,11 @@ def test_an_arm_is_checked_against_its_own_method(changes, message):
 
 def test_a_value_for_every_arm_must_be_one_of_every_method():
     base = {**LONG["base"], "set": {"change.share": 0.5}}
-    with pytest.raises(ConfigError, match=r"toggles\.adversarial: .*change"):
+    lacking = (
+        r"toggles\.adversarial: base\.set\.change\.share=0\.5: unknown key of method adversarial"
+        r".* name it in arms of method mean_change instead"
+    )
+    with pytest.raises(ConfigError, match=lacking):
         Configurator(parse_study({**LONG, "base": base}), ALL).check()
     base = {**LONG["base"], "set": {"judge.num_steps": 4}}
     Configurator(parse_study({**LONG, "base": base}), ALL).check()
