@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from namd.data.ehr import PatientRecord
     from namd.pipeline.finished_run import FinishedRun
     from namd.pipeline.prediction import Prediction as Drawn
+    from namd.pipeline.run_configuration import RunConfiguration
     from namd.pipeline.store import Store
 
 NUM_DRAWS = 20
@@ -169,7 +170,7 @@ def predict(
         dicom: A folder with the files of one axial CT series.
         centre: Of the nodule, x, y, z in patient mm as ImagePositionPatient counts.
         record: The patient's record (`namd.data.ehr.read_record`).
-        draws: K, 1 or more.
+        draws: K, 1 or more; a method whose draws do not differ draws once, and that is warned of.
         cohort: What the run was trained on; needed only if its record lacks the spacing.
         warn: Called with each warning before the model draws.
         progress: Called with (draws done, K).
@@ -188,6 +189,8 @@ def predict(
     warnings = [SIMULATED_RUN, *crop.warnings] if run.simulated else list(crop.warnings)
     if record.missing:
         warnings.append(f"the record lacks {', '.join(record.missing)}: left out of the report")
+    draws, once = distinct_draws(run.configuration, draws)
+    warnings += once
     if warn is not None:
         for line in warnings:
             warn(line)
@@ -195,6 +198,19 @@ def predict(
 
     drawn = prediction.predict(store, run, crop.hu, crop.spacing_mm, record, draws, progress)
     return Prediction(run.key, run.simulated, crop.spacing_mm, tuple(warnings), drawn)
+
+
+def distinct_draws(configuration: "RunConfiguration", draws: int) -> tuple[int, tuple[str, ...]]:
+    """Return how many draws of a run differ, and what to say if these are fewer than asked for.
+
+    Equal draws would be told as an interval of no width, which reads as certainty.
+    """
+    if draws <= 1 or configuration.method.draws_differ(configuration.config):
+        return draws, ()
+    name = configuration.method.name
+    return 1, (
+        f"method {name} has one outcome under this run's configuration: 1 draw, not {draws}",
+    )
 
 
 def require_centre(centre: Sequence[float]) -> None:
